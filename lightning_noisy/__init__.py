@@ -1,0 +1,1 @@
+"""Train classifiers on data whose labels are partly wrong, inside PyTorch Lightning."""

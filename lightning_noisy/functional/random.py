@@ -1,0 +1,85 @@
+"""Draws that are a function of their keys: no stream, so no dependence on order, rank, worker or resume."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    """The int64 with the same 64 bits as ``value``."""
+    value &= 2**64 - 1
+    return value - 2**64 if value >= 2**63 else value
+
+
+_INCREMENT = _signed(0x9E3779B97F4A7C15)
+_MULTIPLIERS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
+
+
+def _shift_right(bits: Tensor, count: int) -> Tensor:
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+def _mix(bits: Tensor) -> Tensor:
+    """SplitMix64's output function: a bijection of 64-bit words that flips half the bits on average."""
+    bits = (bits ^ _shift_right(bits, 30)) * _MULTIPLIERS[0]
+    bits = (bits ^ _shift_right(bits, 27)) * _MULTIPLIERS[1]
+    return bits ^ _shift_right(bits, 31)
+
+
+def hash_bits(*keys: Tensor | int) -> Tensor:
+    r"""Hash integer keys to 64 random bits.
+
+    .. math:: h_0 = 0, \qquad h_{j+1} = \operatorname{mix}\big((h_j \oplus k_j) + \gamma\big)
+
+    with SplitMix64's finaliser and increment :math:`\gamma` (Steele et al., 2014). The result is the same on every
+    device and in every version of torch: int64 arithmetic only.
+
+    Args:
+        *keys: Python integers or int64 tensors that broadcast together, e.g. ``seed, epoch, index``.
+
+    Returns:
+        int64 tensor of the keys' common shape.
+    """
+    device = next((key.device for key in keys if isinstance(key, Tensor)), torch.device("cpu"))
+    bits = torch.zeros((), dtype=torch.int64, device=device)
+    for key in keys:
+        word = key if isinstance(key, Tensor) else _signed(key)
+        bits = _mix((bits ^ word) + _INCREMENT)
+    return bits
+
+
+def hash_uniform(*keys: Tensor | int) -> Tensor:
+    """Uniform draws in [0, 1) as a function of integer keys, see :func:`hash_bits`.
+
+    Returns:
+        float64 tensor of the keys' common shape: multiples of 2**-53.
+    """
+    return _shift_right(hash_bits(*keys), 11).double() * 2.0**-53
+
+
+def hash_seed(*keys: int) -> int:
+    """A seed in [0, 2**63) for a random generator, as a function of integer keys."""
+    return int(_shift_right(hash_bits(*keys), 1))
+
+
+def sample_categorical(weights: Tensor, uniform: Tensor) -> Tensor:
+    r"""Draw one class per row by inverting the cumulative sum.
+
+    .. math:: \hat y_i = \min\{k : \textstyle\sum_{j \le k} w_{ij} > u_i \sum_j w_{ij}\}
+
+    A class of weight zero is never drawn, a trailing one included: the last class with a positive weight takes what
+    rounding leaves over.
+
+    Args:
+        weights: Non-negative weights (B, K), not necessarily normalised, each row with a positive sum.
+        uniform: Draws in [0, 1), shape (B,).
+
+    Returns:
+        int64 class indices (B,).
+    """
+    cumulative = weights.double().cumsum(dim=1)
+    total = cumulative[:, -1:]
+    drawn = torch.searchsorted(cumulative, uniform.double().unsqueeze(1) * total, right=True).squeeze(1)
+    last = torch.searchsorted(cumulative, total).squeeze(1)
+    return torch.minimum(drawn, last)
