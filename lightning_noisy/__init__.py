@@ -1,1 +1,10 @@
 """Train classifiers on data whose labels are partly wrong, inside PyTorch Lightning."""
+
+from importlib.metadata import version
+
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.modules import NoisyLabelModule
+from lightning_noisy.state import SampleStore
+
+__all__ = ["NoisyLabelError", "NoisyLabelModule", "SampleStore"]
+__version__ = version("lightning-noisy")

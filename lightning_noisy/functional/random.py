@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_noisy.errors import NoisyLabelError
+
 
 def _signed(value: int) -> int:
     """The int64 with the same 64 bits as ``value``."""
@@ -12,6 +14,7 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
+_WORD = 2**64 - 1
 _INCREMENT = _signed(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
 
@@ -27,6 +30,17 @@ def _mix(bits: Tensor) -> Tensor:
     return bits ^ _shift_right(bits, 31)
 
 
+def _word(key: Tensor | int) -> Tensor | int:
+    """A key as int64: next to the 0-dim state, a narrower tensor would set the type of the result."""
+    if not isinstance(key, Tensor):
+        return _signed(key)
+    if key.is_floating_point():
+        raise NoisyLabelError(
+            f"Expected the keys of a draw to be integers, but got {key.dtype}: cast the tensor first."
+        )
+    return key.long()
+
+
 def hash_bits(*keys: Tensor | int) -> Tensor:
     r"""Hash integer keys to 64 random bits.
 
@@ -36,16 +50,19 @@ def hash_bits(*keys: Tensor | int) -> Tensor:
     device and in every version of torch: int64 arithmetic only.
 
     Args:
-        *keys: Python integers or int64 tensors that broadcast together, e.g. ``seed, epoch, index``.
+        *keys: Python integers or integer tensors that broadcast together, e.g. ``seed, epoch, index``. Equal values
+            hash alike in every integer type.
 
     Returns:
         int64 tensor of the keys' common shape.
+
+    Raises:
+        NoisyLabelError: A key is a floating-point tensor.
     """
     device = next((key.device for key in keys if isinstance(key, Tensor)), torch.device("cpu"))
     bits = torch.zeros((), dtype=torch.int64, device=device)
     for key in keys:
-        word = key if isinstance(key, Tensor) else _signed(key)
-        bits = _mix((bits ^ word) + _INCREMENT)
+        bits = _mix((bits ^ _word(key)) + _INCREMENT)
     return bits
 
 
@@ -59,8 +76,14 @@ def hash_uniform(*keys: Tensor | int) -> Tensor:
 
 
 def hash_seed(*keys: int) -> int:
-    """A seed in [0, 2**63) for a random generator, as a function of integer keys."""
-    return int(_shift_right(hash_bits(*keys), 1))
+    """A seed in [0, 2**63) for a random generator: the upper 63 bits of :func:`hash_bits`, in Python's integers."""
+    bits = 0
+    for key in keys:
+        bits = ((bits ^ key) + _INCREMENT) & _WORD
+        bits = ((bits ^ bits >> 30) * _MULTIPLIERS[0]) & _WORD
+        bits = ((bits ^ bits >> 27) * _MULTIPLIERS[1]) & _WORD
+        bits ^= bits >> 31
+    return bits >> 1
 
 
 def sample_categorical(weights: Tensor, uniform: Tensor) -> Tensor:
@@ -78,8 +101,8 @@ def sample_categorical(weights: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         int64 class indices (B,).
     """
-    cumulative = weights.double().cumsum(dim=1)
-    total = cumulative[:, -1:]
+    cumulative = weights.double().cumsum(dim=1).contiguous()
+    total = cumulative[:, -1:].contiguous()
     drawn = torch.searchsorted(cumulative, uniform.double().unsqueeze(1) * total, right=True).squeeze(1)
     last = torch.searchsorted(cumulative, total).squeeze(1)
     return torch.minimum(drawn, last)

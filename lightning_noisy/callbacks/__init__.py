@@ -1,0 +1,22 @@
+"""Callbacks: each works in our module and in any Lightning project."""
+
+from lightning_noisy.callbacks.confidence_tracker import ConfidenceTracker
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.callbacks.gradient_switching import GradientSwitching
+from lightning_noisy.callbacks.mask_refresh import MaskRefresh
+from lightning_noisy.callbacks.parameter_schedule import DALSchedule, ParameterSchedule
+from lightning_noisy.callbacks.run_summary import RunSummary
+from lightning_noisy.callbacks.selc import SELC
+from lightning_noisy.callbacks.step_seed import StepSeed
+
+__all__ = [
+    "SELC",
+    "ConfidenceTracker",
+    "CriterionCallback",
+    "DALSchedule",
+    "GradientSwitching",
+    "MaskRefresh",
+    "ParameterSchedule",
+    "RunSummary",
+    "StepSeed",
+]

@@ -1,0 +1,151 @@
+"""Gradient switching (GSS-SB): the label of each step is drawn from a pool of directions."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import override
+
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback, resolve_total_epochs
+from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.random import hash_uniform, sample_categorical
+from lightning_noisy.targets import TargetCall, TargetPipeline
+
+_STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
+
+
+class GradientSwitching(CriterionCallback):
+    r"""Trains each sample on a label drawn from its own, slowly changing pool.
+
+    Sample i has a pool :math:`D_i` (K,). Each time it is seen, the criterion gets
+    :math:`\hat y_i \sim D_i / \sum_k D_{ik}`, and then, with the prediction p of that same pass (train mode, detached),
+
+    .. math:: D_i \leftarrow D_i + \operatorname{onehot}(\tilde y_i)\, v_{or}
+              + \operatorname{onehot}(\arg\max p_i)\, v_{pr} + \tfrac{1}{K} v_{rd},
+
+    .. math:: v_{or} = c_i (1 - e/E), \quad v_{pr} = c_i \lambda_1 e/E, \quad v_{rd} = \lambda_2 e/E
+
+    with the given label :math:`\tilde y_i`, its confidence :math:`c_i = p_{i \tilde y_i}`, and epochs e from 0 of E.
+
+    There is no official code; four readings of the paper are arguments. It counts the update once per epoch, which is
+    once per visit for a loader that shows each sample once.
+
+    Args:
+        lam_prediction: :math:`\lambda_1`, weight of the predicted direction. Published: 2.0.
+        lam_random: :math:`\lambda_2`, weight of the random directions. Published: 1.0.
+        initial_pool: ``"one_hot"``: the pool starts as the one-hot given label, so that the first draw is that label;
+            ``"zeros"``: it starts at zero and is updated before the first draw. The paper does not say.
+        confidence: ``"given"``: c is the confidence of the given label, as printed; ``"max"``: the largest
+            probability, with which a confidently re-predicted sample gains the predicted direction.
+        redraw: ``"step"``: a new draw at each visit; ``"epoch"``: one draw an epoch. The paper says both. They are the
+            same for a loader that shows each sample once an epoch.
+        total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
+        seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
+        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
+        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; at start, a second callback that replaces the target or a
+            Trainer without ``max_epochs``; at fit, a checkpoint of another data set.
+
+    References:
+        Gradient Switching Strategy for learning with noisy labels, CVPR 2023, section 5.1, the single-branch form.
+
+    Example::
+
+        Trainer(max_epochs=150, callbacks=[GradientSwitching()])
+    """
+
+    replaces_target = True
+    makes_soft_targets = False
+
+    def __init__(
+        self,
+        lam_prediction: float = 2.0,
+        lam_random: float = 1.0,
+        initial_pool: str = "one_hot",
+        confidence: str = "given",
+        redraw: str = "step",
+        total_epochs: int | None = None,
+        seed: int | None = None,
+        criterion: str | None = None,
+        index_key: int | str | None = None,
+    ) -> None:
+        super().__init__(criterion, index_key)
+        check_argument(lam_prediction >= 0, "lam_prediction", "a float of at least 0", lam_prediction)
+        check_argument(lam_random >= 0, "lam_random", "a float of at least 0", lam_random)
+        check_argument(initial_pool in ("one_hot", "zeros"), "initial_pool", "'one_hot' or 'zeros'", initial_pool)
+        check_argument(confidence in ("given", "max"), "confidence", "'given' or 'max'", confidence)
+        check_argument(redraw in ("step", "epoch"), "redraw", "'step' or 'epoch'", redraw)
+        check_argument(total_epochs is None or total_epochs >= 1, "total_epochs", "at least 1 or None", total_epochs)
+        self.lam_prediction = lam_prediction
+        self.lam_random = lam_random
+        self.initial_pool = initial_pool
+        self.confidence = confidence
+        self.redraw = redraw
+        self.total_epochs = total_epochs
+        self.seed = seed
+        self._resolved: dict[str, int] = {}
+
+    @override
+    def join(self, pipeline: TargetPipeline) -> None:
+        pipeline.add_changer(self)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.global_step == 0:
+            self._resolved = {}
+        if "total_epochs" not in self._resolved:
+            self._resolved["total_epochs"] = self.total_epochs or resolve_total_epochs(trainer, type(self).__name__)
+            run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+            self._resolved["seed"] = run_seed if self.seed is None else self.seed
+
+    def change_target(self, call: TargetCall) -> Tensor:
+        """Draw labels from the pools of the batch, then update these."""
+        table = self.stores.table("pool", (call.num_classes,), device=call.logits.device)
+        pool = table.get(call.index)
+        unseen = pool.sum(dim=1, keepdim=True) == 0
+        increment = self.increment(call).to(pool)
+        if self.initial_pool == "one_hot":
+            given = F.one_hot(call.given, call.num_classes).to(pool)
+            pool = torch.where(unseen, given, pool)
+            drawn = self._draw(call, pool)
+        else:
+            drawn = self._draw(call, torch.where(unseen, increment, pool))
+        table.update(call.index, pool + increment)
+        return drawn
+
+    def increment(self, call: TargetCall) -> Tensor:
+        """What the pools of the batch gain, (B, K)."""
+        progress = min(1.0, call.epoch / self._resolved["total_epochs"])
+        p = call.probabilities
+        best, prediction = p.max(dim=1)
+        confidence = p.gather(1, call.given.unsqueeze(1)).squeeze(1) if self.confidence == "given" else best
+        gain = torch.full_like(p, self.lam_random * progress / call.num_classes)
+        gain.scatter_add_(1, call.given.unsqueeze(1), (confidence * (1 - progress)).unsqueeze(1))
+        return gain.scatter_add_(1, prediction.unsqueeze(1), (confidence * self.lam_prediction * progress).unsqueeze(1))
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "resolved": dict(self._resolved)}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._resolved = dict(state_dict["resolved"])
+
+    def _draw(self, call: TargetCall, pool: Tensor) -> Tensor:
+        keys: list[int | Tensor] = [_STREAM, self._resolved["seed"], call.epoch, call.index]
+        if self.redraw == "step":
+            visits = self.stores.table("visits", dtype=torch.int64, device=call.logits.device)
+            keys.append(visits.get(call.index))
+            visits.update(call.index, keys[-1] + 1)
+        drawn = sample_categorical(pool, hash_uniform(*keys))
+        # A pool whose only entry has underflowed has nothing to draw from.
+        return torch.where(pool.sum(dim=1) > 0, drawn, call.given)

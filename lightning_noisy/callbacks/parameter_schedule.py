@@ -1,0 +1,200 @@
+"""Numbers on submodules that change with training time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from typing_extensions import override
+
+from lightning_noisy.callbacks.criterion_callback import resolve_total_epochs
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.functional.schedules import bootstrapping_weight, linear
+
+
+class ScheduleCallback(Callback):
+    """Base of the schedules: knows the total number of epochs, and sets its values when they are due.
+
+    Args:
+        total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
+    """
+
+    def __init__(self, total_epochs: int | None) -> None:
+        check_argument(total_epochs is None or total_epochs >= 1, "total_epochs", "at least 1 or None", total_epochs)
+        self.total_epochs = total_epochs
+        self._resolved: int | None = None
+
+    def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
+        """Set the values of now."""
+        raise NotImplementedError
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0 or self._resolved is None:
+            self._resolved = self.total_epochs or resolve_total_epochs(trainer, type(self).__name__)
+        # A resume in the middle of an epoch does not pass the start of that epoch.
+        self.apply(trainer, pl_module, self._resolved)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._resolved is not None
+        self.apply(trainer, pl_module, self._resolved)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"total_epochs": self._resolved}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._resolved = state_dict["total_epochs"]
+
+
+class ParameterSchedule(ScheduleCallback):
+    r"""Moves a number on any submodule linearly.
+
+    .. math:: v(i) = v_s + (v_e - v_s) \min(1, i / E), \qquad i = 0, \dots, E - 1
+
+    so the last epoch has not quite reached the end, as in the published schedules.
+
+    Args:
+        target: Dotted name of the number, e.g. ``"loss.q"``.
+        start: Value at the start of training.
+        end: Value after the last epoch.
+        interval: ``"epoch"``, or ``"step"`` for optimizer steps.
+        total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
+
+    Raises:
+        NoisyLabelError: At start: no such submodule or number, or a Trainer without ``max_epochs``.
+
+    Example::
+
+        Trainer(max_epochs=100, callbacks=[ParameterSchedule("loss.q", start=0.0, end=1.0)])
+    """
+
+    def __init__(
+        self, target: str, start: float, end: float, interval: str = "epoch", total_epochs: int | None = None
+    ) -> None:
+        super().__init__(total_epochs)
+        check_argument("." in target, "target", "a dotted name such as 'loss.q'", target)
+        check_argument(interval in ("epoch", "step"), "interval", "'epoch' or 'step'", interval)
+        self.target = target
+        self.start = start
+        self.end = end
+        self.interval = interval
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(target=self.target)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        find_number(pl_module, self.target)
+
+    @override
+    def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
+        now, total = float(trainer.current_epoch), float(total_epochs)
+        if self.interval == "step":
+            now, total = trainer.global_step, total_epochs * steps_per_epoch(trainer)
+        owner, name = find_number(pl_module, self.target)
+        setattr(owner, name, linear(self.start, self.end, min(now, total), total))
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.interval == "step":
+            self.on_train_epoch_start(trainer, pl_module)
+
+
+class DALSchedule(ScheduleCallback):
+    r"""The schedule of dynamics-aware loss (DAL): from fitting to robustness, then bootstrapping.
+
+    .. math:: q(i) = q_s + (q_e - q_s) \frac{i}{E}, \qquad
+              \lambda(i) = \lambda_e \max\!\Big(0, \frac{i - t_0}{E - t_0}\Big), \qquad
+              t_0 = \frac{(1 - q_s) E}{q_e - q_s}
+
+    for epochs i = 0, ..., E - 1: bootstrapping starts when q passes 1, and the end values are never quite reached, as in
+    the official code (whose :math:`\lambda_e` is fixed at 1). ``q_start=0`` starts at cross entropy; with
+    ``q_end <= 1`` there is no bootstrapping.
+
+    Args:
+        q_start: :math:`q_s \ge 0`. Published: 0.8 on CIFAR-10, 0.6 on CIFAR-100 and ANIMAL-10N, 0.4 on WebVision.
+        q_end: :math:`q_e \ge q_s`. Published: 1.5.
+        lam_end: :math:`\lambda_e \ge 0`. Published: 1.0.
+        target: Dotted name of the loss, which has ``q`` and ``lam``; None takes ``loss``, else ``criterion``.
+        total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; at start: no such loss, or a Trainer without ``max_epochs``.
+
+    References:
+        Li et al., Dynamics-Aware Loss for Learning with Label Noise.
+
+    Example::
+
+        Trainer(max_epochs=150, callbacks=[DALSchedule(q_start=0.8)])
+    """
+
+    def __init__(
+        self,
+        q_start: float,
+        q_end: float = 1.5,
+        lam_end: float = 1.0,
+        target: str | None = None,
+        total_epochs: int | None = None,
+    ) -> None:
+        super().__init__(total_epochs)
+        check_argument(q_start >= 0, "q_start", "a float of at least 0", q_start)
+        check_argument(q_end >= q_start, "q_end", "a float of at least `q_start`", q_end)
+        check_argument(lam_end >= 0, "lam_end", "a float of at least 0", lam_end)
+        self.q_start = q_start
+        self.q_end = q_end
+        self.lam_end = lam_end
+        self.target = target
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(target=self.target)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        find_number(pl_module, f"{self._loss_name(pl_module)}.q")
+        find_number(pl_module, f"{self._loss_name(pl_module)}.lam")
+
+    @override
+    def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
+        epoch = min(trainer.current_epoch, total_epochs)
+        loss, _ = find_number(pl_module, f"{self._loss_name(pl_module)}.q")
+        values = {
+            "q": linear(self.q_start, self.q_end, epoch, total_epochs),
+            "lam": bootstrapping_weight(self.q_start, self.q_end, self.lam_end, epoch, total_epochs),
+        }
+        for name, value in values.items():
+            setattr(loss, name, value)
+
+    def _loss_name(self, pl_module: LightningModule) -> str:
+        if self.target is not None:
+            return self.target
+        submodules = dict(pl_module.named_children())
+        return next((name for name in ("loss", "criterion") if name in submodules), "loss")
+
+
+def find_number(root: nn.Module, path: str) -> tuple[nn.Module, str]:
+    """The submodule and attribute behind a dotted name.
+
+    Raises:
+        NoisyLabelError: There is no such submodule, or no number of that name on it.
+    """
+    prefix, _, name = path.rpartition(".")
+    owner = dict(root.named_modules(remove_duplicate=False)).get(prefix)
+    value = getattr(owner, name, None)
+    if owner is None or not isinstance(value, (int, float)) or isinstance(value, bool):
+        what = f"no submodule `{prefix}`" if owner is None else f"no number `{name}` on `{prefix}`"
+        raise NoisyLabelError(f"Cannot schedule `{path}`: {type(root).__name__} has {what}.")
+    return owner, name
+
+
+def steps_per_epoch(trainer: Trainer) -> int:
+    """Optimizer steps in an epoch."""
+    return max(1, -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))

@@ -1,0 +1,122 @@
+"""Self-ensembled targets (SELC), and with a gate and a floor the targets of noise attention learning (NAL)."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+from typing_extensions import override
+
+from lightning_noisy.callbacks.clean_targets import CleanTargets
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.errors import check_argument
+from lightning_noisy.state import SampleStore
+from lightning_noisy.targets import TargetCall, TargetPipeline
+
+
+class SELC(CriterionCallback):
+    r"""Replaces the given labels by a running mean of the network's own predictions.
+
+    Row :math:`t_i` of a table starts as the one-hot given label. In epoch :math:`e \ge` ``warmup_epochs``, each time
+    sample i is seen,
+
+    .. math:: t_i \leftarrow m\, t_i + (1 - m) \operatorname{softmax}(z_i)
+
+    and the criterion gets the updated row, clipped from below at ``floor``, as its soft target; before that the given
+    label stands. Each sample is seen once an epoch, so the mean runs over epochs.
+
+    When clean labels are known, ``target/correction_acc`` is logged each epoch: the share of samples whose row has its
+    maximum at the clean label.
+
+    Args:
+        momentum: m in [0, 1). Published: 0.9; 0.8 on Clothing1M.
+        warmup_epochs: Epochs with the given labels. SELC counts epochs from 1 and warms up while e <= es, so
+            ``warmup_epochs`` is its es; NAL warms up while e < es, so it is its es - 1.
+        every_n_epochs: Rows are updated only in epochs e with (e + 1) divisible by it. SELC: 1. NAL's code: 10 on CIFAR
+            (the epochs of lowest learning rate under its warm restarts), although the paper updates each epoch.
+        floor: Least entry of a target, not renormalised; from the first epoch on if positive. SELC: 0. NAL: 1e-4.
+        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
+        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module.
+        clean_key: Name of the array inside an .npz file.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets or a second
+            callback that replaces the target; at fit, a checkpoint of another data set.
+
+    References:
+        Lu and He, SELC: Self-Ensemble Label Correction Improves Learning with Noisy Labels, IJCAI 2022; Lu et al.,
+        Noise Attention Learning. The official NAL code clips the whole table after each update, so rows that have
+        not been visited since the start keep exact zeros until then; here a row is clipped whenever it is used.
+
+    Example::
+
+        Trainer(callbacks=[SELC(momentum=0.9, warmup_epochs=10)])
+    """
+
+    replaces_target = True
+    makes_soft_targets = True
+
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        warmup_epochs: int = 0,
+        every_n_epochs: int = 1,
+        floor: float = 0.0,
+        criterion: str | None = None,
+        index_key: int | str | None = None,
+        clean_targets: Tensor | str | None = None,
+        clean_key: str | None = None,
+    ) -> None:
+        super().__init__(criterion, index_key)
+        check_argument(0 <= momentum < 1, "momentum", "a float in [0, 1)", momentum)
+        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
+        check_argument(every_n_epochs >= 1, "every_n_epochs", "an int of at least 1", every_n_epochs)
+        check_argument(0 <= floor < 1, "floor", "a float in [0, 1)", floor)
+        self.momentum = momentum
+        self.warmup_epochs = warmup_epochs
+        self.every_n_epochs = every_n_epochs
+        self.floor = floor
+        self.clean_targets = CleanTargets(clean_targets, clean_key)
+        self._clean: Tensor | None = None
+
+    @override
+    def join(self, pipeline: TargetPipeline) -> None:
+        pipeline.add_changer(self)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        assert self.stores.training_set is not None
+        self._clean = self.clean_targets.resolve(trainer, self.stores.training_set.num_samples, torch.device("cpu"))
+
+    def change_target(self, call: TargetCall) -> Tensor:
+        """Update the rows of the batch when it is their time, and return them."""
+        if call.epoch < self.warmup_epochs and self.floor == 0:
+            return call.target
+        rows = self._rows(call)
+        if call.epoch >= self.warmup_epochs and (call.epoch + 1) % self.every_n_epochs == 0:
+            updated = torch.lerp(call.probabilities.to(rows), rows, self.momentum)
+            rows = self._table(call).update(call.index, updated)
+        # Under autocast the criterion computes in float32 and takes float32 targets beside half-precision logits.
+        autocast = torch.is_autocast_enabled(rows.device.type)
+        return rows.clamp(min=self.floor).to(rows.dtype if autocast else call.logits.dtype)
+
+    @override
+    def epoch_figures(self) -> dict[str, float]:
+        if self._clean is None or "target" not in self.stores.tables:
+            return {}
+        targets = self.stores.tables["target"].values
+        seen = targets.sum(dim=1) > 0
+        correct = targets.argmax(dim=1) == self._clean.to(targets.device)
+        return {"target/correction_acc": correct[seen].double().mean().item()} if bool(seen.any()) else {}
+
+    def _table(self, call: TargetCall) -> SampleStore:
+        return self.stores.table("target", (call.num_classes,), device=call.logits.device)
+
+    def _rows(self, call: TargetCall) -> Tensor:
+        """The batch's rows; those never written (all zero) are the one-hot given labels."""
+        rows = self._table(call).get(call.index)
+        given = F.one_hot(call.given, call.num_classes).to(rows)
+        return torch.where(rows.sum(dim=1, keepdim=True) > 0, rows, given)

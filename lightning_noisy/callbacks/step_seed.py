@@ -1,0 +1,31 @@
+"""Randomness of the training step as a function of (seed, epoch, batch, rank)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_noisy.functional.random import hash_seed
+
+
+class StepSeed(Callback):
+    """Reseeds torch at the start of each training batch.
+
+    Dropout and other draws inside the step then depend on (seed, epoch, batch, rank) alone, so a run that resumes, also
+    in the middle of an epoch, draws what the uninterrupted run would have drawn.
+
+    Args:
+        seed: None takes the run's (``seed_everything``), else 0.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        torch.manual_seed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank))

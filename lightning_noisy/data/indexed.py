@@ -1,0 +1,85 @@
+"""Data sets whose samples carry their position."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+
+from lightning_noisy.errors import NoisyLabelError
+
+
+class IndexedDataset(Dataset[Any]):
+    """Adds the index to the samples of any map-style data set.
+
+    ``(x, y)`` becomes ``(x, y, index)``; ``{"x": x, "y": y}`` gets the entry ``index``. Wrap the training set as it
+    goes into the loader: of a split, wrap the subset, not the set inside it, so that indices run from 0 to N - 1.
+
+    Args:
+        dataset: Data set of tuples, lists or dicts, with a length.
+
+    Raises:
+        NoisyLabelError: It has no length, is empty, or (at access) its samples are neither tuples nor dicts.
+
+    Example::
+
+        loader = DataLoader(IndexedDataset(train_set), batch_size=128, shuffle=True)
+    """
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise NoisyLabelError(
+                f"Expected argument `dataset` to be a map-style data set with a length, but got a "
+                f"{type(dataset).__name__}: per-sample state needs samples that can be counted."
+            )
+        if len(cast(Sized, dataset)) == 0:
+            raise NoisyLabelError("Expected argument `dataset` to hold at least one sample, but it is empty.")
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(cast(Sized, self.dataset))
+
+    def __getitem__(self, index: int) -> Any:
+        sample = self.dataset[index]
+        if isinstance(sample, dict):
+            return {**sample, "index": index}
+        if isinstance(sample, (tuple, list)):
+            return (*sample, index)
+        raise NoisyLabelError(
+            f"Expected samples to be tuples (x, y) or dicts, but sample {index} is a {type(sample).__name__}."
+        )
+
+
+def known_labels(dataset: Any) -> Tensor | None:
+    """The labels of a data set, if they can be had without loading its samples.
+
+    Understands ``targets`` or ``labels`` attributes (as in torchvision), ``TensorDataset``, ``Subset``,
+    ``ConcatDataset`` and :class:`IndexedDataset` around them.
+
+    Returns:
+        int64 (N,) on the CPU, or None.
+    """
+    if isinstance(dataset, Subset):
+        inner = known_labels(dataset.dataset)
+        return None if inner is None else inner[torch.as_tensor(dataset.indices, dtype=torch.int64)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [known_labels(part) for part in dataset.datasets]
+        return None if any(part is None for part in parts) else torch.cat(cast(list[Tensor], parts))
+    if isinstance(dataset, IndexedDataset):
+        return known_labels(dataset.dataset)
+    if isinstance(dataset, TensorDataset):
+        return _as_labels(dataset.tensors[1], len(dataset)) if len(dataset.tensors) > 1 else None
+    attribute = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    return None if attribute is None else _as_labels(attribute, len(dataset))
+
+
+def _as_labels(values: Any, length: int) -> Tensor | None:
+    try:
+        labels = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    plain = labels.ndim == 1 and not labels.is_floating_point() and len(labels) == length
+    return labels.long().cpu() if plain else None

@@ -1,0 +1,120 @@
+"""The evidence of a run's label noise: what was asked for, what came out, and the labels themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from torch import Tensor
+
+from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.functional.noise import (
+    check_num_classes,
+    check_targets,
+    labels_hash,
+    noise_rate,
+    transition_counts,
+)
+
+MANIFEST_FILE = "noise.json"
+LABELS_FILE = "noisy_labels.npz"
+
+
+def build_manifest(
+    clean: Tensor | None, noisy: Tensor, num_classes: int, noise: LabelNoise | None, seed: int
+) -> dict[str, object]:
+    """Describe the labels of a run by plain values, the same after a round trip through JSON.
+
+    Args:
+        clean: Clean labels, int64 (N,), or ``None`` where nobody knows them.
+        noisy: The labels of the run, int64 (N,), values in [0, K).
+        num_classes: Number of classes K, at least 2.
+        noise: The noise model, or ``None`` where the data came with its noise.
+        seed: The seed of the noise.
+
+    Returns:
+        A dict with these entries:
+
+        - ``noise``: the model's :meth:`~lightning_noisy.data.noise.LabelNoise.describe`, or None
+        - ``seed``, ``num_samples``, ``num_classes``: integers
+        - ``requested_rate``: the model's rate, or None
+        - ``realised_rate``: fraction of wrong labels in [0, 1], None without clean labels
+        - ``transition_counts``: K rows (clean class) of K integers (noisy class), None without clean labels
+        - ``sha256``: the noisy labels' :func:`~lightning_noisy.functional.noise.labels_hash`
+
+    Raises:
+        NoisyLabelError: Labels that are no classes, or clean and noisy labels of different shapes.
+    """
+    check_num_classes(num_classes)
+    check_targets(noisy, num_classes, "noisy")
+    return {
+        "noise": None if noise is None else noise.describe(),
+        "seed": seed,
+        "num_samples": len(noisy),
+        "num_classes": num_classes,
+        "requested_rate": None if noise is None else noise.rate,
+        "realised_rate": None if clean is None else noise_rate(clean, noisy),
+        "transition_counts": None if clean is None else transition_counts(clean, noisy, num_classes).tolist(),
+        "sha256": labels_hash(noisy),
+    }
+
+
+def write_manifest(
+    folder: str | Path, manifest: Mapping[str, object], noisy: Tensor, clean: Tensor | None = None
+) -> None:
+    """Write ``noise.json`` and ``noisy_labels.npz`` into a folder, which is made if missing.
+
+    The archive holds int64 (N,) arrays ``noisy`` and, where known, ``clean``, and loads with ``allow_pickle=False``;
+    :class:`~lightning_noisy.data.noise.FileNoise` with ``key="noisy"`` gives the labels again. Both files are written
+    aside and renamed once both are complete, so an interruption leaves the old ones. The manifest is renamed last: its
+    ``sha256`` says whether the labels beside it are its own.
+
+    Under several processes, call it on one of them.
+
+    Args:
+        folder: Where the files go.
+        manifest: What :func:`build_manifest` gave for these labels.
+        noisy: Noisy labels, int64 (N,).
+        clean: Clean labels, int64 (N,), or ``None``.
+
+    Raises:
+        NoisyLabelError: The manifest is that of other labels.
+    """
+    described = manifest.get("sha256"), manifest.get("realised_rate")
+    if described != (labels_hash(noisy), None if clean is None else noise_rate(clean, noisy)):
+        raise NoisyLabelError(
+            "Expected argument `manifest` to describe the labels `noisy` and `clean`, but its hash or realised rate is "
+            "that of others: build it with `build_manifest` from the same labels."
+        )
+    # One entry a line: counts of 1000 classes would be a million lines under `indent`.
+    entries = [f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in manifest.items()]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _aside(folder / MANIFEST_FILE) as text, _aside(folder / LABELS_FILE) as archive:
+        text.write(("{\n" + ",\n".join(entries) + "\n}\n").encode())
+        if clean is None:
+            np.savez(archive, noisy=noisy.cpu().numpy())
+        else:
+            np.savez(archive, noisy=noisy.cpu().numpy(), clean=clean.cpu().numpy())
+        for file in (text, archive):
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``path`` that takes its place when the block ends, and is removed when the block fails."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

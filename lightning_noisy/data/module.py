@@ -1,0 +1,202 @@
+"""What data modules share: noise, splits, loaders, evidence."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
+
+from lightning_noisy.data.loader import (
+    EpochSampler,
+    EvaluationDataset,
+    EvaluationSampler,
+    ResumableLoader,
+    TrainingDataset,
+)
+from lightning_noisy.data.manifest import build_manifest, write_manifest
+from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.functional.noise import noise_rate
+from lightning_noisy.functional.random import hash_uniform
+
+_SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A set of images with clean labels.
+
+    Args:
+        image: ``image(index)`` loads one, as the transforms want it.
+        labels: Clean labels, int64 (N,).
+    """
+
+    image: Callable[[int], Any]
+    labels: Tensor
+
+
+class NoisyDataModule(LightningDataModule):
+    """Base of the data modules: a labelled training set gets label noise, a validation split and resumable loaders.
+
+    The noise is drawn once, on the whole training set, from the seed; the validation split is taken from it afterwards.
+    Training batches are ``(images, target, index)`` with ``index`` in [0, N) over the training split. The test set is
+    never noisy. It is evaluated every epoch as a second validation loader, so that the accuracy of the last epoch is
+    known, and never chooses anything.
+
+    At fit start ``noise.json`` and ``noisy_labels.npz`` (noise, seed, requested and realised rate, hash, transition
+    counts, the labels) are written into the run's folder.
+
+    Args:
+        noise: Label noise; None keeps the labels.
+        batch_size: Batch size B of one process.
+        num_workers: Worker processes of each loader.
+        val_fraction: Share of the training set that becomes the validation split, in [0, 1); 0 makes none.
+        noisy_val: Whether the validation split keeps its noisy labels, as it would in practice.
+        seed: Seed of noise, split, order and augmentation; None takes the run's (``seed_everything``), else 0.
+        pin_memory: As in ``DataLoader``.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; an empty training set.
+    """
+
+    num_classes: int
+
+    def __init__(
+        self,
+        noise: LabelNoise | None = None,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        val_fraction: float = 0.0,
+        noisy_val: bool = True,
+        seed: int | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        check_argument(batch_size >= 1, "batch_size", "an int of at least 1", batch_size)
+        check_argument(num_workers >= 0, "num_workers", "an int of at least 0", num_workers)
+        check_argument(0 <= val_fraction < 1, "val_fraction", "a float in [0, 1)", val_fraction)
+        self.noise = noise
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.val_fraction = val_fraction
+        self.noisy_val = noisy_val
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.pin_memory = pin_memory
+        self.noisy_targets: Tensor
+        """Labels the training split is trained on, int64 (N,); from ``setup`` on."""
+        self.clean_targets: Tensor
+        """Clean labels of the training split, int64 (N,); from ``setup`` on."""
+        self.realised_noise_rate: float
+        """Share of wrong labels in the training split; from ``setup`` on."""
+        self._train: Dataset[Any]
+        self._validation: dict[str, Dataset[Any]] = {}
+
+    @abstractmethod
+    def training_images(self) -> LabelledImages:
+        """The whole training set, with clean labels."""
+
+    @abstractmethod
+    def test_images(self) -> LabelledImages:
+        """The test set."""
+
+    @abstractmethod
+    def training_transform(self) -> Callable[[Any], Tensor]:
+        """From a raw image to an augmented tensor (C, H, W)."""
+
+    @abstractmethod
+    def evaluation_transform(self) -> Callable[[Any], Tensor]:
+        """From a raw image to a tensor (C, H, W), without augmentation."""
+
+    @property
+    def validation_splits(self) -> tuple[str, ...]:
+        """What each validation loader holds: "val" if there is a validation split, then "test"."""
+        return tuple(self._validation)
+
+    @override
+    def setup(self, stage: str) -> None:
+        images, test = self.training_images(), self.test_images()
+        if len(images.labels) == 0:
+            raise NoisyLabelError(f"The training set of {type(self).__name__} is empty.")
+        clean = images.labels
+        noisy = clean if self.noise is None else self.noise.corrupt(clean, self.num_classes, self.seed)
+        train, val = self._split(len(clean))
+        self.clean_targets, self.noisy_targets = clean[train], noisy[train]
+        self.realised_noise_rate = noise_rate(self.clean_targets, self.noisy_targets)
+        transform = self.training_transform()
+        self._train = TrainingDataset(_Rows(images.image, train), self.noisy_targets, transform, self.seed)
+        self._validation = {}
+        transform = self.evaluation_transform()
+        if len(val):
+            labels = (noisy if self.noisy_val else clean)[val]
+            self._validation["val"] = EvaluationDataset(_Rows(images.image, val), labels, transform)
+        self._validation["test"] = EvaluationDataset(test.image, test.labels, transform)
+        if stage == "fit":
+            self._write_manifest()
+
+    @override
+    def train_dataloader(self) -> DataLoader[Any]:
+        world, rank = self._processes()
+        sampler = EpochSampler(self._train, world, rank, self.seed)
+        return ResumableLoader(self._train, sampler=sampler, **self._loader_options())
+
+    @override
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        return [self._evaluation_loader(dataset) for dataset in self._validation.values()]
+
+    @override
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._evaluation_loader(self._validation["test"])
+
+    @override
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self._validation["test"], **self._loader_options())
+
+    def _split(self, count: int) -> tuple[Tensor, Tensor]:
+        """Positions of the training and the validation split, each ascending: a function of the seed."""
+        size = round(self.val_fraction * count)
+        order = hash_uniform(self.seed, _SPLIT_STREAM, torch.arange(count)).argsort()
+        return order[size:].sort().values, order[:size].sort().values
+
+    def _write_manifest(self) -> None:
+        trainer = self.trainer
+        if trainer is None or trainer.fast_dev_run:
+            return
+        folder = trainer.log_dir
+        if folder is not None and trainer.is_global_zero:
+            clean, noisy = self.clean_targets, self.noisy_targets
+            write_manifest(folder, build_manifest(clean, noisy, self.num_classes, self.noise, self.seed), noisy, clean)
+
+    def _evaluation_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        world, rank = self._processes()
+        sampler = EvaluationSampler(dataset, world, rank)
+        return DataLoader(dataset, sampler=sampler, **self._loader_options())
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory,
+        }
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+
+
+class _Rows:
+    """Some of the images, counted from 0."""
+
+    def __init__(self, image: Callable[[int], Any], rows: Tensor) -> None:
+        self.image = image
+        self.rows = rows.tolist()
+
+    def __call__(self, index: int) -> Any:
+        return self.image(self.rows[index])

@@ -1,0 +1,231 @@
+r"""Class-conditional label noise as matrices, and what can be measured of noise once clean labels are known.
+
+A transition matrix is :math:`T_{ij} = P(\tilde y = j \mid y = i)`: row = clean class, column = noisy class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.checks import check_labels
+from lightning_noisy.errors import NoisyLabelError, check_argument
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_rate(rate: float) -> None:
+    """Refuse a noise rate outside [0, 1].
+
+    Raises:
+        NoisyLabelError: ``rate`` is no number in [0, 1].
+    """
+    number = isinstance(rate, (int, float)) and not isinstance(rate, bool)
+    check_argument(number and 0 <= rate <= 1, "rate", "a float in [0, 1]", rate)
+
+
+def check_num_classes(num_classes: int) -> None:
+    """Refuse a number of classes below two.
+
+    Raises:
+        NoisyLabelError: ``num_classes`` is no integer of at least 2.
+    """
+    check_argument(
+        _is_integer(num_classes) and num_classes >= 2, "num_classes", "an integer of at least 2", num_classes
+    )
+
+
+def check_mapping(mapping: Mapping[int, int], num_classes: int | None = None) -> None:
+    """Refuse a mapping from class to class.
+
+    Args:
+        mapping: Clean class -> the class it is taken for.
+        num_classes: Number of classes K, ``None`` where it is not known yet.
+
+    Raises:
+        NoisyLabelError: No entry, a class that is no integer in [0, K), or a class mapped to itself.
+    """
+    classes = [*mapping, *mapping.values()]
+    inside = all(_is_integer(k) and k >= 0 and (num_classes is None or k < num_classes) for k in classes)
+    valid = len(mapping) > 0 and inside and all(source != wrong for source, wrong in mapping.items())
+    bound = "K" if num_classes is None else num_classes
+    check_argument(valid, "mapping", f"a non-empty dict from classes in [0, {bound}) to other classes in it", mapping)
+
+
+def check_targets(labels: Tensor, num_classes: int, name: str = "targets") -> None:
+    """Refuse labels that are not classes.
+
+    Args:
+        labels: What should be int64 (N,) with values in [0, ``num_classes``).
+        num_classes: Number of classes K.
+        name: The argument's name in the message.
+
+    Raises:
+        NoisyLabelError: Another number of dimensions, another dtype, or a value outside the range.
+    """
+    if labels.ndim != 1 or labels.dtype != torch.int64:
+        raise NoisyLabelError(
+            f"Expected argument `{name}` to be an int64 tensor of shape (N,), "
+            f"but got {labels.dtype} of shape {tuple(labels.shape)}."
+        )
+    check_labels(labels, num_classes, f"argument `{name}`")
+
+
+def _check_pair(clean: Tensor, noisy: Tensor) -> None:
+    if clean.shape != noisy.shape or clean.ndim != 1 or clean.numel() == 0:
+        raise NoisyLabelError(
+            "Expected arguments `clean` and `noisy` to be non-empty tensors of one shape (N,), "
+            f"but got {tuple(clean.shape)} and {tuple(noisy.shape)}."
+        )
+
+
+def symmetric_matrix(num_classes: int, rate: float, include_true_class: bool = False) -> Tensor:
+    r"""Symmetric (uniform) noise.
+
+    .. math:: T = (1 - r) I + \frac{r}{K - 1} (\mathbf{1}\mathbf{1}^\top - I)
+              \qquad\text{or, with the true class,}\qquad T = (1 - r) I + \frac{r}{K} \mathbf{1}\mathbf{1}^\top
+
+    The true fraction of wrong labels is :math:`r` in the first reading and :math:`r (K - 1) / K` in the second; the
+    papers use both, see :class:`lightning_noisy.data.noise.SymmetricNoise`.
+
+    Args:
+        num_classes: Number of classes K, at least 2.
+        rate: Noise rate r in [0, 1].
+        include_true_class: Whether a redrawn label may be the true one.
+
+    Returns:
+        float64 matrix (K, K); rows sum to 1 up to rounding.
+
+    Raises:
+        NoisyLabelError: ``num_classes`` below 2 or ``rate`` outside [0, 1].
+
+    References:
+        van Rooyen et al., Learning with Symmetric Label Noise: The Importance of Being Unhinged, NeurIPS 2015.
+    """
+    check_num_classes(num_classes)
+    check_rate(rate)
+    identity = torch.eye(num_classes, dtype=torch.float64)
+    if include_true_class:
+        return (1 - rate) * identity + rate / num_classes
+    return (1 - rate) * identity + rate / (num_classes - 1) * (1 - identity)
+
+
+def asymmetric_matrix(num_classes: int, rate: float, mapping: Mapping[int, int]) -> Tensor:
+    r"""Asymmetric (class-dependent) noise: some classes are taken for another one.
+
+    .. math:: T_{ii} = 1 - r, \quad T_{i\,m(i)} = r \quad\text{for } i \in \operatorname{dom} m,
+              \qquad T_{ii} = 1 \quad\text{otherwise}
+
+    All classes flip simultaneously: a label flips at most once.
+
+    Args:
+        num_classes: Number of classes K, at least 2.
+        rate: Probability r in [0, 1] that a label of a mapped class flips.
+        mapping: Clean class -> the class it is taken for, at least one entry, all in [0, K), none to itself.
+
+    Returns:
+        float64 matrix (K, K); rows sum to 1 up to rounding.
+
+    Raises:
+        NoisyLabelError: One of the arguments is outside its range.
+
+    References:
+        Patrini et al., Making Deep Neural Networks Robust to Label Noise: A Loss Correction Approach, CVPR 2017.
+    """
+    check_num_classes(num_classes)
+    check_rate(rate)
+    check_mapping(mapping, num_classes)
+    matrix = torch.eye(num_classes, dtype=torch.float64)
+    for source, wrong in mapping.items():
+        matrix[source, source] = 1 - rate
+        matrix[source, wrong] = rate
+    return matrix
+
+
+def pair_flip_matrix(num_classes: int, rate: float) -> Tensor:
+    r"""Pair flipping: each class is taken for the next one.
+
+    .. math:: T_{ii} = 1 - r, \qquad T_{i,\,(i + 1) \bmod K} = r
+
+    Args:
+        num_classes: Number of classes K, at least 2.
+        rate: Noise rate r in [0, 1].
+
+    Returns:
+        float64 matrix (K, K); rows sum to 1 up to rounding.
+
+    Raises:
+        NoisyLabelError: ``num_classes`` below 2 or ``rate`` outside [0, 1].
+
+    References:
+        Han et al., Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels, NeurIPS 2018.
+    """
+    check_num_classes(num_classes)
+    check_rate(rate)
+    identity = torch.eye(num_classes, dtype=torch.float64)
+    return (1 - rate) * identity + rate * identity.roll(1, dims=1)
+
+
+def transition_counts(clean: Tensor, noisy: Tensor, num_classes: int) -> Tensor:
+    r"""How often each clean class got each noisy label.
+
+    .. math:: C_{ij} = \sum_n [y_n = i]\,[\tilde y_n = j]
+
+    Args:
+        clean: int64 (N,), values in [0, K).
+        noisy: int64 (N,), values in [0, K).
+        num_classes: Number of classes K, at least 2.
+
+    Returns:
+        int64 counts (K, K), row = clean class, column = noisy class.
+
+    Raises:
+        NoisyLabelError: Shapes differ, no sample, another dtype, or a label outside [0, K).
+    """
+    check_num_classes(num_classes)
+    _check_pair(clean, noisy)
+    check_targets(clean, num_classes, "clean")
+    check_targets(noisy, num_classes, "noisy")
+    cells = torch.bincount(clean * num_classes + noisy, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def noise_rate(clean: Tensor, noisy: Tensor) -> float:
+    r"""Fraction of wrong labels.
+
+    .. math:: \frac{1}{N} \sum_n [y_n \ne \tilde y_n]
+
+    Args:
+        clean: Integer labels (N,).
+        noisy: Integer labels (N,).
+
+    Returns:
+        A float in [0, 1].
+
+    Raises:
+        NoisyLabelError: Shapes differ, or there is no sample.
+    """
+    _check_pair(clean, noisy)
+    return int((clean != noisy).sum()) / clean.numel()
+
+
+def labels_hash(labels: Tensor) -> str:
+    """Fingerprint of labels: SHA-256 of their values as little-endian int64, the same on every machine.
+
+    Args:
+        labels: Integer tensor (N,) on any device; equal values hash alike in every integer type.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        NoisyLabelError: ``labels`` are no integers.
+    """
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise NoisyLabelError(f"Expected argument `labels` to be an integer tensor, but got {labels.dtype}.")
+    return hashlib.sha256(labels.detach().cpu().long().numpy().astype("<i8").tobytes()).hexdigest()

@@ -1,0 +1,17 @@
+"""Losses for noisy labels: thin modules over :mod:`lightning_noisy.functional.losses`."""
+
+from __future__ import annotations
+
+from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses.dynamics_aware import DynamicsAwareLoss
+from lightning_noisy.losses.early_learning import EarlyLearningRegularization
+from lightning_noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropy
+from lightning_noisy.losses.noise_attention import NoiseAttentionLoss
+
+__all__ = [
+    "DynamicsAwareLoss",
+    "EarlyLearningRegularization",
+    "GeneralizedCrossEntropy",
+    "NoiseAttentionLoss",
+    "NoisyLabelLoss",
+]

@@ -1,0 +1,106 @@
+"""Early-learning regularization."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from torch import Tensor
+
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.functional.losses import clipped_softmax, early_learning_regularization
+from lightning_noisy.losses.base import NoisyLabelLoss
+
+
+class EarlyLearningRegularization(NoisyLabelLoss):
+    r"""Early-learning regularization (ELR): cross entropy that holds on to what the network predicted early.
+
+    .. math::
+        \tilde p = \operatorname{clip}(\operatorname{softmax}(z), \epsilon, 1 - \epsilon), \quad
+        \bar t \leftarrow m \bar t + (1 - m) \tilde p / \textstyle\sum_k \tilde p_k, \quad
+        \mathcal{L} = -\log p_y + \lambda \log\Big(1 - \sum_k \bar t_k \tilde p_k\Big)
+
+    The running average :math:`\bar t` of each training sample is updated first, without gradient, and starts at zero.
+    The regulariser is negative and grows with the agreement of prediction and average, so its gradient cancels that of
+    cross entropy on labels the network did not predict early on.
+
+    ``forward(logits, target, index=index)`` takes logits (B, K) of any floating dtype, int64 labels (B,) or
+    floating-point targets (B, K), which enter the cross entropy only, and the samples' positions in the training set,
+    int64 (B,). It computes in float32 (float64 for float64 logits). The averages are the table ``"prediction"``, which
+    is written in training mode only; in evaluation mode rows are read.
+
+    Reference: S. Liu, J. Niles-Weed, N. Razavian and C. Fernandez-Granda, "Early-Learning Regularization Prevents
+    Memorization of Noisy Labels", NeurIPS 2020.
+
+    The official code clips as above with ``eps`` 1e-4, normalises the clipped prediction for the average only, and has
+    zero gradient in the regulariser where it clips; so does this class. The paper's equation has no clip.
+
+    Args:
+        lam: Weight of the regulariser, finite and at least 0. Paper: 3 (CIFAR-10, symmetric noise), 1 (asymmetric),
+            7 (CIFAR-100).
+        momentum: Weight of the past in the running average, in [0, 1). Paper: 0.7 (CIFAR-10, symmetric noise), 0.9
+            (asymmetric, and CIFAR-100).
+        eps: Clip of the prediction at both ends, in (0, 0.5). Below 1e-7, float32 no longer keeps the regulariser
+            finite.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index or the attached table.
+
+    Example:
+        >>> EarlyLearningRegularization(lam=7.0, momentum=0.9).memory_shapes(num_classes=100)
+        {'prediction': (100,)}
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("index",)
+    soft_targets: ClassVar[bool] = True
+
+    def __init__(self, lam: float = 3.0, momentum: float = 0.7, eps: float = 1e-4, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
+        check_argument(0.0 <= momentum < 1.0, "momentum", "a float in [0, 1)", momentum)
+        check_argument(0.0 < eps < 0.5, "eps", "a float in (0, 0.5)", eps)
+        self.lam = lam
+        self.momentum = momentum
+        self.eps = eps
+
+    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The table of running averages.
+
+        Args:
+            num_classes: K.
+
+        Returns:
+            ``{"prediction": (K,)}``.
+        """
+        return {"prediction": (num_classes,)}
+
+    def _history(self, logits: Tensor, index: Tensor) -> Tensor:
+        """The running averages of the samples, updated in training."""
+        if not self.training:
+            return self.recall("prediction").get(index)
+        prediction = clipped_softmax(logits.detach(), self.eps)
+        prediction = prediction / prediction.sum(dim=1, keepdim=True)
+        return self.recall("prediction").lerp(index, prediction, 1.0 - self.momentum)
+
+    def forward(self, logits: Tensor, target: Tensor, *, index: Tensor | None = None) -> Tensor:
+        """The loss of a batch; in training it updates the running averages first.
+
+        Args:
+            logits: Floating-point tensor (B, K).
+            target: int64 labels (B,) or floating-point targets (B, K).
+            index: Positions of the samples in the training set, int64 (B,).
+
+        Returns:
+            Scalar, or (B,) without reduction.
+
+        Raises:
+            NoisyLabelError: No index, or nobody has attached the table.
+        """
+        if index is None:
+            raise NoisyLabelError(
+                "EarlyLearningRegularization expects the index (B,) of the samples, but got None: pass `index=...`, "
+                "or use it in a NoisyLabelModule with a dataset wrapped in IndexedDataset."
+            )
+        history = self._history(logits, index)
+        return self.reduce(early_learning_regularization(logits, target, history, self.lam, self.eps))

@@ -1,0 +1,85 @@
+"""ResNets for small images (CIFAR): a 3x3 stem of stride 1 and no max-pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from lightning_noisy.errors import check_argument
+
+
+class CIFARResNet(ResNet):  # type: ignore[misc]  # torchvision carries no types
+    """ResNet of post-activation basic blocks for images of about 32 x 32 pixels.
+
+    torchvision's ResNet with its 7x7 stem of stride 2 replaced by a 3x3 convolution of stride 1, and its max-pooling
+    and classifier by the identity: stem 64, four stages of widths 64-128-256-512 and strides 1-2-2-2, global average
+    pooling. Convolutions start Kaiming normal (fan out), batch normalisation at one and zero. The state-dict keys are
+    torchvision's without ``fc``; all tensors but ``conv1.weight`` have the shapes of torchvision's network.
+
+    He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), in the variant for CIFAR common in the
+    literature on noisy labels (not the paper's own three-stage one).
+
+    Shape:
+        Images (B, C, H, W) to features (B, 512). A training batch of one sample needs images larger than 8 x 8.
+
+    Args:
+        blocks: Number of basic blocks in each of the four stages.
+        in_channels: Channels C of the images.
+
+    Attributes:
+        num_features: Size of the features, 512.
+
+    Raises:
+        NoisyLabelError: ``blocks`` is not four positive ints or ``in_channels`` is not positive.
+    """
+
+    def __init__(self, blocks: Sequence[int], in_channels: int = 3) -> None:
+        check_argument(len(blocks) == 4 and min(blocks) > 0, "blocks", "four positive ints", blocks)
+        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
+        super().__init__(BasicBlock, list(blocks))
+        self.num_features = 512
+        self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.maxpool = nn.Identity()
+        self.fc = nn.Identity()
+
+
+class ResNet18(CIFARResNet):
+    """ResNet-18 for CIFAR: :class:`CIFARResNet` with two basic blocks in each stage.
+
+    11,168,832 parameters with three input channels; 11,173,962 with ``nn.Linear(512, 10)`` on top.
+
+    Shape:
+        Images (B, C, H, W) to features (B, 512).
+
+    Args:
+        in_channels: Channels C of the images.
+
+    Attributes:
+        num_features: Size of the features, 512.
+    """
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__((2, 2, 2, 2), in_channels)
+
+
+class ResNet34(CIFARResNet):
+    """ResNet-34 for CIFAR: :class:`CIFARResNet` with 3, 4, 6 and 3 basic blocks in its stages.
+
+    21,276,992 parameters with three input channels; 21,282,122 with ``nn.Linear(512, 10)`` on top. The
+    "PreActResNet-34" of PLC (Zhang et al., ICLR 2021) is this network: its blocks are post-activation ones.
+
+    Shape:
+        Images (B, C, H, W) to features (B, 512).
+
+    Args:
+        in_channels: Channels C of the images.
+
+    Attributes:
+        num_features: Size of the features, 512.
+    """
+
+    def __init__(self, in_channels: int = 3) -> None:
+        super().__init__((3, 4, 6, 3), in_channels)

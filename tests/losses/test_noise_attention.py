@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.losses import NoiseAttentionLoss
+
+CLASSES, WIDTH = 4, 5
+
+
+@pytest.fixture
+def batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "logits": torch.randn(6, CLASSES, generator=generator, dtype=torch.float64),
+        "target": torch.tensor([0, 1, 2, 3, 0, 1]),
+        "features": torch.randn(6, WIDTH, generator=generator, dtype=torch.float64),
+    }
+
+
+def naive(loss: NoiseAttentionLoss, logits: torch.Tensor, target: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """The paper's Eq. (3) and RNAL's term, without clips: the batch keeps away from them."""
+    assert loss.attention is not None
+    tau = torch.sigmoid(features @ loss.attention.weight[0] + loss.attention.bias)[:, None]
+    mixture = tau * logits.softmax(1) + (1 - tau) * target
+    losses = -(target * mixture.log()).sum(1) - loss.lam * tau[:, 0].log()
+    return losses - loss.beta * (mixture * target.clamp(min=loss.target_eps).log()).sum(1)
+
+
+def make(**arguments: object) -> NoiseAttentionLoss:
+    torch.manual_seed(0)
+    return NoiseAttentionLoss(WIDTH, **arguments).double()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_labels_are_exact_one_hot_rows(batch: dict[str, torch.Tensor], reduction: str, beta: float) -> None:
+    loss = make(lam=10.0, beta=beta, reduction=reduction)
+    rows = torch.nn.functional.one_hot(batch["target"], CLASSES).double()
+    expected = naive(loss, batch["logits"], rows, batch["features"])
+    expected = getattr(expected, reduction)() if reduction != "none" else expected
+    torch.testing.assert_close(loss(**batch), expected, rtol=1e-10, atol=0)
+    torch.testing.assert_close(loss(**{**batch, "target": rows}), expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_soft_targets(batch: dict[str, torch.Tensor], beta: float) -> None:
+    loss = make(beta=beta)
+    batch["target"] = batch["logits"].flip(1).softmax(1)
+    torch.testing.assert_close(loss(**batch), naive(loss, **batch).mean(), rtol=1e-10, atol=0)
+
+
+def test_label_floor_is_the_weight_of_the_other_classes(batch: dict[str, torch.Tensor]) -> None:
+    rows = torch.full((6, CLASSES), 1e-4, dtype=torch.float64)
+    rows[torch.arange(6), batch["target"]] = 1.0
+    loss = make(label_floor=1e-4, beta=0.1)
+    expected = naive(loss, batch["logits"], rows, batch["features"]).mean()
+    torch.testing.assert_close(loss(**batch), expected, rtol=1e-10, atol=0)
+
+
+def test_floors_are_the_arguments() -> None:
+    hopeless = {
+        "logits": torch.tensor([[-100.0, 0.0]], dtype=torch.float64),
+        "target": torch.tensor([0]),
+        "features": torch.full((1, WIDTH), 1e4, dtype=torch.float64),
+    }
+    loss = make(lam=0.0, eps=0.01)
+    assert loss.attention is not None
+    torch.nn.init.ones_(loss.attention.weight)
+    assert loss(**hopeless).item() == pytest.approx(-math.log(0.01))
+    loss.eps, loss.attention_eps = 1e-7, 0.2
+    assert loss(**hopeless).item() == pytest.approx(-math.log(0.8 * 0.2 + 0.2))
+    loss.beta, loss.target_eps = 1.0, 0.1
+    other = -(0.8 * 0.8) * math.log(0.1)
+    assert loss(**hopeless).item() == pytest.approx(-math.log(0.8 * 0.2 + 0.2) + other)
+
+
+def test_defaults() -> None:
+    loss = NoiseAttentionLoss()
+    assert (loss.lam, loss.beta, loss.eps, loss.attention_eps) == (0.5, 0.0, 1e-7, 1e-12)
+    assert (loss.target_eps, loss.label_floor, loss.reduction) == (1e-4, 0.0, "mean")
+    assert loss.attention is None
+    assert loss.requires == ("features",)
+    assert loss.soft_targets
+
+
+def test_gradient_reaches_branch_features_and_logits(batch: dict[str, torch.Tensor]) -> None:
+    loss = make()
+    batch["logits"].requires_grad_()
+    batch["features"].requires_grad_()
+    loss(**batch).backward()
+    assert loss.attention is not None
+    for part in (batch["logits"], batch["features"], loss.attention.weight, loss.attention.bias):
+        assert part.grad is not None
+        assert part.grad.abs().sum() > 0
+
+
+def test_bind_makes_the_branch_once() -> None:
+    loss = NoiseAttentionLoss()
+    assert list(loss.parameters()) == []
+    loss.bind(WIDTH, CLASSES)
+    assert loss.attention is not None
+    assert (loss.attention.in_features, loss.attention.out_features) == (WIDTH, 1)
+    weight = loss.attention.weight
+    loss.bind(WIDTH, CLASSES)
+    assert loss.attention.weight is weight
+
+
+def test_bind_keeps_the_branch_of_the_constructor() -> None:
+    loss = NoiseAttentionLoss(WIDTH)
+    assert loss.attention is not None
+    weight = loss.attention.weight
+    loss.bind(WIDTH, CLASSES)
+    assert loss.attention.weight is weight
+    with pytest.raises(NoisyLabelError) as caught:
+        loss.bind(7, CLASSES)
+    assert str(caught.value) == "Expected argument `in_features` to be 7, the width of the features, but got 5."
+
+
+def test_copy_and_state(batch: dict[str, torch.Tensor]) -> None:
+    loss = make()
+    assert sorted(loss.state_dict()) == ["attention.bias", "attention.weight"]
+    twin = copy.deepcopy(loss)
+    assert twin.attention is not None
+    torch.nn.init.zeros_(twin.attention.weight)
+    assert not torch.equal(twin(**batch), loss(**batch))
+    bound = NoiseAttentionLoss()
+    assert bound.state_dict() == {}
+    bound.bind(WIDTH, CLASSES)
+    bound.double().load_state_dict(loss.state_dict(), strict=True)
+    assert torch.equal(bound(**batch), loss(**batch))
+
+
+def test_autocast_leaves_the_branch_in_float32(batch: dict[str, torch.Tensor]) -> None:
+    loss = NoiseAttentionLoss(WIDTH)
+    batch = {name: value.float() if value.is_floating_point() else value for name, value in batch.items()}
+    expected = loss(**batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss(**batch), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(batch: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
+    loss = NoiseAttentionLoss(WIDTH)
+    logits, features = batch["logits"].to(dtype).requires_grad_(), batch["features"].to(dtype).requires_grad_()
+    value = loss(logits, batch["target"], features=features)
+    value.backward()
+    assert value.dtype == torch.float32
+    assert torch.equal(value, loss(logits.float(), batch["target"], features=features.float()))
+    for part in (logits, features):
+        assert part.grad is not None
+        assert part.grad.isfinite().all()
+
+
+def test_call_without_features(batch: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(NoisyLabelError) as caught:
+        make()(batch["logits"], batch["target"])
+    assert str(caught.value) == (
+        "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or use it in "
+        "a NoisyLabelModule."
+    )
+
+
+def test_call_before_bind(batch: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(NoisyLabelError) as caught:
+        NoiseAttentionLoss()(**batch)
+    assert str(caught.value) == (
+        "NoiseAttentionLoss has no attention branch yet: give it `in_features`, call `bind(num_features, num_classes)` "
+        "before the optimizer is made, or use it in a NoisyLabelModule."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "values"),
+    [
+        ("in_features", "a positive int or None", (0, -1)),
+        ("lam", "a finite float >= 0", (-0.1, math.nan, math.inf)),
+        ("beta", "a finite float >= 0", (-0.1, math.nan, math.inf)),
+        ("eps", "a float in (0, 1)", (0.0, 1.0, math.nan)),
+        ("attention_eps", "a float in [0, 0.5)", (-1e-12, 0.5, math.nan)),
+        ("target_eps", "a float in (0, 1)", (0.0, 1.0, math.nan)),
+        ("label_floor", "a float in [0, 1)", (-1e-4, 1.0, math.nan)),
+        ("reduction", "'mean', 'sum' or 'none'", ("all",)),
+    ],
+)
+def test_refused_arguments(name: str, wanted: str, values: tuple[float, ...]) -> None:
+    for value in values:
+        with pytest.raises(NoisyLabelError) as caught:
+            NoiseAttentionLoss(**{name: value})
+        assert str(caught.value) == f"Expected argument `{name}` to be {wanted}, but got {value!r}."

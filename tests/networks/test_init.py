@@ -1,0 +1,87 @@
+import pytest
+import torch
+from torch import nn
+
+from lightning_noisy import networks
+from lightning_noisy.networks import CNN8, CIFARResNet, ResNet18, ResNet34, SmallCNN, TorchvisionBackbone
+
+BACKBONES = {
+    "small_cnn": SmallCNN,
+    "small_cnn_rgb": lambda: SmallCNN(in_channels=3, width=4, num_features=7),
+    "cnn8": CNN8,
+    "cnn8_grey": lambda: CNN8(in_channels=1),
+    "resnet18": ResNet18,
+    "resnet34": ResNet34,
+    "resnet10_grey": lambda: CIFARResNet([1, 1, 1, 1], in_channels=1),
+    "torchvision": lambda: TorchvisionBackbone("mobilenet_v3_small"),
+}
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    torch.manual_seed(0)
+    backbone = BACKBONES[request.param]()
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = 1.0  # the first batch sets the statistics: the initial ones let the signal vanish
+    return backbone
+
+
+def images(backbone, batch_size):
+    convolution = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
+    size = 64 if isinstance(backbone, TorchvisionBackbone) else 32
+    return torch.randn(batch_size, convolution.in_channels, size, size)
+
+
+def test_all_names_exist_and_no_other_class_is_left_out():
+    assert sorted(networks.__all__) == sorted(
+        name for name, value in vars(networks).items() if isinstance(value, type) and issubclass(value, nn.Module)
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_features_have_num_features_columns(backbone, training):
+    features = backbone.train(training)(images(backbone, 3))
+    assert type(backbone.num_features) is int
+    assert features.shape == (3, backbone.num_features)
+    assert features.dtype == torch.float32
+
+
+def test_a_sample_alone_in_eval_mode_has_its_features_of_the_batch(backbone):
+    batch = images(backbone, 4)
+    backbone(batch)
+    backbone.eval()
+    together = backbone(batch)
+    assert not torch.allclose(together[1], together[2], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(backbone(batch[1:2]), together[1:2], rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_reach_every_parameter(backbone):
+    batch = images(backbone, 4)
+    backbone(batch)
+    backbone.eval()  # in training, batch normalisation cancels the bias in front of it
+    features = backbone(batch)
+    (features * torch.randn_like(features)).sum().backward()
+    missing = [name for name, parameter in backbone.named_parameters() if parameter.grad is None]
+    zero = [name for name, parameter in backbone.named_parameters() if not parameter.grad.any()]
+    assert missing == []
+    assert zero == []
+
+
+def test_state_dict_loads_strictly_and_carries_the_features(backbone, request):
+    batch = images(backbone, 2)
+    backbone(batch)
+    copy = BACKBONES[request.node.callspec.params["backbone"]]()
+    assert not torch.equal(copy.eval()(batch), backbone.eval()(batch))
+    copy.load_state_dict(backbone.state_dict(), strict=True)
+    assert torch.equal(copy(batch), backbone(batch))
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "cnn8", "resnet18"])
+def test_a_training_batch_of_one_sample(name):
+    backbone = BACKBONES[name]()
+    features = backbone(images(backbone, 1))
+    features.square().sum().backward()
+    assert features.shape == (1, backbone.num_features)
+    assert features.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in backbone.parameters())
