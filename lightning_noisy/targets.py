@@ -145,7 +145,8 @@ class TargetPipeline:
         rival = next((other for other in self._changers if other.replaces_target), None)
         if changer.replaces_target and rival is not None:
             raise NoisyLabelError(
-                f"{type(rival).__name__} and {type(changer).__name__} both replace the target of `{self.name}`: keep one."
+                f"{type(rival).__name__} and {type(changer).__name__} both replace the target of `{self.name}`: "
+                "keep one."
             )
         if changer.makes_soft_targets:
             self._check_soft(type(changer).__name__)
@@ -233,7 +234,8 @@ class TargetPipeline:
         ]
         if len(names) < 2 or names[0] not in bound.arguments or names[1] not in bound.arguments:
             raise NoisyLabelError(
-                f"Expected `{self.name}` to be called as criterion(logits, target), but its forward is {self._signature}."
+                f"Expected `{self.name}` to be called as criterion(logits, target), but its forward is "
+                f"{self._signature}."
             )
         return bound, names[0], names[1]
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_noisy.data.noise import read_labels
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.trainer import from_datamodule
 
 
 class CleanTargets:
@@ -30,7 +31,7 @@ class CleanTargets:
         """
         if isinstance(self.source, str):
             return read_labels(self.source, self.key, num_samples).to(device)
-        known = self.source if self.source is not None else getattr(trainer.datamodule, "clean_targets", None)
+        known = from_datamodule(trainer, "clean_targets") if self.source is None else self.source
         if known is None:
             return None
         clean = torch.as_tensor(known)

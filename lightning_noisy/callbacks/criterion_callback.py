@@ -6,16 +6,15 @@ from abc import abstractmethod
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.data.batch import batch_index
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.state import StoreGroup, TrainingSet, process_count
+from lightning_noisy.state import StoreGroup, TrainingSet
 from lightning_noisy.targets import TargetPipeline
+from lightning_noisy.trainer import checkpoint_is_due, log_interval, training_dataset
 
 
 class CriterionCallback(Callback):
@@ -84,7 +83,7 @@ class CriterionCallback(Callback):
         assert self._pipeline is not None
         self._pipeline.close()
         self._pipeline.check_called()
-        if (batch_idx + 1) % max(1, trainer.log_every_n_steps) == 0:
+        if (batch_idx + 1) % log_interval(trainer) == 0:
             self._pipeline.checks.settle()
         if checkpoint_is_due(trainer):
             self.stores.synchronize()
@@ -149,50 +148,3 @@ class CriterionCallback(Callback):
         else:
             pl_module.log_dict(figures)
         self._open_epoch = None
-
-
-def training_dataset(trainer: Trainer, owner: str) -> Any:
-    """The data set that the trainer's loader reads.
-
-    Raises:
-        NoisyLabelError: There is not exactly one, or it cannot be counted.
-    """
-    loader = trainer.train_dataloader
-    dataset = getattr(loader, "dataset", None)
-    if dataset is None or not hasattr(dataset, "__len__"):
-        raise NoisyLabelError(
-            f"{owner} keeps state for each training sample and needs one DataLoader over a map-style data set, "
-            f"but the training loader is a {type(loader).__name__}."
-        )
-    return dataset
-
-
-def checkpoint_is_due(trainer: Trainer) -> bool:
-    """Whether a ModelCheckpoint may write after this batch, so that ranks have to share their rows before."""
-    if process_count() == 1:
-        return False
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-    return any(
-        c._train_time_interval is not None
-        or (c._every_n_train_steps > 0 and trainer.global_step % c._every_n_train_steps == 0)
-        for c in checkpoints
-    )
-
-
-def resolve_total_epochs(trainer: Trainer, owner: str) -> int:
-    """The number of epochs the trainer will run.
-
-    Raises:
-        NoisyLabelError: It has no limit, or only the one that Lightning falls back to (1000 epochs).
-    """
-    epochs = trainer.max_epochs
-    if epochs is None or epochs < 1 or epochs == _LIGHTNING_FALLBACK:
-        came = "Lightning's fallback of 1000" if epochs == _LIGHTNING_FALLBACK else repr(epochs)
-        raise NoisyLabelError(
-            f"{owner} needs the number of epochs, but the Trainer's `max_epochs` is {came}: set "
-            f"`Trainer(max_epochs=...)`, or pass `total_epochs` to {owner}."
-        )
-    return epochs
-
-
-_LIGHTNING_FALLBACK = 1000

@@ -21,7 +21,7 @@ def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
 
 def save_figure(trainer: Trainer, folder: str | None, name: str, figure: Figure) -> None:
     """Write ``<folder>/figures/<name>.png`` on rank 0, aside first."""
-    if not trainer.is_global_zero or folder is None or trainer.fast_dev_run:
+    if not trainer.is_global_zero or folder is None or getattr(trainer, "fast_dev_run", False):
         return
     path = Path(folder) / "figures" / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
-from lightning_noisy.callbacks.criterion_callback import CriterionCallback, resolve_total_epochs
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.trainer import resolve_total_epochs
 
 _STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
 
@@ -144,8 +145,9 @@ class GradientSwitching(CriterionCallback):
         keys: list[int | Tensor] = [_STREAM, self._resolved["seed"], call.epoch, call.index]
         if self.redraw == "step":
             visits = self.stores.table("visits", dtype=torch.int64, device=call.logits.device)
-            keys.append(visits.get(call.index))
-            visits.update(call.index, keys[-1] + 1)
+            earlier = visits.get(call.index)
+            visits.update(call.index, earlier + 1)
+            keys.append(earlier)
         drawn = sample_categorical(pool, hash_uniform(*keys))
         # A pool whose only entry has underflowed has nothing to draw from.
         return torch.where(pool.sum(dim=1) > 0, drawn, call.given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
@@ -160,7 +161,7 @@ class MaskRefresh(Callback):
 
     def _take(self, pl_module: LightningModule) -> None:
         """Find the layer and make it maskable: a plain Linear becomes a LinearHead, the same object."""
-        layer = dict(pl_module.named_modules(remove_duplicate=False)).get(self.head)
+        layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.head)
         if layer is None:
             linears = [name for name, module in pl_module.named_modules() if isinstance(module, nn.Linear)]
             raise NoisyLabelError(
@@ -188,7 +189,9 @@ class MaskRefresh(Callback):
                 f"The checkpoint's mask of `{self.head}` has shape {tuple(self.mask.shape)}, the layer "
                 f"{tuple(scores.shape)}: resume with the model that wrote it."
             )
-        self.mask = self.mask.to(scores)
+        # Validation comes first at a resume, and what is made in inference mode cannot be trained with.
+        with torch.inference_mode(mode=False):
+            self.mask = self.mask.to(scores.device, scores.dtype, copy=True)
 
     def _apply_always(self, pl_module: LightningModule) -> None:
         if self.apply_in == "always" and self.mask is not None:

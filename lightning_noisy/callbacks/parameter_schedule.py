@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
-from lightning_noisy.callbacks.criterion_callback import resolve_total_epochs
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.schedules import bootstrapping_weight, linear
+from lightning_noisy.trainer import resolve_total_epochs
 
 
 class ScheduleCallback(Callback):
@@ -113,8 +113,8 @@ class DALSchedule(ScheduleCallback):
               \lambda(i) = \lambda_e \max\!\Big(0, \frac{i - t_0}{E - t_0}\Big), \qquad
               t_0 = \frac{(1 - q_s) E}{q_e - q_s}
 
-    for epochs i = 0, ..., E - 1: bootstrapping starts when q passes 1, and the end values are never quite reached, as in
-    the official code (whose :math:`\lambda_e` is fixed at 1). ``q_start=0`` starts at cross entropy; with
+    for epochs i = 0, ..., E - 1: bootstrapping starts when q passes 1, and the end values are never quite reached, as
+    in the official code (whose :math:`\lambda_e` is fixed at 1). ``q_start=0`` starts at cross entropy; with
     ``q_end <= 1`` there is no bootstrapping.
 
     Args:

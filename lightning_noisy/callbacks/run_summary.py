@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
+from lightning_noisy.trainer import from_datamodule
 
 
 class RunSummary(Callback):
@@ -56,9 +57,9 @@ class RunSummary(Callback):
         rows = self.rows()
         if not rows or not trainer.is_global_zero:
             return
-        rate = getattr(trainer.datamodule, "realised_noise_rate", None)
+        rate = from_datamodule(trainer, "realised_noise_rate")
         rank_zero_info(self.table(rows, rate, folder))
-        if folder is not None and not trainer.fast_dev_run:
+        if folder is not None and not getattr(trainer, "fast_dev_run", False):
             self._write(Path(folder), rows, rate)
 
     def reported(self) -> str | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import torch
-from torch import Tensor
 from torchvision.datasets import CIFAR10
 from torchvision.transforms import v2
 from typing_extensions import override
 
-from lightning_noisy.data.module import LabelledImages, NoisyDataModule
+from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
 
@@ -74,20 +72,23 @@ class CIFAR10DataModule(NoisyDataModule):
         return self._part(train=False)
 
     @override
-    def training_transform(self) -> Callable[[Any], Tensor]:
-        return v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), self.evaluation_transform()])
+    def training_transform(self) -> Transform:
+        return cast(
+            Transform,
+            v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), self.evaluation_transform()]),
+        )
 
     @override
-    def evaluation_transform(self) -> Callable[[Any], Tensor]:
-        return v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)])
+    def evaluation_transform(self) -> Transform:
+        return cast(Transform, v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(_MEAN, _STD)]))
 
     def _part(self, train: bool) -> LabelledImages:
         try:
             cifar = CIFAR10(self.root, train=train)
         except RuntimeError as error:
             raise NoisyLabelError(
-                f"CIFAR-10 is not in '{self.root}': expected `{self.root}/cifar-10-batches-py` as torchvision writes it; "
-                "pass `download=True` (`--data.download true`), or set `root` to the folder that holds it."
+                f"CIFAR-10 is not in '{self.root}': expected `{self.root}/cifar-10-batches-py` as torchvision writes "
+                "it; pass `download=True` (`--data.download true`), or set `root` to the folder that holds it."
             ) from error
         images = torch.from_numpy(cifar.data).permute(0, 3, 1, 2).contiguous()
         return LabelledImages(images.__getitem__, torch.tensor(cifar.targets))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import torch
 from sklearn.datasets import load_digits
@@ -11,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from typing_extensions import override
 
-from lightning_noisy.data.module import LabelledImages, NoisyDataModule
+from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.functional.random import hash_uniform
 
@@ -64,12 +63,12 @@ class DigitsDataModule(NoisyDataModule):
         return self._part(slice(None, _TEST_SAMPLES))
 
     @override
-    def training_transform(self) -> Callable[[Any], Tensor]:
-        return v2.RandomCrop(8, padding=1, fill=-_MEAN / _STD) if self.augment else v2.Identity()
+    def training_transform(self) -> Transform:
+        return cast(Transform, v2.RandomCrop(8, padding=1, fill=-_MEAN / _STD) if self.augment else v2.Identity())
 
     @override
-    def evaluation_transform(self) -> Callable[[Any], Tensor]:
-        return v2.Identity()
+    def evaluation_transform(self) -> Transform:
+        return cast(Transform, v2.Identity())
 
     def _part(self, rows: slice) -> LabelledImages:
         digits = load_digits()

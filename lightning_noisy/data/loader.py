@@ -105,7 +105,7 @@ class ResumableLoader(DataLoader[Any]):
             return
         here = self.state_dict()
         for name in ("batch_size", "processes", "seed"):
-            if 0 < state["batches"] and state[name] != here[name]:
+            if state["batches"] > 0 and state[name] != here[name]:
                 raise NoisyLabelError(
                     f"The checkpoint lies inside an epoch with {name}={state[name]}, this run has {here[name]}: "
                     "resume with the same value, or from a checkpoint of the end of an epoch."

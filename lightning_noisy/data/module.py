@@ -30,6 +30,10 @@ from lightning_noisy.functional.random import hash_uniform
 _SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
 
 
+Transform = Callable[[Any], Tensor]
+"""From a raw image to a tensor (C, H, W)."""
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """A set of images with clean labels.
@@ -108,11 +112,11 @@ class NoisyDataModule(LightningDataModule):
         """The test set."""
 
     @abstractmethod
-    def training_transform(self) -> Callable[[Any], Tensor]:
+    def training_transform(self) -> Transform:
         """From a raw image to an augmented tensor (C, H, W)."""
 
     @abstractmethod
-    def evaluation_transform(self) -> Callable[[Any], Tensor]:
+    def evaluation_transform(self) -> Transform:
         """From a raw image to a tensor (C, H, W), without augmentation."""
 
     @property
@@ -167,7 +171,7 @@ class NoisyDataModule(LightningDataModule):
 
     def _write_manifest(self) -> None:
         trainer = self.trainer
-        if trainer is None or trainer.fast_dev_run:
+        if trainer is None or getattr(trainer, "fast_dev_run", False):
             return
         folder = trainer.log_dir
         if folder is not None and trainer.is_global_zero:

@@ -83,7 +83,7 @@ class TransitionMatrixNoise(LabelNoise):
     .. math:: \tilde y_n \sim T_{y_n \cdot}, \qquad T_{ij} = P(\tilde y = j \mid y = i)
 
     The draw of sample n depends on the seed, n and its clean label alone. The number of wrong labels is therefore
-    random: with flip probability r its standard deviation is :math:`\sqrt{N r (1 - r)}` (98 of 20,000 at N = 50,000,
+    random: with flip probability r its standard deviation is :math:`\sqrt{N r (1 - r)}` (110 of 20,000 at N = 50,000,
     r = 0.4).
     """
 
@@ -275,7 +275,7 @@ class FileNoise(LabelNoise):
     def _read(self) -> np.ndarray[Any, np.dtype[Any]]:
         path = Path(self.path).expanduser()
         if not path.is_file():
-            raise self._error("the noisy labels", "no such file", "check `path`, relative to the working directory")
+            raise self._error("labels", "no such file", "check `path`, relative to the working directory")
         try:
             loaded = np.load(path, allow_pickle=False)
             return self._pick(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else self._whole(loaded)

@@ -89,17 +89,25 @@ def generalized_cross_entropy(logits: Tensor, target: Tensor, q: float = 0.7, ep
 
     .. math:: \mathcal{L}_q = \frac{1 - \max(p_y, \epsilon)^q}{q}, \qquad \mathcal{L}_0 = -\log \max(p_y, \epsilon)
 
+    For a target distribution t it is the mean over the label, :math:`\sum_k t_k \mathcal{L}_q(p_k)`.
+
     Args:
         logits: Floating-point tensor (B, K).
-        target: int64 labels (B,).
+        target: int64 labels (B,), or floating-point targets (B, K).
         q: Exponent, at least 0. Small values lose no digits.
         eps: Floor of the probability; 0 for none.
 
     Returns:
         Losses (B,), float32 or float64.
     """
-    log_probability = (-cross_entropy(logits, target)).clamp(min=_log_floor(eps))
-    return -log_probability if q == 0.0 else -_power_minus_one(log_probability, q) / q
+    log_probability = _log_probability(logits)
+    soft = target.is_floating_point()
+    weight = target.to(log_probability.dtype) if soft else log_probability.new_ones(())
+    if not soft:
+        log_probability = log_probability.gather(1, target.unsqueeze(1))
+    log_probability = log_probability.clamp(min=_log_floor(eps))
+    losses = -log_probability if q == 0.0 else -_power_minus_one(log_probability, q) / q
+    return (weight * losses).sum(dim=1)
 
 
 def soft_bootstrapping(logits: Tensor, eps: float = 1e-6) -> Tensor:
@@ -126,7 +134,7 @@ def dynamics_aware_loss(logits: Tensor, target: Tensor, q: float, lam: float = 0
 
     Args:
         logits: Floating-point tensor (B, K).
-        target: int64 labels (B,).
+        target: int64 labels (B,), or floating-point targets (B, K).
         q: Exponent, at least 0; more than 0 where ``lam`` is.
         lam: Weight of the bootstrapping term, which is not computed at 0.
         eps: Floor of the probability and addend of the bootstrapping term.

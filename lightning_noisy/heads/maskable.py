@@ -29,7 +29,7 @@ class EdgeMask(nn.Module):
     edge_mask: Tensor | None = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        module = super()._apply(fn, recurse)
+        module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.edge_mask is not None:
             self.edge_mask = fn(self.edge_mask)
         return module

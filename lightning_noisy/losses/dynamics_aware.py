@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import dynamics_aware_loss
+from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
-from lightning_noisy.losses.generalized_cross_entropy import refuse_soft_target
 
 
 class DynamicsAwareLoss(NoisyLabelLoss):
@@ -30,6 +30,9 @@ class DynamicsAwareLoss(NoisyLabelLoss):
     (float64 for float64 logits). With ``lam=0`` this is GCE, with ``q=0`` as well :math:`-\log \max(p_y, \epsilon)`,
     cross entropy with a floor.
 
+    Soft targets t (B, K) are not in the paper; with them the first term is its mean over the label,
+    :math:`\sum_k t_k \mathcal{L}_q(p_k)`, so that self-ensembled targets can meet this loss.
+
     Reference: X.-C. Li et al., "Dynamics-Aware Loss for Learning with Label Noise", 2023 (arXiv:2303.11562).
 
     How the official code differs from the paper: bootstrapping is soft there, as here (the gradient flows through both
@@ -45,7 +48,7 @@ class DynamicsAwareLoss(NoisyLabelLoss):
 
     Raises:
         NoisyLabelError: An argument is out of range, ``q`` is 0 where ``lam`` is not (``q`` and ``lam`` are looked at
-            again in ``forward``, once a schedule has set both), or ``forward`` gets floating-point targets.
+            again in ``forward``, once a schedule has set both), or ``forward`` gets another target.
 
     Example:
         >>> import torch
@@ -54,6 +57,8 @@ class DynamicsAwareLoss(NoisyLabelLoss):
         >>> loss(torch.zeros(8, 4), torch.arange(8) % 4)  # (1 - p_y) + 0.5
         tensor(1.2500)
     """
+
+    soft_targets = True
 
     def __init__(self, q: float, lam: float = 0.0, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -77,15 +82,14 @@ class DynamicsAwareLoss(NoisyLabelLoss):
 
         Args:
             logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
+            target: int64 labels (B,) or floating-point targets (B, K).
 
         Returns:
             Scalar, or (B,) without reduction.
 
         Raises:
-            NoisyLabelError: ``q`` and ``lam`` were set to values the constructor refuses, or the target is
-                floating-point.
+            NoisyLabelError: ``q`` and ``lam`` were set to values the constructor refuses, or another target came.
         """
         self._check_schedule()
-        refuse_soft_target(self, target)
+        check_target(self, logits, target)
         return self.reduce(dynamics_aware_loss(logits, target, self.q, self.lam, self.eps))

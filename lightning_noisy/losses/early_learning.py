@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import clipped_softmax, early_learning_regularization
+from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -45,7 +46,8 @@ class EarlyLearningRegularization(NoisyLabelLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index or the attached table.
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index or the attached table or gets
+            a target of another dtype or shape.
 
     Example:
         >>> EarlyLearningRegularization(lam=7.0, momentum=0.9).memory_shapes(num_classes=100)
@@ -95,12 +97,13 @@ class EarlyLearningRegularization(NoisyLabelLoss):
             Scalar, or (B,) without reduction.
 
         Raises:
-            NoisyLabelError: No index, or nobody has attached the table.
+            NoisyLabelError: No index, a target of another dtype or shape, or nobody has attached the table.
         """
         if index is None:
             raise NoisyLabelError(
                 "EarlyLearningRegularization expects the index (B,) of the samples, but got None: pass `index=...`, "
                 "or use it in a NoisyLabelModule with a dataset wrapped in IndexedDataset."
             )
+        check_target(self, logits, target)
         history = self._history(logits, index)
         return self.reduce(early_learning_regularization(logits, target, history, self.lam, self.eps))

@@ -6,26 +6,10 @@ import math
 
 from torch import Tensor
 
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import generalized_cross_entropy
+from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
-
-
-def refuse_soft_target(loss: NoisyLabelLoss, target: Tensor) -> None:
-    """Refuse a floating-point target on behalf of a loss that is defined for labels only.
-
-    Args:
-        loss: The loss, named in the message.
-        target: What its ``forward`` got.
-
-    Raises:
-        NoisyLabelError: The target is floating-point.
-    """
-    if target.is_floating_point():
-        raise NoisyLabelError(
-            f"{type(loss).__name__} expects int64 labels (B,), but got a {target.dtype} target of shape "
-            f"{tuple(target.shape)}: use a loss with `soft_targets = True`, or labels (`target.argmax(dim=1)`)."
-        )
 
 
 class GeneralizedCrossEntropy(NoisyLabelLoss):
@@ -38,6 +22,9 @@ class GeneralizedCrossEntropy(NoisyLabelLoss):
 
     ``forward(logits, target)`` takes logits (B, K) of any floating dtype and int64 labels (B,); it computes in float32
     (float64 for float64 logits). ``q`` is a plain attribute: set it between steps to schedule it.
+
+    Soft targets t (B, K) are not in the paper; with them the first term is its mean over the label,
+    :math:`\sum_k t_k \mathcal{L}_q(p_k)`, so that self-ensembled targets can meet this loss.
 
     Reference: Z. Zhang and M. R. Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy
     Labels", NeurIPS 2018.
@@ -54,7 +41,7 @@ class GeneralizedCrossEntropy(NoisyLabelLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` gets floating-point targets.
+        NoisyLabelError: An argument is out of range, or ``forward`` gets another target.
 
     Example:
         >>> import torch
@@ -62,6 +49,8 @@ class GeneralizedCrossEntropy(NoisyLabelLoss):
         >>> loss(torch.zeros(8, 4), torch.arange(8) % 4)  # 1 - p_y
         tensor(0.7500)
     """
+
+    soft_targets = True
 
     def __init__(self, q: float = 0.7, eps: float = 1e-7, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -75,13 +64,13 @@ class GeneralizedCrossEntropy(NoisyLabelLoss):
 
         Args:
             logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
+            target: int64 labels (B,) or floating-point targets (B, K).
 
         Returns:
             Scalar, or (B,) without reduction.
 
         Raises:
-            NoisyLabelError: The target is floating-point.
+            NoisyLabelError: The target is not int64 labels (B,).
         """
-        refuse_soft_target(self, target)
+        check_target(self, logits, target)
         return self.reduce(generalized_cross_entropy(logits, target, self.q, self.eps))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import noise_attention, one_hot
+from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -54,7 +55,8 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks features or comes before :meth:`bind`.
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks features, comes before :meth:`bind` or gets
+            a target of another dtype or shape.
 
     Example:
         >>> import torch
@@ -144,13 +146,14 @@ class NoiseAttentionLoss(NoisyLabelLoss):
             Scalar, or (B,) without reduction.
 
         Raises:
-            NoisyLabelError: No features, or no attention branch yet.
+            NoisyLabelError: No features, no attention branch yet, or a target of another dtype or shape.
         """
         if features is None:
             raise NoisyLabelError(
                 "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or "
                 "use it in a NoisyLabelModule."
             )
+        check_target(self, logits, target)
         if not target.is_floating_point():
             dtype = torch.promote_types(logits.dtype, torch.float32)
             target = one_hot(target, logits.shape[1], self.label_floor, dtype)

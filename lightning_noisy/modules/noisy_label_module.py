@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.state import EpochSums, StoreGroup, TrainingSet
+from lightning_noisy.trainer import checkpoint_is_due, from_datamodule, log_interval, training_dataset
 
 _STATE = "lightning_noisy"
 _TOP_K = 5
@@ -119,7 +120,7 @@ class NoisyLabelModule(LightningModule):
 
     @override
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        splits = getattr(self.trainer.datamodule, "validation_splits", ("val",))
+        splits = from_datamodule(self.trainer, "validation_splits") or ("val",)
         check_argument(dataloader_idx < len(splits), "val_dataloaders", f"{len(splits)} loaders: {splits}", "more")
         self._evaluate(splits[dataloader_idx], batch)
 
@@ -145,10 +146,17 @@ class NoisyLabelModule(LightningModule):
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
 
     @override
+    def configure_callbacks(self) -> list[Callback]:
+        return [_ShareBeforeCheckpoint()]
+
+    def share_state(self) -> None:
+        """Bring what all processes know to rank 0, which writes checkpoints: a collective."""
+        self._stores.synchronize()
+        self._sums.merge()
+
+    @override
     def on_train_start(self) -> None:
-        dataset = getattr(self.trainer.train_dataloader, "dataset", None)
-        if dataset is None or not hasattr(dataset, "__len__"):
-            raise NoisyLabelError("NoisyLabelModule needs one training DataLoader over a data set with a length.")
+        dataset = training_dataset(self.trainer, type(self).__name__)
         labels = known_labels(dataset)
         if labels is not None:
             check_labels(labels, self.num_classes, "the training labels")
@@ -164,8 +172,7 @@ class NoisyLabelModule(LightningModule):
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._checks.settle()
-            self._stores.synchronize()
-            self._sums.merge()
+            self.share_state()
 
     @override
     def on_train_epoch_end(self) -> None:
@@ -199,12 +206,13 @@ class NoisyLabelModule(LightningModule):
         images, target = batch[0], batch[1]
         logits = _wide(self(images))
         metrics = cast(nn.ModuleDict, self.evaluation[split])
-        for name, metric in metrics.items():
-            if name == "loss":
+        for name, module in metrics.items():
+            metric = cast(Metric, module)
+            if isinstance(metric, MeanMetric):
                 metric.update(F.cross_entropy(logits, target), weight=len(target))
             else:
                 metric.update(logits.softmax(dim=1), target)
-            self.log(f"{split}/{name}", cast(Metric, metric), prog_bar=name == "acc", add_dataloader_idx=False)
+            self.log(f"{split}/{name}", metric, prog_bar=name == "acc", add_dataloader_idx=False)
 
     def _record(self, loss: Tensor, logits: Tensor, target: Tensor, index: Tensor, batch_idx: int) -> None:
         epoch = self.current_epoch
@@ -215,7 +223,7 @@ class NoisyLabelModule(LightningModule):
                 "lower the learning rate, clip gradients, or look at these inputs."
             ),
         )
-        if (batch_idx + 1) % max(1, self.trainer.log_every_n_steps) == 0:
+        if (batch_idx + 1) % log_interval(self.trainer) == 0:
             self._checks.settle()
         if self._sums.epoch not in (None, epoch):
             self._finish_epoch(late=True)
@@ -233,6 +241,17 @@ class NoisyLabelModule(LightningModule):
         else:
             self.log_dict(means)
         self._sums.reset()
+
+
+class _ShareBeforeCheckpoint(Callback):
+    """Callbacks, ModelCheckpoint among them, are done with a batch before the module's own hook is called."""
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if checkpoint_is_due(trainer):
+            cast(NoisyLabelModule, pl_module).share_state()
 
 
 def _num_features(backbone: nn.Module) -> int:

@@ -16,6 +16,7 @@ from lightning_noisy.data.noise import (
     PairFlipNoise,
     SymmetricNoise,
     TransitionMatrixNoise,
+    read_labels,
 )
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.noise import labels_hash, noise_rate, transition_counts
@@ -344,7 +345,7 @@ def refused(noise, match):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    refused(FileNoise(tmp_path / "labels.npy"), r"the noisy labels, but got no such file: check `path`")
+    refused(FileNoise(tmp_path / "labels.npy"), r"labels, but got no such file: check `path`")
     (tmp_path / "folder.npy").mkdir()
     refused(FileNoise(tmp_path / "folder.npy"), "no such file")
 
@@ -384,6 +385,15 @@ def test_a_key_that_does_not_fit_is_refused(tmp_path):
     refused(FileNoise(tmp_path / "labels.npz"), "one array, but got 'clean', 'worse': set `key`")
     refused(FileNoise(tmp_path / "labels.npz", "aggre"), "an array named 'aggre', but got 'clean', 'worse': set `key`")
     refused(FileNoise(tmp_path / "none.npz"), "one array, but got no array: ")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64"])
+def test_labels_are_read_without_a_number_of_classes(tmp_path, dtype):
+    np.savez(tmp_path / "labels.npz", clean=np.array(LABELS, dtype=dtype))
+
+    assert read_labels(tmp_path / "labels.npz", "clean", 4).tolist() == LABELS
+    with pytest.raises(NoisyLabelError, match=r"shape \(5,\), but got shape \(4,\): "):
+        read_labels(tmp_path / "labels.npz", None, 5)
 
 
 # From YAML

@@ -422,6 +422,18 @@ def labels_of(logits: Tensor) -> Tensor:
     return torch.arange(len(logits)) % logits.shape[1]
 
 
+def test_result_has_the_dtype_of_the_logits_whatever_the_others_have() -> None:
+    batch = moderate()
+    soft, history, attention = map(torch.tensor, (batch.soft, batch.history, batch.attention))
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.tensor(batch.logits, dtype=dtype)
+        other = torch.float64 if dtype == torch.float32 else torch.float32
+        target = soft.to(other)
+        assert F.cross_entropy(logits, target).dtype == dtype
+        assert F.noise_attention(logits, target, attention.to(other), 0.5, 0.1).dtype == dtype
+        assert F.early_learning_regularization(logits, target, history.to(other), 3.0).dtype == dtype
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scale", [1.0, 6e4])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -51,7 +51,7 @@ def test_defaults() -> None:
     loss = DynamicsAwareLoss(0.8)
     assert (loss.q, loss.lam, loss.eps, loss.reduction) == (0.8, 0.0, 1e-6, "mean")
     assert loss.requires == ()
-    assert not loss.soft_targets
+    assert loss.soft_targets
 
 
 def test_floor_is_the_argument() -> None:
@@ -117,7 +117,11 @@ def test_values_that_a_schedule_may_not_leave(q: float, lam: float, name: str) -
         loss(*batch_of(5, 3))
 
 
-def test_soft_target_is_refused() -> None:
+def test_soft_target_is_the_mean_over_the_label() -> None:
     logits, _ = batch_of(5, 3)
-    with pytest.raises(NoisyLabelError, match=r"^DynamicsAwareLoss expects int64 labels .* shape \(5, 3\): use .*$"):
-        DynamicsAwareLoss(0.8)(logits, logits.softmax(1))
+    target = logits.flip(1).softmax(1)
+    by_class = [DynamicsAwareLoss(1.2, 0.5, reduction="none")(logits, torch.full((5,), k)) for k in range(3)]
+    expected = sum(target[:, k] * loss for k, loss in enumerate(by_class))
+    torch.testing.assert_close(
+        DynamicsAwareLoss(1.2, 0.5, reduction="none")(logits, target), expected, rtol=1e-10, atol=0
+    )

@@ -152,6 +152,13 @@ def test_call_without_index() -> None:
     )
 
 
+def test_refused_target_leaves_the_memory_alone() -> None:
+    loss = make()
+    with pytest.raises(NoisyLabelError, match=r"^EarlyLearningRegularization expects .* target of shape \(3,\)\.$"):
+        loss(torch.tensor(STEPS[0]), TARGET.double(), index=INDEX)
+    assert not table_of(loss).rows.any()
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_call_without_memory(training: bool) -> None:
     with pytest.raises(NoisyLabelError, match=r"^EarlyLearningRegularization keeps a table .*$"):

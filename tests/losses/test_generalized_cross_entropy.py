@@ -32,7 +32,7 @@ def test_defaults(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert (loss.q, loss.eps, loss.reduction) == (0.7, 1e-7, "mean")
     assert isinstance(loss, NoisyLabelLoss)
     assert loss.requires == ()
-    assert not loss.soft_targets
+    assert loss.soft_targets
     assert loss.memory_shapes(4) == {}
     torch.testing.assert_close(loss(*batch), naive(*batch, 0.7).mean())
 
@@ -77,11 +77,17 @@ def test_refused_arguments(arguments: dict[str, float], message: str) -> None:
     assert str(caught.value) == message
 
 
-def test_soft_target_is_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+@pytest.mark.parametrize("q", [0.0, 0.7])
+def test_soft_target_is_the_mean_over_the_label(batch: tuple[torch.Tensor, torch.Tensor], q: float) -> None:
     logits, _ = batch
-    with pytest.raises(NoisyLabelError) as caught:
-        GeneralizedCrossEntropy()(logits, logits.softmax(1))
-    assert str(caught.value) == (
-        "GeneralizedCrossEntropy expects int64 labels (B,), but got a torch.float64 target of shape (6, 4): use a loss "
-        "with `soft_targets = True`, or labels (`target.argmax(dim=1)`)."
-    )
+    target, loss = logits.flip(1).softmax(1), GeneralizedCrossEntropy(q, reduction="none")
+    expected = sum(target[:, k] * loss(logits, torch.full((len(logits),), k)) for k in range(logits.shape[1]))
+    torch.testing.assert_close(loss(logits, target), expected, rtol=1e-10, atol=0)
+
+
+def test_labels_of_another_kind_are_refused(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, _ = batch
+    with pytest.raises(
+        NoisyLabelError, match=r"^GeneralizedCrossEntropy expects int64 labels \(B,\) or floating-point"
+    ):
+        GeneralizedCrossEntropy()(logits, logits.argmax(1).double())

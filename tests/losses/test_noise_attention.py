@@ -54,10 +54,11 @@ def test_soft_targets(batch: dict[str, torch.Tensor], beta: float) -> None:
     torch.testing.assert_close(loss(**batch), naive(loss, **batch).mean(), rtol=1e-10, atol=0)
 
 
-def test_label_floor_is_the_weight_of_the_other_classes(batch: dict[str, torch.Tensor]) -> None:
-    rows = torch.full((6, CLASSES), 1e-4, dtype=torch.float64)
+@pytest.mark.parametrize("floor", [1e-4, 0.1])
+def test_label_floor_is_the_weight_of_the_other_classes(batch: dict[str, torch.Tensor], floor: float) -> None:
+    rows = torch.full((6, CLASSES), floor, dtype=torch.float64)
     rows[torch.arange(6), batch["target"]] = 1.0
-    loss = make(label_floor=1e-4, beta=0.1)
+    loss = make(label_floor=floor, beta=0.1)
     expected = naive(loss, batch["logits"], rows, batch["features"]).mean()
     torch.testing.assert_close(loss(**batch), expected, rtol=1e-10, atol=0)
 
@@ -141,6 +142,9 @@ def test_autocast_leaves_the_branch_in_float32(batch: dict[str, torch.Tensor]) -
     expected = loss(**batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(loss(**batch), expected)
+        branch = loss.attention_logits(batch["features"])
+    assert loss.attention is not None
+    torch.testing.assert_close(branch, batch["features"] @ loss.attention.weight.T + loss.attention.bias)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -172,6 +176,11 @@ def test_call_before_bind(batch: dict[str, torch.Tensor]) -> None:
         "NoiseAttentionLoss has no attention branch yet: give it `in_features`, call `bind(num_features, num_classes)` "
         "before the optimizer is made, or use it in a NoisyLabelModule."
     )
+
+
+def test_float_labels_are_refused(batch: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(NoisyLabelError, match=r"^NoiseAttentionLoss expects .* target of shape \(6,\)\.$"):
+        make()(batch["logits"], batch["target"].double(), features=batch["features"])
 
 
 @pytest.mark.parametrize(

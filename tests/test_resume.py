@@ -1,0 +1,156 @@
+"""A run that is interrupted and resumed equals the uninterrupted one, bit for bit on the CPU."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_noisy.callbacks import (
+    SELC,
+    ConfidenceTracker,
+    DALSchedule,
+    GradientSwitching,
+    MaskRefresh,
+    ParameterSchedule,
+    RunSummary,
+    StepSeed,
+)
+from lightning_noisy.losses import (
+    DynamicsAwareLoss,
+    EarlyLearningRegularization,
+    GeneralizedCrossEntropy,
+    NoiseAttentionLoss,
+)
+from tests.foreign import make_trainer
+from tests.small import MemoryLogger, SmallDataModule, assert_same, make_module
+
+EPOCHS, BATCHES = 4, 5
+
+
+def cross_entropy():
+    return torch.nn.CrossEntropyLoss()
+
+
+METHODS = {
+    "nothing": (cross_entropy, list),
+    "mask": (cross_entropy, lambda: [MaskRefresh(ratio=0.5)]),
+    "mask-every-3": (cross_entropy, lambda: [MaskRefresh(ratio=0.5, every_n_steps=3, apply_in="always")]),
+    "mask-every-2-epochs": (cross_entropy, lambda: [MaskRefresh(ratio=0.5, every_n_epochs=2)]),
+    "selc": (cross_entropy, lambda: [SELC(momentum=0.7, warmup_epochs=1)]),
+    "nal": (
+        lambda: NoiseAttentionLoss(lam=0.5, beta=0.1),
+        lambda: [SELC(momentum=0.7, warmup_epochs=1, every_n_epochs=2, floor=1e-4)],
+    ),
+    "gss": (cross_entropy, lambda: [GradientSwitching(total_epochs=EPOCHS)]),
+    "gss-epoch": (cross_entropy, lambda: [GradientSwitching(redraw="epoch", total_epochs=EPOCHS)]),
+    "confidence": (cross_entropy, lambda: [ConfidenceTracker()]),
+    "dal": (lambda: DynamicsAwareLoss(0.8), lambda: [DALSchedule(0.8, total_epochs=EPOCHS)]),
+    "schedule": (
+        lambda: GeneralizedCrossEntropy(0.1),
+        lambda: [ParameterSchedule("loss.q", 0.0, 1.0, interval="step", total_epochs=EPOCHS)],
+    ),
+    "elr": (lambda: EarlyLearningRegularization(lam=3.0, momentum=0.7), list),
+    "together": (
+        lambda: DynamicsAwareLoss(0.8),
+        lambda: [
+            MaskRefresh(ratio=0.5),
+            SELC(momentum=0.7, warmup_epochs=1),
+            DALSchedule(0.8, total_epochs=EPOCHS),
+            ConfidenceTracker(),
+        ],
+    ),
+}
+
+
+class Run:
+    def __init__(self, folder, method, max_epochs=EPOCHS, checkpoint=None, ckpt_path=None, num_workers=0, extra=()):
+        loss, callbacks = METHODS[method]
+        self.module = make_module(loss())
+        self.logger = MemoryLogger()
+        callbacks = [StepSeed(1), *callbacks(), RunSummary(), *extra]
+        options = {"enable_checkpointing": True} if checkpoint else {}
+        self.trainer = make_trainer(
+            folder, [*callbacks, *([checkpoint] if checkpoint else [])], max_epochs, logger=self.logger, **options
+        )
+        self.trainer.fit(self.module, datamodule=SmallDataModule(seed=0, num_workers=num_workers), ckpt_path=ckpt_path)
+
+    def state(self):
+        dump = self.trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        callbacks = {name: state for name, state in dump["callbacks"].items() if "ModelCheckpoint" not in name}
+        saved = dump["lightning_noisy"]
+        return {"weights": dump["state_dict"], "optimizer": dump["optimizer_states"], "stores": saved, **callbacks}
+
+    def figures(self, first_epoch):
+        noisy = ("train/loss_step", "epoch", "lr")
+        return {
+            name: {epoch: value for epoch, value in by_epoch.items() if epoch >= first_epoch}
+            for name, by_epoch in self.logger.seen.items()
+            if name not in noisy
+        }
+
+
+def assert_resumes(whole, resumed, first_epoch):
+    assert whole.trainer.global_step == resumed.trainer.global_step == EPOCHS * BATCHES
+    assert_same(whole.state(), resumed.state())
+    figures = resumed.figures(first_epoch)
+    assert {"train/loss", "train/acc", "test/acc", "val/acc"} <= set(figures)
+    assert_same(whole.figures(first_epoch), figures)
+
+
+def every_epoch(folder):
+    return ModelCheckpoint(folder, filename="{epoch}-{step}", every_n_epochs=1, save_top_k=-1)
+
+
+def every_step(folder):
+    return ModelCheckpoint(folder, filename="{epoch}-{step}", every_n_train_steps=1, save_top_k=-1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_after_an_epoch(tmp_path, method):
+    whole = Run(tmp_path, method, checkpoint=every_epoch(tmp_path))
+    resumed = Run(tmp_path, method, ckpt_path=tmp_path / "epoch=1-step=10.ckpt")
+    assert_resumes(whole, resumed, first_epoch=2)
+
+
+@pytest.mark.parametrize("step", [7, 10, 12])  # in the second epoch, at its last batch, in the third
+@pytest.mark.parametrize("method", METHODS)
+def test_in_the_middle_of_an_epoch(tmp_path, method, step):
+    whole = Run(tmp_path, method, checkpoint=every_step(tmp_path))
+    path = next(tmp_path.glob(f"*-step={step}.ckpt"))
+    torch.load(path, weights_only=True)
+    if step == 10:
+        return
+    resumed = Run(tmp_path, method, ckpt_path=path)
+    assert_resumes(whole, resumed, first_epoch=step // BATCHES)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_before_the_end_of_the_epoch(tmp_path, method):
+    checkpoint = ModelCheckpoint(
+        tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=False
+    )
+    whole = Run(tmp_path, method, checkpoint=checkpoint)
+    resumed = Run(tmp_path, method, ckpt_path=tmp_path / "epoch=1.ckpt")
+    assert_resumes(whole, resumed, first_epoch=2)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_epochs_and_then_four(tmp_path, method):
+    whole = Run(tmp_path, method)
+    first = Run(tmp_path, method, max_epochs=2)
+    first.trainer.save_checkpoint(tmp_path / "two.ckpt")
+    resumed = Run(tmp_path, method, ckpt_path=tmp_path / "two.ckpt")
+    assert_resumes(whole, resumed, first_epoch=2)
+
+
+def test_after_a_crash_with_workers(tmp_path):
+    class Crash(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 8:
+                raise RuntimeError("crash")
+
+    whole = Run(tmp_path / "whole", "together")
+    with pytest.raises(RuntimeError, match="crash"):
+        Run(tmp_path, "together", checkpoint=every_step(tmp_path), num_workers=2, extra=[Crash()])
+    resumed = Run(tmp_path, "together", ckpt_path=tmp_path / "epoch=1-step=8.ckpt", num_workers=1)
+    assert_resumes(whole, resumed, first_epoch=1)
