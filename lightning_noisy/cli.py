@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.cli import ArgsType, LightningCLI
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import NoisyLabelModule
+
+_CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
 def main(args: ArgsType = None) -> LightningCLI:
     """Run the command line.
 
     Every argument of module, data module and Trainer can stand in YAML; ``--print_config`` prints all of them. The
-    resolved configuration is saved in the run's folder.
+    resolved configuration is saved in the run's folder. With ``--ckpt_path`` the configuration still says what the
+    model is; the checkpoint brings weights and state.
 
     Args:
         args: Arguments as a list; None takes those of the process.
@@ -29,21 +34,61 @@ def main(args: ArgsType = None) -> LightningCLI:
         SystemExit: With code 2 and one line on standard error, for input that cannot be used.
     """
     try:
-        return LightningCLI(
+        return _NoisyLabelCLI(
             NoisyLabelModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
-            parser_kwargs={"description": "Train classifiers on data whose labels are partly wrong."},
+            parser_kwargs={"prog": "lightning-noisy", "description": "Train classifiers on partly wrong labels."},
             args=args,
+            auto_configure_optimizers=False,  # `--model.optimizer` is the one way
+            load_from_checkpoint_support=False,  # checkpoints are the same as from Python
         )
-    except (NoisyLabelError, MisconfigurationException) as error:
-        print(f"lightning-noisy: error: {error}", file=sys.stderr)
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        print(f"lightning-noisy: error: {reason}", file=sys.stderr)
         raise SystemExit(2) from error
 
 
 def run() -> None:
     """The ``lightning-noisy`` command."""
     main()
+
+
+class _NoisyLabelCLI(LightningCLI):
+    """LightningCLI whose configuration alone says what the model is."""
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning 2.6 would let the checkpoint's hyper-parameters, which are only the plain ones, replace the model.
+        pass
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        path = self.config.get(f"{self.subcommand}.ckpt_path")
+        if path and path not in _CKPT_KEYWORDS and "://" not in path and not Path(path).exists():
+            raise NoisyLabelError(f"Expected argument `ckpt_path` to be a checkpoint, but got {path!r}: no such file.")
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Saves ``config.yaml`` in the run's folder. Where that is the working directory, a file there is the user's."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        target = Path(trainer.log_dir or ".", self.config_filename)
+        users = target.exists() and target.parent.resolve() == Path.cwd()
+        if not trainer.strategy.broadcast(users):
+            super().setup(trainer, pl_module, stage)
+
+
+def _reason(error: BaseException | None) -> str | None:
+    """The line for the user: of the error itself, or of the constructor's error that jsonargparse has wrapped."""
+    while error is not None:
+        if isinstance(error, (NoisyLabelError, MisconfigurationException)):
+            return " ".join(str(error).split())
+        error = error.__cause__
+    return None

@@ -155,6 +155,14 @@ class NoisyLabelModule(LightningModule):
         self._sums.merge()
 
     @override
+    def on_fit_start(self) -> None:
+        classes = from_datamodule(self.trainer, "num_classes")
+        if classes is not None and classes != self.num_classes:
+            raise NoisyLabelError(
+                f"The data module has {classes} classes, but the module was made with num_classes={self.num_classes}."
+            )
+
+    @override
     def on_train_start(self) -> None:
         dataset = training_dataset(self.trainer, type(self).__name__)
         labels = known_labels(dataset)

@@ -1,0 +1,97 @@
+"""Masks against a float64 oracle that looks at every activation."""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_noisy.functional.masks import dropped_edges, node_mask
+from lightning_noisy.heads import LinearHead
+
+
+def oracle(features, weight, ratio, drop):
+    """Rank the K edges of each input by the float64 spread of their activations x_bi W_oi; ties by output index.
+
+    A feature that is constant in the batch has no spread; its edges rank by |W|, the limit of a vanishing spread.
+    """
+    x, w = features.astype(np.float64), weight.astype(np.float64)
+    activations = x[:, None, :] * w[None, :, :]
+    deviations = activations - activations.mean(axis=0)
+    spread = np.sqrt((deviations**2).mean(axis=0))
+    num_classes, num_features = w.shape
+    mask = np.ones_like(w)
+    for i in range(num_features):
+        constant = (x[:, i] == x[0, i]).all()
+        scores = np.abs(w[:, i]) if constant else spread[:, i]
+        sign = 1 if drop == "unimportant" else -1
+        ranked = sorted(range(num_classes), key=lambda o: (sign * scores[o], o))
+        for o in ranked[: math.floor(Fraction(str(ratio)) * num_classes)]:
+            mask[o, i] = 0
+    return mask
+
+
+@st.composite
+def heads(draw):
+    num_classes, num_features, batch = draw(st.integers(2, 12)), draw(st.integers(1, 6)), draw(st.integers(1, 9))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()):
+        weight = generator.standard_normal((num_classes, num_features))
+    else:
+        weight = generator.integers(-2, 3, (num_classes, num_features)) / 2  # ties, zeros
+    features = generator.integers(-3, 4, (batch, num_features)) / 4 * 2.0 ** draw(st.integers(-20, 20))
+    dead = generator.random(num_features) < 0.3
+    features[:, dead] = generator.integers(-1, 2, num_features)[dead]
+    return features.astype(np.float32), weight.astype(np.float32)
+
+
+@given(
+    heads(), st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 0.7, 0.9, 0.99]), st.sampled_from(["unimportant", "important"])
+)
+@settings(max_examples=300, deadline=None)
+def test_equals_the_oracle(head, ratio, drop):
+    features, weight = head
+    layer = LinearHead(weight.shape[1], weight.shape[0])
+    layer.weight.data = torch.from_numpy(weight)
+    mask = node_mask(layer.edge_scores(), ratio, drop)
+    assert mask.dtype == torch.float32
+    np.testing.assert_array_equal(mask.numpy(), oracle(features, weight, ratio, drop))
+
+
+@given(heads())
+@settings(max_examples=100, deadline=None)
+def test_scores_are_the_spread_of_the_activations(head):
+    features, weight = head
+    layer = LinearHead(weight.shape[1], weight.shape[0])
+    layer.weight.data = torch.from_numpy(weight)
+    activations = features.astype(np.float64)[:, None, :] * weight.astype(np.float64)
+    np.testing.assert_allclose(
+        layer.edge_scores(torch.from_numpy(features)).numpy(), activations.std(axis=0), rtol=1e-5, atol=1e-30
+    )
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 10, 100, 1000])
+def test_exactly_the_floor_of_the_written_ratio(num_classes):
+    for percent in range(100):
+        ratio = percent / 100
+        assert dropped_edges(num_classes, ratio) == math.floor(Fraction(percent, 100) * num_classes)
+        mask = node_mask(torch.zeros(num_classes, 2), ratio)
+        assert (mask == 0).sum(dim=0).tolist() == [dropped_edges(num_classes, ratio)] * 2
+
+
+def test_of_equal_scores_the_lower_index_goes_first():
+    scores = torch.tensor([[1.0], [0.0], [0.0], [0.0], [1.0]])
+    assert node_mask(scores, 0.4).squeeze(1).tolist() == [1, 0, 0, 1, 1]
+    assert node_mask(scores, 0.6, "important").squeeze(1).tolist() == [0, 0, 1, 1, 0]
+
+
+def test_ties_among_many_classes():
+    scores = torch.tensor(list(itertools.chain.from_iterable([[2.0], [1.0]] * 500))).unsqueeze(1)
+    kept = node_mask(scores, 0.25).squeeze(1)
+    expected = torch.ones(1000)
+    expected[1:500:2] = 0
+    assert torch.equal(kept, expected)

@@ -1,0 +1,221 @@
+"""What holds for the package as a whole: metadata, public names, direction of imports, lint and types."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import lightning_noisy
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lightning_noisy"
+
+ROOMS = [
+    {"errors"},
+    {"checks"},
+    {"functional"},
+    {"losses", "heads", "networks"},
+    {"data"},
+    {"state"},
+    {"trainer"},
+    {"targets"},
+    {"metrics", "plots"},
+    {"modules", "callbacks"},
+    {"__init__"},
+    {"cli"},
+    {"__main__"},
+]
+"""Modules and subpackages, low to high. An import goes to a lower line, or stays in its own room."""
+
+LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def imported_modules(source: str) -> Iterator[str]:
+    """Dotted names of everything a source file imports, at its top and inside functions."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            assert node.module is not None
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(path: Path, package: Path) -> str:
+    """The room of a file: its name or its subpackage's."""
+    return path.relative_to(package).parts[0].removesuffix(".py")
+
+
+def imported_rooms(source: str) -> set[str]:
+    """Rooms of the package that a source file imports; a name of the package itself counts as ``__init__``."""
+    names = (name.split(".") for name in imported_modules(source))
+    parts = [name[1] if len(name) > 1 else "" for name in names if name[0] == "lightning_noisy"]
+    return {part if part in LEVELS else "__init__" for part in parts}
+
+
+def wrong_imports(package: Path) -> list[str]:
+    """Imports that do not point down."""
+    wrong = []
+    for path in sorted(package.rglob("*.py")):
+        here = room_of(path, package)
+        wrong += [
+            f"{path.relative_to(package)} imports {there}"
+            for there in sorted(imported_rooms(path.read_text()))
+            if there != here and LEVELS[there] >= LEVELS[here]
+        ]
+    return wrong
+
+
+def read_setup() -> configparser.ConfigParser:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    return setup
+
+
+def repository_files() -> Iterator[Path]:
+    """Files of the repository, without what .gitignore names and other hidden folders."""
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().split()}
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        hidden = parts[0].startswith(".") and parts[0] not in (".ci", ".gitignore")
+        named = parts[0] in ignored or "__pycache__" in parts or ".ipynb_checkpoints" in parts
+        if path.is_file() and not hidden and not named and not parts[0].endswith(".egg-info"):
+            yield path
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_one_version() -> None:
+    version = lightning_noisy.__version__
+    assert version == metadata.version("lightning-noisy") == read_setup()["metadata"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_python_floor_is_the_same_everywhere() -> None:
+    floor = read_setup()["options"]["python_requires"].removeprefix(">=")
+    tools = (ROOT / "pyproject.toml").read_text()
+    assert f'target-version = "py{floor.replace(".", "")}"' in tools
+    assert f'python_version = "{floor}"' in tools
+
+
+def test_every_bound_has_a_reason() -> None:
+    lines = [line.strip() for line in (ROOT / "setup.cfg").read_text().splitlines()]
+    bounds = [i for i, line in enumerate(lines) if re.match(r"[\w.-]+(\[\w+\])?>=", line)]
+    assert len(bounds) >= 10
+    for i in bounds:
+        version = lines[i].split(">=")[1]
+        assert lines[i - 1].startswith(f"# {version}: "), f"setup.cfg, line {i + 1}: no reason for {lines[i]}"
+
+
+def test_every_dependency_has_a_bound_and_is_used() -> None:
+    names = {"scikit-learn": "sklearn", "tensorboard": "lightning"}  # the logger of Lightning wants tensorboard
+    source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    imported = {name.split(".")[0] for path in PACKAGE.rglob("*.py") for name in imported_modules(path.read_text())}
+    for dependency in read_setup()["options"]["install_requires"].split("\n"):
+        if not dependency:
+            continue
+        assert ">=" in dependency
+        name = re.split(r"[\[>]", dependency)[0]
+        if name == "jsonargparse":
+            assert "LightningCLI" in source
+        else:
+            assert names.get(name, name) in imported, f"nothing imports {name}"
+    unknown = imported - set(sys.stdlib_module_names) - {"lightning_noisy"}
+    known = {names.get(re.split(r"[\[>]", d)[0], re.split(r"[\[>]", d)[0]) for d in requirements()}
+    assert unknown <= known, f"not among the dependencies: {unknown - known}"
+
+
+def requirements() -> list[str]:
+    return [line for line in read_setup()["options"]["install_requires"].split("\n") if line]
+
+
+def test_types_and_licence_are_packaged() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+    assert read_setup()["options.package_data"]["lightning_noisy"] == "py.typed"
+    for distribution in metadata.distributions(name="lightning-noisy"):
+        files = [str(file) for file in distribution.files or []]
+        if distribution.read_text("WHEEL") is None or "lightning_noisy/__init__.py" not in files:
+            continue  # the source tree, or an editable installation
+        assert "lightning_noisy/py.typed" in files
+        assert any(file.endswith("licenses/LICENSE") for file in files)
+        assert not [file for file in files if file.startswith(("tests", "benchmarks", "configs", "notebooks"))]
+
+
+def test_licence_is_whole() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert read_setup()["metadata"]["license"] == "Apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lightning_noisy", *(f"lightning_noisy.{m.name}" for m in pkgutil.iter_modules([str(PACKAGE)]) if m.ispkg)],
+)
+def test_public_names_have_docstrings(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    exported = getattr(module, "__all__", [])
+    assert sorted(set(exported)) == sorted(exported)
+    for public in exported:
+        assert vars(getattr(module, public)).get("__doc__"), f"{name}.{public} has no docstring"
+
+
+def test_imports_point_down() -> None:
+    assert {room_of(path, PACKAGE) for path in PACKAGE.rglob("*.py")} <= set(LEVELS), "a new room: enter it in ROOMS"
+    assert not wrong_imports(PACKAGE)
+
+
+def test_pure_functions_know_nothing_but_torch() -> None:
+    for path in (PACKAGE / "functional").rglob("*.py"):
+        others = {name.split(".")[0] for name in imported_modules(path.read_text())}
+        assert others - set(sys.stdlib_module_names) <= {"torch", "lightning_noisy"}, path.name
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("functional/losses.py", "from lightning_noisy.losses import DynamicsAwareLoss"),
+        ("losses/base.py", "from lightning_noisy import heads"),
+        ("data/module.py", "def later():\n    import lightning_noisy.state"),
+        ("callbacks/selc.py", "from lightning_noisy.modules import NoisyLabelModule"),
+        ("modules/module.py", "from lightning_noisy import SampleStore"),
+        ("__init__.py", "from lightning_noisy.cli import main"),
+    ],
+)
+def test_a_turned_arrow_is_found(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(source)
+    assert len(wrong_imports(tmp_path)) == 1
+
+
+def test_nothing_names_the_machine_it_was_written_on() -> None:
+    paths = re.compile("(?<![\\w.)}\\]-])/" + "(work|root|home|Users|tmp/venv)" + "\\w*(/|\\b)")
+    found = []
+    for path in repository_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in paths.finditer(text)]
+    assert not found
+
+
+@pytest.mark.parametrize("command", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
+def test_lint_and_types(command: tuple[str, ...]) -> None:
+    outcome = run(*command)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr

@@ -1,0 +1,359 @@
+"""The pipeline at a criterion: what it binds, and what it refuses."""
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_noisy import NoisyLabelError
+from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching, MaskRefresh
+from lightning_noisy.data import IndexedDataset
+from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
+from lightning_noisy.targets import TargetPipeline
+from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+
+
+class Doubler:
+    """Replaces the target by the next class and counts its calls."""
+
+    replaces_target = True
+    makes_soft_targets = False
+
+    def __init__(self):
+        self.calls = []
+
+    def change_target(self, call):
+        self.calls.append(call)
+        return (call.given + 1) % call.num_classes
+
+
+class Recorder:
+    def __init__(self):
+        self.calls = []
+
+    def observe_target(self, call):
+        self.calls.append(call)
+
+
+def pipeline_at(criterion):
+    root = nn.Module()
+    root.criterion = criterion
+    return TargetPipeline.of(root, None)
+
+
+class WithContext(nn.Module):
+    def forward(self, logits, target, *, index=None, weight=1.0):
+        self.got = (target, index, weight)
+        return nn.functional.cross_entropy(logits, target)
+
+
+class Variadic(nn.Module):
+    def forward(self, *args):
+        return nn.functional.cross_entropy(*args)
+
+
+LOGITS, TARGET, INDEX = torch.randn(3, 4), torch.tensor([0, 1, 3]), torch.tensor([5, 2, 0])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: c(LOGITS, TARGET),
+        lambda c: c(LOGITS, target=TARGET),
+        lambda c: c(input=LOGITS, target=TARGET),
+        lambda c: c(target=TARGET, input=LOGITS),
+    ],
+)
+def test_every_way_of_calling(call):
+    criterion, changer = nn.CrossEntropyLoss(), Doubler()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(changer)
+    pipeline.open(INDEX, epoch=7, num_samples=6)
+    expected = nn.functional.cross_entropy(LOGITS, (TARGET + 1) % 4)
+    assert torch.equal(call(criterion), expected)
+    (seen,) = changer.calls
+    assert torch.equal(seen.given, TARGET)
+    assert torch.equal(seen.index, INDEX)
+    assert torch.equal(seen.logits, LOGITS)
+    assert seen.epoch == 7
+
+
+def test_other_arguments_pass_through():
+    criterion = WithContext()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(Doubler())
+    pipeline.open(INDEX, 0, 6)
+    criterion(LOGITS, TARGET, weight=2.0, index=INDEX)
+    target, index, weight = criterion.got
+    assert torch.equal(target, (TARGET + 1) % 4)
+    assert index is INDEX
+    assert weight == 2.0
+
+
+def test_inactive_outside_batches_and_gone_after_the_last_member():
+    criterion, changer, observer = nn.CrossEntropyLoss(), Doubler(), Recorder()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(changer)
+    pipeline.add_observer(observer)
+    plain = criterion(LOGITS, TARGET)
+    pipeline.open(INDEX, 0, 6)
+    assert not torch.equal(criterion(LOGITS, TARGET), plain)
+    pipeline.close()
+    assert torch.equal(criterion(LOGITS, TARGET), plain)
+    pipeline.remove(changer)
+    assert criterion._forward_pre_hooks
+    pipeline.remove(observer)
+    assert not criterion._forward_pre_hooks
+    assert pipeline_at(criterion) is not pipeline
+
+
+def test_observers_see_given_and_final_target_whatever_the_order():
+    criterion, observer = nn.CrossEntropyLoss(), Recorder()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(observer)
+    pipeline.add_changer(Doubler())
+    pipeline.open(INDEX, 0, 6)
+    criterion(LOGITS, TARGET)
+    criterion(LOGITS, TARGET)
+    (seen,) = observer.calls
+    assert torch.equal(seen.given, TARGET)
+    assert torch.equal(seen.target, (TARGET + 1) % 4)
+
+
+def test_two_pipelines_at_one_criterion_are_one():
+    criterion = nn.CrossEntropyLoss()
+    assert pipeline_at(criterion) is pipeline_at(criterion)
+
+
+def test_changer_sees_no_gradient():
+    criterion, changer = nn.CrossEntropyLoss(), Doubler()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(changer)
+    pipeline.open(INDEX, 0, 6)
+    criterion(LOGITS.clone().requires_grad_(), TARGET).backward()
+    assert not changer.calls[0].logits.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("logits", "target", "message"),
+    [
+        (torch.randn(6, 4), TARGET.repeat(2), "6 rows of logits, but the batch has 3 indices"),
+        (torch.randn(3, 1), torch.zeros(3, dtype=torch.int64), "K >= 2 classes, but got (3, 1)"),
+        (torch.randn(3), TARGET, "logits (B, K)"),
+        (torch.randn(3, 4, 2), TARGET, "logits (B, K)"),
+        (LOGITS, torch.tensor([0, 1, 4]), "labels in [0, 4) at `criterion`, but the batch has 0 to 4"),
+        (LOGITS, torch.tensor([0, -1, 3]), "labels in [0, 4) at `criterion`, but the batch has -1 to 3"),
+        (LOGITS, LOGITS.softmax(1), "labels (B,) of integers"),
+        (torch.tensor([[0.0, 1, 2, 3], [0, 1, float("nan"), 3], [0, 1, 2, 3]]), TARGET, "epoch 2, for the samples [2]"),
+    ],
+)
+def test_refused_calls(logits, target, message):
+    criterion = nn.CrossEntropyLoss()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(Recorder())
+    pipeline.open(INDEX, 2, 6)
+    with pytest.raises(NoisyLabelError) as caught:
+        criterion(logits, target)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_refused_signature():
+    criterion = Variadic()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(Recorder())
+    pipeline.open(INDEX, 0, 6)
+    with pytest.raises(NoisyLabelError, match=r"called as criterion\(logits, target\), but its forward is \(\*args\)"):
+        criterion(LOGITS, TARGET)
+
+
+@pytest.mark.parametrize("index", [[5, 2, 6], [-1, 2, 0]])
+def test_index_out_of_range(index):
+    pipeline = pipeline_at(nn.CrossEntropyLoss())
+    with pytest.raises(NoisyLabelError, match=r"indices in \[0, 6\), but the batch has"):
+        pipeline.open(torch.tensor(index), 0, 6)
+
+
+def tuple_loader(labels=None):
+    x, noisy, _ = make_tensors()
+    return make_loader(IndexedDataset(TensorDataset(x, noisy if labels is None else labels)))
+
+
+def refuses(tmp_path, callbacks, module, loader, message, **options):
+    weights = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(NoisyLabelError) as caught:
+        make_trainer(tmp_path, callbacks, **options).fit(module, loader)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, weights[name]), "a step was made before the error"
+    assert not list(tmp_path.rglob("*.ckpt"))
+    return caught.value
+
+
+class TestAtStart:
+    def test_two_changers(self, tmp_path):
+        callbacks = [SELC(), GradientSwitching(total_epochs=2)]
+        message = "SELC and GradientSwitching both replace the target of `criterion`"
+        refuses(tmp_path, callbacks, ForeignModule(), tuple_loader(), message)
+
+    @pytest.mark.parametrize(
+        ("criterion", "message"),
+        [
+            (nn.NLLLoss(), "SELC makes soft targets, but NLLLoss cannot take them"),
+            (nn.CrossEntropyLoss(ignore_index=3), "`ignore_index` has no meaning"),
+        ],
+    )
+    def test_criterion_without_soft_targets(self, tmp_path, criterion, message):
+        module = ForeignModule()
+        module.criterion = criterion
+        refuses(tmp_path, [SELC()], module, tuple_loader(), message)
+
+    def test_hard_draws_go_to_any_criterion(self, tmp_path):
+        module = ForeignModule()
+        module.criterion = nn.NLLLoss()
+        module.classifier = nn.Sequential(nn.Linear(8, 4), nn.LogSoftmax(dim=1))
+        make_trainer(tmp_path, [GradientSwitching(total_epochs=2)]).fit(module, tuple_loader())
+
+    def test_no_criterion(self, tmp_path):
+        class Functional(ForeignModule):
+            def __init__(self):
+                super().__init__()
+                del self.criterion
+
+            def training_step(self, batch, batch_idx):
+                return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        message = (
+            "no criterion module `loss` or `criterion`: make it a submodule, `self.criterion = nn.CrossEntropyLoss()`"
+        )
+        refuses(tmp_path, [SELC()], Functional(), tuple_loader(), message)
+
+    def test_criterion_that_is_not_called(self, tmp_path):
+        class Unused(ForeignModule):
+            def training_step(self, batch, batch_idx):
+                return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+        with pytest.raises(NoisyLabelError, match="did not call `criterion`"):
+            make_trainer(tmp_path, [SELC()]).fit(Unused(), tuple_loader())
+
+    def test_head_that_does_not_exist(self, tmp_path):
+        message = "ForeignModule has no layer `head` to mask: its linear layers are body.0, classifier."
+        refuses(tmp_path, [MaskRefresh("head")], ForeignModule(), tuple_loader(), message)
+
+    def test_layer_that_cannot_be_masked(self, tmp_path):
+        refuses(tmp_path, [MaskRefresh("body")], ForeignModule(), tuple_loader(), "cannot mask `body`, a Sequential")
+
+    def test_trainer_without_max_epochs(self, tmp_path):
+        callbacks = [GradientSwitching()]
+        for epochs in (-1, None):
+            message = "GradientSwitching needs the number of epochs"
+            refuses(tmp_path, callbacks, ForeignModule(), tuple_loader(), message, max_epochs=epochs)
+
+    @pytest.mark.parametrize("loss", [NoiseAttentionLoss(8), EarlyLearningRegularization()])
+    def test_loss_with_needs_in_a_foreign_module(self, tmp_path, loss):
+        module = ForeignModule()
+        module.criterion = loss
+        needed = loss.requires[0]
+        error = refuses(tmp_path, [ConfidenceTracker()], module, tuple_loader(), needed)
+        assert type(loss).__name__ in str(error)
+
+    @pytest.mark.parametrize("wrong", [-1, 4])
+    def test_labels_outside_the_classes(self, tmp_path, wrong):
+        labels = make_tensors()[1].clone()
+        labels[20] = wrong
+        message = f"sample 20 has label {wrong}"
+        refuses(tmp_path, [SELC()], ForeignModule(), tuple_loader(labels), message)
+
+    def test_batch_without_index(self, tmp_path):
+        class Pair(ForeignModule):
+            def training_step(self, batch, batch_idx):
+                return self.criterion(self(batch[0]), batch[1])
+
+        x, noisy, _ = make_tensors()
+        error = refuses(tmp_path, [SELC()], Pair(), make_loader(TensorDataset(x, noisy)), "has no index")
+        assert "float32 tensor (8, 6)" in str(error)
+        assert "IndexedDataset" in str(error)
+
+    def test_index_of_the_set_inside_a_subset(self, tmp_path):
+        x, noisy, _ = make_tensors()
+        subset = torch.utils.data.Subset(IndexedDataset(TensorDataset(x, noisy)), range(12, 24))
+        refuses(
+            tmp_path, [SELC()], ForeignModule(), make_loader(subset), "indices in [0, 12), but the batch has 12 to 19"
+        )
+
+    def test_clean_targets_of_another_length(self, tmp_path):
+        callbacks = [ConfidenceTracker(torch.zeros(5, dtype=torch.int64))]
+        refuses(tmp_path, callbacks, ForeignModule(), tuple_loader(), "integers of shape (24,)")
+
+    def test_loader_that_cannot_be_counted(self, tmp_path):
+        class Stream(torch.utils.data.IterableDataset):
+            def __iter__(self):
+                x, noisy, _ = make_tensors()
+                return iter([(a, b, i) for i, (a, b) in enumerate(zip(x, noisy, strict=True))])
+
+        loader = DataLoader(Stream(), batch_size=8)
+        refuses(tmp_path, [SELC()], ForeignModule(), loader, "needs one DataLoader over a map-style data set")
+
+    def test_compiled_modules(self, tmp_path):
+        module = ForeignModule()
+        module.criterion = torch.compile(module.criterion)
+        refuses(tmp_path, [SELC()], module, tuple_loader(), "`criterion` or its LightningModule is compiled")
+        module = ForeignModule()
+        module.classifier.compile()
+        refuses(tmp_path, [MaskRefresh("classifier")], module, tuple_loader(), "is compiled")
+
+
+def fit_and_save(tmp_path, callbacks):
+    trainer = make_trainer(tmp_path, callbacks)
+    trainer.fit(ForeignModule(), tuple_loader())
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+class TestCheckpointOfAnotherDataSet:
+    @pytest.mark.parametrize("make", [SELC, lambda: GradientSwitching(total_epochs=4), ConfidenceTracker])
+    def test_other_labels_and_other_size(self, tmp_path, make):
+        path = fit_and_save(tmp_path, [make()])
+        x, noisy, _ = make_tensors()
+        others = {
+            "other given labels": TensorDataset(x, (noisy + 1) % 4),
+            "24 training samples, this run has 16": TensorDataset(x[:16], noisy[:16]),
+        }
+        for what, dataset in others.items():
+            with pytest.raises(NoisyLabelError, match=what):
+                make_trainer(tmp_path, [make()], max_epochs=4).fit(
+                    ForeignModule(), make_loader(IndexedDataset(dataset)), ckpt_path=path
+                )
+
+    def test_is_no_matter_at_validation(self, tmp_path):
+        path = fit_and_save(tmp_path, [SELC()])
+        x, noisy, _ = make_tensors(10)
+        make_trainer(tmp_path, [SELC()]).validate(ForeignModule(), make_loader(TensorDataset(x, noisy)), ckpt_path=path)
+
+    def test_other_number_of_classes(self, tmp_path):
+        path = fit_and_save(tmp_path, [SELC()])
+
+        class Wider(ForeignModule):
+            strict_loading = False
+
+            def __init__(self):
+                super().__init__(num_classes=5)
+
+            def on_load_checkpoint(self, checkpoint):
+                checkpoint["state_dict"] = self.state_dict()
+                checkpoint["optimizer_states"] = [
+                    {"state": {}, "param_groups": checkpoint["optimizer_states"][0]["param_groups"]}
+                ]
+
+        with pytest.raises(NoisyLabelError, match=r"rows of shape \(4,\), this run needs \(5,\)"):
+            make_trainer(tmp_path, [SELC()], max_epochs=4).fit(Wider(), tuple_loader(), ckpt_path=path)
+
+
+def test_error_in_a_foreign_module_names_it():
+    class Bare(LightningModule):
+        pass
+
+    with pytest.raises(NoisyLabelError, match=r"^Bare has no criterion module `aux.loss`"):
+        TargetPipeline.of(Bare(), "aux.loss")
