@@ -24,6 +24,7 @@ import torch
 
 from lightning_noisy.callbacks import ConfidenceTracker, RunSummary
 from lightning_noisy.cli import main
+from lightning_noisy.files import written_aside
 from lightning_noisy.plots import comparison_figure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,14 +61,6 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write aside, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(path.suffix + ".tmp")
-    aside.write_bytes(content)
-    aside.replace(path)
-
-
 def benchmark(seeds: list[int], results: Path, picture: Path) -> dict[str, Any]:
     """Run both configurations, interleaved, and record table and picture."""
     results, picture = results.resolve(), picture.resolve()
@@ -90,14 +83,15 @@ def benchmark(seeds: list[int], results: Path, picture: Path) -> dict[str, Any]:
         print(f"{name:>14}: mean last epoch {100 * statistics.mean(last):.2f} %, {table[name]['seconds']} s")
     command = "python benchmarks/quickstart.py --seeds " + " ".join(map(str, seeds))
     record = {"command": command, "machine": describe_machine(), "runs": table}
-    write(results, (json.dumps(record, indent=2) + "\n").encode())
+    with written_aside(results) as file:
+        file.write((json.dumps(record, indent=2) + "\n").encode())
     accuracies = {
         name: {epoch: [fit["accuracy"][epoch] for fit in fits] for epoch in fits[0]["accuracy"]}
         for name, fits in runs.items()
     }
     figure = comparison_figure(accuracies, {name: fits[0]["confidence"] for name, fits in runs.items()})
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=110)
+    with written_aside(picture) as file:
+        figure.savefig(file, format="png", dpi=110)
     return record
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
@@ -68,10 +69,18 @@ class _NoisyLabelCLI(LightningCLI):
         pass
 
     @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(callbacks.PredictionWriter, "predictions")
+
+    @override
     def before_instantiate_classes(self) -> None:
-        path = self.config.get(f"{self.subcommand}.ckpt_path")
+        config = self.config.get(str(self.subcommand), self.config)
+        path = config.get("ckpt_path")
         if path and path not in _CKPT_KEYWORDS and "://" not in path and not Path(path).exists():
             raise NoisyLabelError(f"Expected argument `ckpt_path` to be a checkpoint, but got {path!r}: no such file.")
+        if isinstance(config.trainer.callbacks, Namespace):
+            # For one callback that refuses its arguments, jsonargparse would say that it is no list.
+            config.trainer.callbacks = [config.trainer.callbacks]
 
 
 class _SaveConfig(SaveConfigCallback):

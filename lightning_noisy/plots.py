@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 _COLOURS = {"clean": "#1b6ca8", "noisy": "#c8553d", "all": "#555555"}
 _LABELS = {"clean": "correctly labelled", "noisy": "mislabelled", "all": "whole training set"}
+_STYLES: dict[str, Literal["-", "--", ":"]] = {"clean": "-", "noisy": "--", "all": ":"}
+_RUN_COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
 
 
 def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "") -> Figure:
@@ -19,14 +25,12 @@ def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "
     """
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    epochs = sorted(history)
     for group, colour in _COLOURS.items():
-        name = f"train/conf/{group}"
-        known = [epoch for epoch in epochs if name in history[epoch]]
-        if known:
-            axes.plot(known, [history[e][name] for e in known], color=colour, label=_LABELS[group], linewidth=2)
-    _frame(axes, title, "epoch", "mean probability of the given label")
+        _curve(axes, _values(history, group), colour, label=_LABELS[group])
+    _frame(axes, title, "mean probability of the given label")
     axes.set_ylim(0, 1)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize="small")
     return figure
 
 
@@ -36,36 +40,58 @@ def comparison_figure(
 ) -> Figure:
     """Test accuracy and confidence in the given labels of several runs side by side.
 
+    A run has one colour in both; the legend below holds for both.
+
     Args:
         accuracies: run -> epoch -> test accuracies in [0, 1], one a seed; drawn as mean and range.
         confidences: run -> history as in :func:`confidence_figure`.
     """
-    figure = Figure(figsize=(9.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(9.5, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    colours = ["#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7"]
-    for colour, (run, by_epoch) in zip(colours, accuracies.items(), strict=False):
+    colours = _run_colours([*accuracies, *confidences])
+    for run, by_epoch in accuracies.items():
         epochs = sorted(by_epoch)
-        means = [sum(by_epoch[e]) / len(by_epoch[e]) for e in epochs]
-        left.plot(epochs, means, color=colour, label=run, linewidth=2)
-        left.fill_between(
-            epochs, [min(by_epoch[e]) for e in epochs], [max(by_epoch[e]) for e in epochs], color=colour, alpha=0.2
-        )
-    for colour, (run, history) in zip(colours, confidences.items(), strict=False):
-        epochs = sorted(history)
-        for group, style in (("clean", "-"), ("noisy", "--")):
-            values = [history[e][f"train/conf/{group}"] for e in epochs]
-            right.plot(epochs, values, style, color=colour, label=f"{run}: {_LABELS[group]}", linewidth=2)
-    _frame(left, "clean test accuracy", "epoch", "accuracy")
-    _frame(right, "confidence in the given label", "epoch", "mean probability")
+        _curve(left, {e: sum(by_epoch[e]) / len(by_epoch[e]) for e in epochs}, colours[run])
+        lowest, highest = [min(by_epoch[e]) for e in epochs], [max(by_epoch[e]) for e in epochs]
+        left.fill_between(epochs, lowest, highest, color=colours[run], alpha=0.2, linewidth=0)
+    for run, history in confidences.items():
+        for group, style in _STYLES.items():
+            _curve(right, _values(history, group), colours[run], style)
+    _frame(left, "Clean test accuracy", "accuracy")
+    _frame(right, "Confidence in the given label", "mean probability")
     right.set_ylim(0, 1)
+    groups = [group for group in _STYLES if any(_values(history, group) for history in confidences.values())]
+    _legend_below(figure, colours, groups)
     return figure
 
 
-def _frame(axes, title: str, x: str, y: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    axes.set_title(title)
-    axes.set_xlabel(x)
+def _run_colours(runs: Iterable[str]) -> dict[str, str]:
+    return {run: _RUN_COLOURS[i % len(_RUN_COLOURS)] for i, run in enumerate(dict.fromkeys(runs))}
+
+
+def _values(history: Mapping[int, Mapping[str, float]], group: str) -> dict[int, float]:
+    name = f"train/conf/{group}"
+    return {epoch: history[epoch][name] for epoch in sorted(history) if name in history[epoch]}
+
+
+def _curve(axes: Axes, values: Mapping[int, float], colour: str, style: str = "-", label: str | None = None) -> None:
+    if values:
+        marker = "o" if len(values) == 1 else None  # a line through one point is invisible
+        axes.plot(list(values), list(values.values()), style, color=colour, label=label, linewidth=2, marker=marker)
+
+
+def _legend_below(figure: Figure, colours: Mapping[str, str], groups: Sequence[str]) -> None:
+    """Below the axes, where it covers no curve: colours for runs, line styles for groups of samples."""
+    handles = [Line2D([], [], color=colour, linewidth=2, label=run) for run, colour in colours.items()]
+    handles += [Line2D([], [], linestyle=_STYLES[g], color="black", linewidth=2, label=_LABELS[g]) for g in groups]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, handlelength=2.5)
+
+
+def _frame(axes: Axes, title: str, y: str) -> None:
+    axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
+    axes.set_xlabel("epoch")
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize="small")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))

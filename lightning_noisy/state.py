@@ -91,7 +91,11 @@ class SampleStore:
 
         Returns:
             The rows as stored, in the order of ``index`` and on its device.
+
+        Raises:
+            NoisyLabelError: ``values`` has another shape.
         """
+        self._check_rows(index, values)
         rows = index.to(self.values.device)
         written = values.detach().to(self.values)[first_occurrence(rows)]
         self.values.index_copy_(0, rows, written)
@@ -108,7 +112,11 @@ class SampleStore:
 
         Returns:
             The new rows, as :meth:`update` does.
+
+        Raises:
+            NoisyLabelError: ``values`` has another shape.
         """
+        self._check_rows(index, values)
         old = self.get(index)
         return self.update(index, old.lerp(values.detach().to(old), weight))
 
@@ -141,6 +149,10 @@ class SampleStore:
             )
         self.values = saved.to(self.values, copy=True)
         self._touched.zero_()
+
+    def _check_rows(self, index: Tensor, values: Tensor) -> None:
+        wanted = (len(index), *self.shape)
+        check_argument(values.shape == wanted, "values", f"rows of shape {wanted}", tuple(values.shape))
 
     def _compute(self, rows: Tensor) -> Tensor:
         return rows.float() if rows.dtype == torch.float16 else rows

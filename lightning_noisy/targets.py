@@ -97,7 +97,7 @@ class TargetPipeline:
         self._changers: list[TargetChanger] = []
         self._observers: list[TargetObserver] = []
         self._index: Tensor | None = None
-        self._epoch = 0
+        self._epoch = self._batch_idx = 0
         self._final: Tensor | None = None
         self._labels: Tensor | None = None
         self._seen = False
@@ -167,12 +167,13 @@ class TargetPipeline:
             self._handle.remove()
             _PIPELINES.pop(criterion, None)
 
-    def open(self, index: Tensor, epoch: int, num_samples: int, labels: Tensor | None = None) -> None:
+    def open(self, index: Tensor, epoch: int, batch_idx: int, num_samples: int, labels: Tensor | None = None) -> None:
         """Begin a training batch. Several members may call it; the first counts.
 
         Args:
             index: int64 (B,).
             epoch: Epoch number, from 0.
+            batch_idx: Batch number in the epoch, from 0.
             num_samples: Size N of the training set.
             labels: The training set's labels (N,), where they are known, to check them against the logits' width.
 
@@ -181,7 +182,7 @@ class TargetPipeline:
         """
         if self._index is not None:
             return
-        self._final, self._epoch, self._labels = None, epoch, labels
+        self._final, self._epoch, self._batch_idx, self._labels = None, epoch, batch_idx, labels
         self._index = index.clamp(0, num_samples - 1)
         self.checks.require(
             (self._index == index).all(),
@@ -256,7 +257,7 @@ class TargetPipeline:
             )
 
     def _check_values(self, index: Tensor, logits: Tensor, given: Tensor) -> None:
-        epoch, num_classes, name = self._epoch, logits.shape[1], self.name
+        epoch, batch_idx, num_classes, name = self._epoch, self._batch_idx, logits.shape[1], self.name
         if not self._seen and self._labels is not None:
             check_labels(self._labels, num_classes, "the training labels")
         self._seen = True
@@ -271,8 +272,8 @@ class TargetPipeline:
         self.checks.require(
             finite.all(),
             lambda: (
-                f"The logits are not finite in epoch {epoch}, for the samples {index[~finite].tolist()[:8]}: "
-                "lower the learning rate or look at these inputs."
+                f"The logits are not finite in epoch {epoch}, batch {batch_idx}, samples "
+                f"{index[~finite].tolist()[:8]}: lower the learning rate or look at these inputs."
             ),
         )
 

@@ -8,7 +8,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.state import process_count
 
 _LIGHTNING_FALLBACK = 1000
 
@@ -16,6 +15,13 @@ _LIGHTNING_FALLBACK = 1000
 def from_datamodule(trainer: Trainer, name: str) -> Any:
     """An attribute of the Trainer's data module, None without either."""
     return getattr(getattr(trainer, "datamodule", None), name, None)
+
+
+def run_folder(trainer: Trainer) -> str | None:
+    """Where a run's evidence goes, the same on all processes: its logger's folder, None without one. A collective."""
+    folder = trainer.log_dir
+    keep = bool(trainer.loggers) and not getattr(trainer, "fast_dev_run", False)
+    return folder if keep else None
 
 
 def log_interval(trainer: Trainer) -> int:
@@ -42,7 +48,7 @@ def training_dataset(trainer: Trainer, owner: str) -> Any:
 
 def checkpoint_is_due(trainer: Trainer) -> bool:
     """Whether a ModelCheckpoint may write after this batch, so that ranks have to share their rows before."""
-    if process_count() == 1:
+    if trainer.world_size == 1:
         return False
     checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     return any(

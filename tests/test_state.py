@@ -156,8 +156,9 @@ def test_table_and_batch_on_different_devices(home: str, caller: str) -> None:
     assert rows.tolist() == [[0.0, 1.0], [2.0, 3.0], [0.0, 1.0]]
     assert store.lerp(index, values, 0.5).equal(store.get(index))
     assert store.state_dict()["values"].device == CPU
-    store.load_state_dict({"values": torch.ones(3, 2)})
+    store.load_state_dict(SampleStore(3, (2,), fill=1.0).state_dict())
     assert store.values.device.type == home
+    assert store.values.eq(1).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
@@ -173,7 +174,7 @@ def test_state_survives_a_checkpoint(dtype: torch.dtype) -> None:
 
 
 def test_loaded_state_is_a_copy() -> None:
-    state = {"values": torch.zeros(2)}
+    state = SampleStore(2).state_dict()
     store = SampleStore(2)
     store.load_state_dict(state)
     store.update(torch.tensor([0]), torch.tensor([1.0]))
@@ -183,7 +184,7 @@ def test_loaded_state_is_a_copy() -> None:
 @pytest.mark.parametrize("shape", [(5, 2), (4, 3), (4,), (4, 2, 1)])
 def test_state_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(NoisyLabelError) as caught:
-        SampleStore(4, (2,)).load_state_dict({"values": torch.zeros(shape)})
+        SampleStore(4, (2,)).load_state_dict(SampleStore(shape[0], shape[1:]).state_dict())
     message = str(caught.value)
     assert str(tuple(shape)) in message
     assert "(4, 2)" in message

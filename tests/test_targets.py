@@ -69,7 +69,7 @@ def test_every_way_of_calling(call):
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
-    pipeline.open(INDEX, epoch=7, num_samples=6)
+    pipeline.open(INDEX, epoch=7, batch_idx=0, num_samples=6)
     expected = nn.functional.cross_entropy(LOGITS, (TARGET + 1) % 4)
     assert torch.equal(call(criterion), expected)
     (seen,) = changer.calls
@@ -83,7 +83,7 @@ def test_other_arguments_pass_through():
     criterion = WithContext()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(Doubler())
-    pipeline.open(INDEX, 0, 6)
+    pipeline.open(INDEX, 0, 0, 6)
     criterion(LOGITS, TARGET, weight=2.0, index=INDEX)
     target, index, weight = criterion.got
     assert torch.equal(target, (TARGET + 1) % 4)
@@ -97,7 +97,7 @@ def test_inactive_outside_batches_and_gone_after_the_last_member():
     pipeline.add_changer(changer)
     pipeline.add_observer(observer)
     plain = criterion(LOGITS, TARGET)
-    pipeline.open(INDEX, 0, 6)
+    pipeline.open(INDEX, 0, 0, 6)
     assert not torch.equal(criterion(LOGITS, TARGET), plain)
     pipeline.close()
     assert torch.equal(criterion(LOGITS, TARGET), plain)
@@ -113,7 +113,7 @@ def test_observers_see_given_and_final_target_whatever_the_order():
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(observer)
     pipeline.add_changer(Doubler())
-    pipeline.open(INDEX, 0, 6)
+    pipeline.open(INDEX, 0, 0, 6)
     criterion(LOGITS, TARGET)
     criterion(LOGITS, TARGET)
     (seen,) = observer.calls
@@ -130,7 +130,7 @@ def test_changer_sees_no_gradient():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
-    pipeline.open(INDEX, 0, 6)
+    pipeline.open(INDEX, 0, 0, 6)
     criterion(LOGITS.clone().requires_grad_(), TARGET).backward()
     assert not changer.calls[0].logits.requires_grad
 
@@ -145,14 +145,18 @@ def test_changer_sees_no_gradient():
         (LOGITS, torch.tensor([0, 1, 4]), "labels in [0, 4) at `criterion`, but the batch has 0 to 4"),
         (LOGITS, torch.tensor([0, -1, 3]), "labels in [0, 4) at `criterion`, but the batch has -1 to 3"),
         (LOGITS, LOGITS.softmax(1), "labels (B,) of integers"),
-        (torch.tensor([[0.0, 1, 2, 3], [0, 1, float("nan"), 3], [0, 1, 2, 3]]), TARGET, "epoch 2, for the samples [2]"),
+        (
+            torch.tensor([[0.0, 1, 2, 3], [0, 1, float("nan"), 3], [0, 1, 2, 3]]),
+            TARGET,
+            "epoch 2, batch 5, samples [2]",
+        ),
     ],
 )
 def test_refused_calls(logits, target, message):
     criterion = nn.CrossEntropyLoss()
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(Recorder())
-    pipeline.open(INDEX, 2, 6)
+    pipeline.open(INDEX, 2, 5, 6)
     with pytest.raises(NoisyLabelError) as caught:
         criterion(logits, target)
     assert message in str(caught.value)
@@ -163,7 +167,7 @@ def test_refused_signature():
     criterion = Variadic()
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(Recorder())
-    pipeline.open(INDEX, 0, 6)
+    pipeline.open(INDEX, 0, 0, 6)
     with pytest.raises(NoisyLabelError, match=r"called as criterion\(logits, target\), but its forward is \(\*args\)"):
         criterion(LOGITS, TARGET)
 
@@ -172,7 +176,7 @@ def test_refused_signature():
 def test_index_out_of_range(index):
     pipeline = pipeline_at(nn.CrossEntropyLoss())
     with pytest.raises(NoisyLabelError, match=r"indices in \[0, 6\), but the batch has"):
-        pipeline.open(torch.tensor(index), 0, 6)
+        pipeline.open(torch.tensor(index), 0, 0, 6)
 
 
 def tuple_loader(labels=None):

@@ -5,6 +5,7 @@ from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.callbacks.gradient_switching import GradientSwitching
 from lightning_noisy.callbacks.mask_refresh import MaskRefresh
 from lightning_noisy.callbacks.parameter_schedule import DALSchedule, ParameterSchedule
+from lightning_noisy.callbacks.prediction_writer import PredictionWriter
 from lightning_noisy.callbacks.run_summary import RunSummary
 from lightning_noisy.callbacks.selc import SELC
 from lightning_noisy.callbacks.step_seed import StepSeed
@@ -17,6 +18,7 @@ __all__ = [
     "GradientSwitching",
     "MaskRefresh",
     "ParameterSchedule",
+    "PredictionWriter",
     "RunSummary",
     "StepSeed",
 ]

@@ -14,6 +14,7 @@ from lightning_noisy.callbacks.figures import log_figure, save_figure
 from lightning_noisy.errors import check_argument
 from lightning_noisy.plots import confidence_figure
 from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.trainer import run_folder
 
 
 class ConfidenceTracker(CriterionCallback):
@@ -104,7 +105,7 @@ class ConfidenceTracker(CriterionCallback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = trainer.log_dir
+        folder = run_folder(trainer)
         if self.history:
             figure = confidence_figure(self.history)
             log_figure(trainer, "train/conf", figure)

@@ -74,7 +74,7 @@ class CriterionCallback(Callback):
         assert self._pipeline is not None
         assert self.stores.training_set is not None
         index = batch_index(batch, self.index_key)
-        self._pipeline.open(index, epoch, self.stores.training_set.num_samples, self._labels)
+        self._pipeline.open(index, epoch, batch_idx, self.stores.training_set.num_samples, self._labels)
 
     @override
     def on_train_batch_end(

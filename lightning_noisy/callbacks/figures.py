@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+
+from lightning_noisy.files import written_aside
 
 
 def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
@@ -21,10 +22,7 @@ def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
 
 def save_figure(trainer: Trainer, folder: str | None, name: str, figure: Figure) -> None:
     """Write ``<folder>/figures/<name>.png`` on rank 0, aside first."""
-    if not trainer.is_global_zero or folder is None or getattr(trainer, "fast_dev_run", False):
+    if not trainer.is_global_zero or folder is None:
         return
-    path = Path(folder) / "figures" / f"{name}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".png.tmp")
-    figure.savefig(aside, format="png", dpi=150)
-    os.replace(aside, path)  # noqa: PTH105
+    with written_aside(Path(folder) / "figures" / f"{name}.png") as file:
+        figure.savefig(file, format="png", dpi=150)

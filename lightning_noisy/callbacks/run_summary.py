@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.trainer import from_datamodule
+from lightning_noisy.files import written_aside
+from lightning_noisy.trainer import from_datamodule, run_folder
 
 
 class RunSummary(Callback):
@@ -53,13 +53,13 @@ class RunSummary(Callback):
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = trainer.log_dir
+        folder = run_folder(trainer)
         rows = self.rows()
         if not rows or not trainer.is_global_zero:
             return
         rate = from_datamodule(trainer, "realised_noise_rate")
         rank_zero_info(self.table(rows, rate, folder))
-        if folder is not None and not getattr(trainer, "fast_dev_run", False):
+        if folder is not None:
             self._write(Path(folder), rows, rate)
 
     def reported(self) -> str | None:
@@ -104,13 +104,11 @@ class RunSummary(Callback):
         return f"highest ({epoch}, no validation split: chosen by {self.reported()})", values[epoch]
 
     def _write(self, folder: Path, rows: list[tuple[str, float]], noise_rate: float | None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         content = {
             "metric": self.reported(),
             "rows": dict(rows),
             "realised_noise_rate": noise_rate,
             "epochs": self.history,
         }
-        aside = folder / "summary.json.tmp"
-        aside.write_text(json.dumps(content, indent=2) + "\n")
-        os.replace(aside, folder / "summary.json")  # noqa: PTH105
+        with written_aside(folder / "summary.json") as file:
+            file.write((json.dumps(content, indent=2) + "\n").encode())

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 from lightning_noisy.errors import NoisyLabelError
 
@@ -30,7 +30,8 @@ class IndexedDataset(Dataset[Any]):
     """
 
     def __init__(self, dataset: Dataset[Any]) -> None:
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        counted = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+        if not counted or isinstance(dataset, IterableDataset):
             raise NoisyLabelError(
                 f"Expected argument `dataset` to be a map-style data set with a length, but got a "
                 f"{type(dataset).__name__}: per-sample state needs samples that can be counted."

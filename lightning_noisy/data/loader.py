@@ -71,12 +71,13 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
         super().__init__(dataset, **options)
-        self._batches = 0
+        self._epoch = self._batches = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: Lightning asks for the iterator before it sets the epoch, and workers prefetch at once.
         size = self.batch_size or 1
-        self._batches = self.sampler.skip // size if isinstance(self.sampler, EpochSampler) else 0
+        if isinstance(self.sampler, EpochSampler):
+            self._epoch, self._batches = self.sampler.epoch, self.sampler.skip // size
         for batch in super().__iter__():
             self._batches += 1
             yield batch
@@ -88,7 +89,7 @@ class ResumableLoader(DataLoader[Any]):
             return {}
         return {
             "epoch": sampler.epoch,
-            "batches": self._batches,
+            "batches": self._batches if self._epoch == sampler.epoch else 0,
             "batch_size": self.batch_size or 1,
             "processes": sampler.num_replicas,
             "seed": sampler.seed,
@@ -111,7 +112,7 @@ class ResumableLoader(DataLoader[Any]):
                     "resume with the same value, or from a checkpoint of the end of an epoch."
                 )
         sampler.set_epoch(state["epoch"])
-        sampler.skip = self._batches = 0
+        self._epoch, self._batches, sampler.skip = sampler.epoch, 0, 0
         if state["batches"] < len(self):
             sampler.skip = state["batches"] * here["batch_size"]
             self._batches = state["batches"]

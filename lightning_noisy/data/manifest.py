@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from torch import Tensor
 
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.files import written_aside
 from lightning_noisy.functional.noise import (
     check_num_classes,
     check_targets,
@@ -96,8 +94,7 @@ def write_manifest(
     # One entry a line: counts of 1000 classes would be a million lines under `indent`.
     entries = [f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in manifest.items()]
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _aside(folder / MANIFEST_FILE) as text, _aside(folder / LABELS_FILE) as archive:
+    with written_aside(folder / MANIFEST_FILE) as text, written_aside(folder / LABELS_FILE) as archive:
         text.write(("{\n" + ",\n".join(entries) + "\n}\n").encode())
         if clean is None:
             np.savez(archive, noisy=noisy.cpu().numpy())
@@ -106,15 +103,3 @@ def write_manifest(
         for file in (text, archive):
             file.flush()
             os.fsync(file.fileno())
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file beside ``path`` that takes its place when the block ends, and is removed when the block fails."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

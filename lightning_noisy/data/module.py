@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import noise_rate
 from lightning_noisy.functional.random import hash_uniform
+from lightning_noisy.trainer import run_folder
 
 _SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
 
@@ -47,7 +48,7 @@ class LabelledImages:
     labels: Tensor
 
 
-class NoisyDataModule(LightningDataModule):
+class NoisyDataModule(LightningDataModule, ABC):
     """Base of the data modules: a labelled training set gets label noise, a validation split and resumable loaders.
 
     The noise is drawn once, on the whole training set, from the seed; the validation split is taken from it afterwards.
@@ -68,7 +69,7 @@ class NoisyDataModule(LightningDataModule):
         pin_memory: As in ``DataLoader``.
 
     Raises:
-        NoisyLabelError: An argument outside its range; an empty training set.
+        NoisyLabelError: An argument outside its range; at ``setup``, an empty training set or training split.
     """
 
     num_classes: int
@@ -132,6 +133,11 @@ class NoisyDataModule(LightningDataModule):
         clean = images.labels
         noisy = clean if self.noise is None else self.noise.corrupt(clean, self.num_classes, self.seed)
         train, val = self._split(len(clean))
+        if len(train) == 0:
+            raise NoisyLabelError(
+                f"Expected argument `val_fraction` to leave training samples, but got {self.val_fraction}, which takes "
+                f"all {len(clean)}: lower it."
+            )
         self.clean_targets, self.noisy_targets = clean[train], noisy[train]
         self.realised_noise_rate = noise_rate(self.clean_targets, self.noisy_targets)
         transform = self.training_transform()
@@ -170,11 +176,10 @@ class NoisyDataModule(LightningDataModule):
         return order[size:].sort().values, order[:size].sort().values
 
     def _write_manifest(self) -> None:
-        trainer = self.trainer
-        if trainer is None or getattr(trainer, "fast_dev_run", False):
+        if self.trainer is None:
             return
-        folder = trainer.log_dir
-        if folder is not None and trainer.is_global_zero:
+        folder = run_folder(self.trainer)
+        if folder is not None and self.trainer.is_global_zero:
             clean, noisy = self.clean_targets, self.noisy_targets
             write_manifest(folder, build_manifest(clean, noisy, self.num_classes, self.noise, self.seed), noisy, clean)
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_noisy.callbacks import RunSummary
+from lightning_noisy.data import SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
 from tests.foreign import make_trainer
 from tests.small import MemoryLogger, SmallDataModule, make_module
@@ -190,16 +191,15 @@ class Recorder(Callback):
 
 
 def fit(folder, summary, max_epochs=3, callbacks=(), **options):
-    data = {name: options.pop(name) for name in ("val_fraction", "seed") if name in options}
-    path = options.pop("ckpt_path", None)
+    fraction, path = options.pop("val_fraction", 0.25), options.pop("ckpt_path", None)
     trainer = make_trainer(folder, [*callbacks, summary], max_epochs, **options)
-    module = make_module(nn.CrossEntropyLoss())
-    datamodule = SmallDataModule(**{"seed": 0, **data})
+    module = make_module(nn.CrossEntropyLoss(), dropout=0.0)
+    datamodule = SmallDataModule(SymmetricNoise(0.1), num_samples=96, val_fraction=fraction, seed=0)
     trainer.fit(module, datamodule=datamodule, ckpt_path=path)
     return trainer
 
 
-@pytest.mark.parametrize("val_fraction", [1 / 6, 0.0])
+@pytest.mark.parametrize("val_fraction", [0.25, 0.0])
 def test_a_run_prints_its_table_once_and_writes_it(tmp_path, printed, val_fraction):
     recorder, summary = Recorder(), RunSummary()
     trainer = fit(tmp_path, summary, 6, [recorder], val_fraction=val_fraction, num_sanity_val_steps=2)
@@ -208,6 +208,7 @@ def test_a_run_prints_its_table_once_and_writes_it(tmp_path, printed, val_fracti
     chosen = max(seen, key=lambda epoch: seen[epoch][selects])
     rate = trainer.datamodule.realised_noise_rate
 
+    assert len({figures["test/acc"] for figures in seen.values()}) > 2
     assert {int(epoch): figures for epoch, figures in content["epochs"].items()} == seen
     assert content["metric"] == "test/acc"
     assert content["realised_noise_rate"] == rate

@@ -1,0 +1,33 @@
+import pytest
+
+from lightning_noisy.cli import main
+
+_SILENT = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+
+
+def quiet(subcommand, config, *arguments):
+    """Run a subcommand without progress bar and model summary."""
+    return main([subcommand, "--config", str(config), *_SILENT, *map(str, arguments)])
+
+
+def isolate(monkeypatch, folder):
+    """Work in ``folder``; what a run sets in the environment is undone at the end of the test."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["lightning-noisy"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setenv("PL_SEED_WORKERS", "0")
+
+
+def command_line_error(capsys, config, *arguments, subcommand="fit"):
+    """The one line with which a run refuses its input."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        quiet(subcommand, config, *arguments)
+    printed = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "Traceback" not in printed
+    lines = [line for line in printed.splitlines() if "error" in line.lower()]
+    assert len(lines) == 1, printed
+    assert lines[0].startswith("lightning-noisy: error: ")
+    assert printed.splitlines()[-1] == lines[0]
+    return lines[0].removeprefix("lightning-noisy: error: ")

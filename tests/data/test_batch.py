@@ -1,0 +1,103 @@
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from lightning_noisy.data.batch import batch_index, unpack_batch
+from lightning_noisy.errors import NoisyLabelError
+
+X = torch.randn(4, 3)
+Y = torch.tensor([0, 1, 2, 1])
+INDEX = torch.tensor([7, 5, 3, 1])
+
+
+class Batch(NamedTuple):
+    images: torch.Tensor
+    target: torch.Tensor
+    index: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("batch", "key"),
+    [
+        ((X, Y, INDEX), None),
+        ([X, Y, INDEX], None),
+        (Batch(X, Y, INDEX), None),
+        ((X, X, Y, Y, INDEX), None),
+        ({"index": INDEX, "x": X, "y": Y}, None),
+        ((INDEX, X, Y), 0),
+        ([X, INDEX, Y], -2),
+        ((X, INDEX), 1),
+        ((X, INDEX), -1),
+        ({"id": INDEX, "index": Y}, "id"),
+        ({0: INDEX, "index": Y}, 0),
+    ],
+)
+def test_the_index_is_found(batch, key):
+    assert batch_index(batch, key) is INDEX
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_narrow_integers_become_int64(dtype):
+    index = batch_index((X, Y, INDEX.to(dtype)))
+
+    assert index.dtype == torch.int64
+    assert torch.equal(index, INDEX)
+
+
+@pytest.mark.parametrize(
+    ("batch", "key", "came"),
+    [
+        ((X, Y), None, "a tuple of 2 (float32 tensor (4, 3), int64 tensor (4,))"),
+        ([X, Y], None, "a list of 2 (float32 tensor (4, 3), int64 tensor (4,))"),
+        ((X, Y, INDEX), 3, "a tuple of 3 (float32 tensor (4, 3), int64 tensor (4,), int64 tensor (4,))"),
+        ((X, Y, INDEX), -4, "a tuple of 3 (float32 tensor (4, 3), int64 tensor (4,), int64 tensor (4,))"),
+        ((X, Y, INDEX), "index", "a tuple of 3 (float32 tensor (4, 3), int64 tensor (4,), int64 tensor (4,))"),
+        (([X, X], Y), None, "a tuple of 2 (a list of 2 (float32 tensor (4, 3), float32 tensor (4, 3)), int64"),
+        ({"x": X, "y": Y}, None, "a dict with `x`, `y`"),
+        ({"x": X, "index": INDEX}, "id", "a dict with `x`, `index`"),
+        ({"x": X, "index": INDEX}, -1, "a dict with `x`, `index`"),
+        (INDEX, None, "int64 tensor (4,)"),
+        (INDEX, 0, "int64 tensor (4,)"),
+        ("abc", None, "a str"),
+        ((X, Y, INDEX.float()), None, "float32 tensor (4,) as the index"),
+        ((X, Y, INDEX > 2), None, "bool tensor (4,) as the index"),
+        ((X, Y, INDEX.unsqueeze(1)), None, "int64 tensor (4, 1) as the index"),
+        ((X, Y, INDEX[0]), None, "int64 tensor () as the index"),
+        ((X, Y, [7, 5, 3, 1]), None, "a list of 4 (a int, a int, a int, a int) as the index"),
+        ({"index": INDEX.double()}, None, "float64 tensor (4,) as the index"),
+    ],
+)
+def test_a_batch_without_index_is_refused(batch, key, came):
+    with pytest.raises(NoisyLabelError) as error:
+        batch_index(batch, key)
+
+    message = str(error.value)
+    assert f"got {came}" in message
+    assert "wanted (images, target, index) or a dict with the entry `index`" in message
+    assert "lightning_noisy.data.IndexedDataset" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", [tuple, list, lambda entries: Batch(*entries)])
+def test_a_batch_comes_apart(kind):
+    views = [X, X + 1]
+
+    images, target, index = unpack_batch(kind([views, Y, INDEX.int()]))
+
+    assert images is views
+    assert target is Y
+    assert index.dtype == torch.int64
+    assert torch.equal(index, INDEX)
+
+
+@pytest.mark.parametrize("batch", [(X, Y), X, None])
+def test_an_unpacked_batch_needs_an_index(batch):
+    with pytest.raises(NoisyLabelError, match=r"^The training batch has no index: got .*`lightning_noisy"):
+        unpack_batch(batch)
+
+
+@pytest.mark.parametrize("batch", [(X, X, Y, INDEX), {"x": X, "y": Y, "index": INDEX}])
+def test_an_unpacked_batch_has_three_entries(batch):
+    with pytest.raises(NoisyLabelError, match=r"^Expected a training batch \(images, target, index\), but got a "):
+        unpack_batch(batch)

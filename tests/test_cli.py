@@ -1,0 +1,326 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lightning_noisy import NoisyLabelModule
+from lightning_noisy.cli import main
+from lightning_noisy.data import DigitsDataModule
+from lightning_noisy.losses import GeneralizedCrossEntropy
+from lightning_noisy.networks import SmallCNN
+from tests._dummies import command_line_error, isolate, quiet
+
+CONFIG = """
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  limit_train_batches: 3
+  logger:
+    class_path: lightning.pytorch.loggers.TensorBoardLogger
+    init_args: {save_dir: runs, name: run}
+  callbacks:
+    - class_path: lightning_noisy.callbacks.StepSeed
+    - class_path: lightning_noisy.callbacks.SELC
+    - class_path: lightning_noisy.callbacks.ConfidenceTracker
+model:
+  class_path: lightning_noisy.NoisyLabelModule
+  init_args:
+    num_classes: 10
+    backbone:
+      class_path: lightning_noisy.networks.SmallCNN
+      init_args: {width: 4, num_features: 16}
+    loss:
+      class_path: torch.nn.CrossEntropyLoss
+    optimizer:
+      class_path: torch.optim.SGD
+      init_args: {lr: 0.05}
+data:
+  class_path: lightning_noisy.data.DigitsDataModule
+  init_args:
+    noise:
+      class_path: lightning_noisy.data.SymmetricNoise
+      init_args: {rate: 0.4}
+"""
+SAMPLES = 1437
+NO_CALLBACKS = ["--trainer.callbacks", "null"]
+
+
+@pytest.fixture(autouse=True)
+def config(monkeypatch, tmp_path):
+    """A folder of its own with ``config.yaml``."""
+    isolate(monkeypatch, tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The checkpoint of a run of ``CONFIG``, made once."""
+    folder = tmp_path_factory.mktemp("trained")
+    path = folder / "input.yaml"
+    path.write_text(CONFIG)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, folder)
+        return Path(quiet("fit", path).trainer.checkpoint_callback.best_model_path).resolve()
+
+
+def left_behind():
+    """Names of the files of the run that has just failed, without the numbers of the TensorBoard log."""
+    return sorted(re.sub(r"tfevents.*", "tfevents", str(path)) for path in Path("runs/run/version_0").glob("**/*.*"))
+
+
+def in_run(*names):
+    return [str(Path("runs/run/version_0", name)) for name in sorted(names)]
+
+
+def printed_config(capsys, *arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *map(str, arguments), "--print_config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def callback_names(printed):
+    return [callback["class_path"].rpartition(".")[2] for callback in printed["trainer"]["callbacks"]]
+
+
+class TestSubcommands:
+    def test_run_folder_of_fit(self, checkpoint):
+        folder = checkpoint.parents[1]
+        assert json.loads((folder / "noise.json").read_text())["requested_rate"] == 0.4
+        assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["num_classes"] == 10
+
+    def test_validate_and_test_of_another_seed(self, config, checkpoint):
+        expected = evaluate(checkpoint)
+        for subcommand in ("validate", "test"):
+            cli = quiet(subcommand, config, "--ckpt_path", checkpoint, "--seed_everything", 1)
+            metrics = {name: value.item() for name, value in cli.trainer.callback_metrics.items()}
+            assert metrics["test/acc"] == pytest.approx(expected)
+
+    def test_predict(self, config, checkpoint):
+        cli = quiet("predict", config, "--ckpt_path", checkpoint)
+        probabilities = torch.cat(cli.trainer.predict_loop.predictions)
+        assert probabilities.shape == (360, 10)
+        assert torch.allclose(probabilities.sum(dim=1), torch.ones(360))
+
+    def test_resume(self, config, checkpoint):
+        cli = quiet("fit", config, "--ckpt_path", checkpoint, "--trainer.max_epochs", 2)
+        assert cli.trainer.current_epoch == 2
+        assert cli.trainer.global_step == 6
+
+    def test_the_command_line_counts_and_not_the_checkpoint(self, config, checkpoint):
+        cli = quiet("fit", config, "--ckpt_path", checkpoint, "--model.loss", "GeneralizedCrossEntropy")
+        assert isinstance(cli.model.loss, GeneralizedCrossEntropy)
+
+    def test_checkpoint_loads_from_python(self, checkpoint):
+        content = torch.load(checkpoint, weights_only=True)
+        assert content["hyper_parameters"] == {"num_classes": 10}
+        backbone = SmallCNN(width=4, num_features=16)
+        module = NoisyLabelModule.load_from_checkpoint(checkpoint, backbone=backbone, loss=torch.nn.CrossEntropyLoss())
+        assert torch.equal(module.head.weight.cpu(), content["state_dict"]["head.weight"])
+
+    @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]], ids=" ".join)
+    def test_help(self, capsys, arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 0
+        assert "usage: lightning-noisy" in capsys.readouterr().out
+
+    def test_python_m(self):
+        command = [sys.executable, "-W", "ignore", "-m", "lightning_noisy", "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0
+        assert "{fit,validate,test,predict}" in done.stdout
+
+
+def evaluate(checkpoint):
+    """Accuracy on the digits' test set, computed by hand."""
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    module = NoisyLabelModule(SmallCNN(width=4, num_features=16), torch.nn.CrossEntropyLoss(), num_classes=10).eval()
+    module.load_state_dict(state)
+    data = DigitsDataModule()
+    test = data.test_images()
+    images = torch.stack([test.image(i) for i in range(len(test.labels))])
+    return (module(images).argmax(dim=1) == test.labels).float().mean().item()
+
+
+class TestConfiguration:
+    def test_short_names(self, config):
+        arguments = ["--model.optimizer", "Adam", "--model.optimizer.lr", "0.01", "--model.head", "LinearHead"]
+        # Torch has a class of the same name, without a monitor.
+        plateau = ["--model.lr_scheduler", "lightning.pytorch.cli.ReduceLROnPlateau"]
+        plateau += ["--model.lr_scheduler.monitor", "test/acc"]
+        cli = quiet("fit", config, *arguments, *plateau, "--data.noise", "PairFlipNoise", "--data.noise.rate", "0.2")
+        assert isinstance(cli.trainer.optimizers[0], torch.optim.Adam)
+        assert cli.trainer.lr_scheduler_configs[0].monitor == "test/acc"
+        assert cli.datamodule.noise.rate == 0.2
+
+    def test_second_config_replaces_callbacks(self, config, capsys):
+        Path("second.yaml").write_text("trainer: {callbacks: [{class_path: lightning_noisy.callbacks.StepSeed}]}")
+        printed = printed_config(capsys, "--config", config, "--config", "second.yaml")
+        assert callback_names(printed) == ["StepSeed"]
+
+    def test_second_config_appends_callbacks(self, config, capsys):
+        Path("second.yaml").write_text("trainer: {callbacks+: [{class_path: lightning_noisy.callbacks.MaskRefresh}]}")
+        printed = printed_config(capsys, "--config", config, "--config", "second.yaml")
+        assert callback_names(printed) == ["StepSeed", "SELC", "ConfidenceTracker", "MaskRefresh"]
+
+    def test_command_line_appends_callbacks(self, config, capsys):
+        masked = ["--trainer.callbacks+=MaskRefresh", "--trainer.callbacks.ratio", "0.3"]
+        printed = printed_config(capsys, "--config", config, *masked, "--trainer.callbacks+=RunSummary")
+        assert callback_names(printed) == ["StepSeed", "SELC", "ConfidenceTracker", "MaskRefresh", "RunSummary"]
+        assert printed["trainer"]["callbacks"][3]["init_args"]["ratio"] == 0.3
+
+    def test_command_line_replaces_callbacks(self, config):
+        cli = quiet("fit", config, "--trainer.callbacks", "MaskRefresh", "--trainer.fast_dev_run", "true")
+        names = {type(callback).__name__ for callback in cli.trainer.callbacks}
+        assert "MaskRefresh" in names
+        assert not names & {"SELC", "StepSeed"}
+
+    def test_print_config_touches_no_data(self, config, capsys, monkeypatch):
+        def refuse(*args, **kwargs):
+            raise AssertionError("instantiated")
+
+        for name in ("data.module.NoisyDataModule.__init__", "modules.NoisyLabelModule.__init__"):
+            monkeypatch.setattr(f"lightning_noisy.{name}", refuse)
+        monkeypatch.setattr("lightning_noisy.data.digits.load_digits", refuse)
+        printed = printed_config(capsys, "--config", config)
+        assert printed["data"]["init_args"]["noise"]["init_args"] == {"include_true_class": False, "rate": 0.4}
+
+    def test_config_in_the_working_directory_is_left_alone(self, config):
+        quiet("fit", config, "--trainer.logger", "false", "--trainer.max_epochs", "1")
+        assert config.read_text() == CONFIG
+
+    def test_saved_config_takes_the_place_of_an_earlier_one(self, config):
+        for rate in (0.4, 0.2):
+            quiet("fit", config, "--trainer.logger.version", 0, "--data.noise.rate", rate)
+        saved = yaml.safe_load(Path("runs/run/version_0/config.yaml").read_text())
+        assert saved["data"]["init_args"]["noise"]["init_args"]["rate"] == 0.2
+
+
+class TestRefusedBeforeTheStart:
+    """Constructor arguments: nothing is written."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (["--trainer.callbacks+=MaskRefresh", "--trainer.callbacks.ratio", "1.5"], "`ratio` .* but got 1.5"),
+            (
+                ["--trainer.callbacks", "MaskRefresh", "--trainer.callbacks.ratio", "1.5"],
+                "`ratio` to be .*, but got 1.5",
+            ),
+            (["--data.noise.rate", "1.2"], "`rate` to be a float in .* but got 1.2"),
+            (["--model.num_classes", "1"], "`num_classes` to be an int of at least 2, but got 1"),
+            (["--model.backbone.width", "0"], "`width` to be a positive int, but got 0"),
+            (["--data.val_fraction", "1.0"], "`val_fraction` to be a float in .* but got 1.0"),
+            (["--data.noise", "FileNoise", "--data.noise.path", "labels.txt"], "`path` to be a .npy or .npz file"),
+            (["--ckpt_path", "nowhere.ckpt"], "`ckpt_path` to be a checkpoint, but got 'nowhere.ckpt': no such file"),
+        ],
+        ids=lambda value: value[-2].lstrip("-") if isinstance(value, list) else "",
+    )
+    def test_argument(self, config, capsys, arguments, expected):
+        assert re.search(expected, command_line_error(capsys, config, *arguments))
+        assert not Path("runs").exists()
+
+    def test_argument_of_the_trainer(self, config, capsys):
+        assert "max_epochs" in command_line_error(capsys, config, "--trainer.max_epochs", "-5")
+        assert not Path("runs").exists()
+
+    def test_scheduler_without_monitor(self, config, capsys):
+        plateau = ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
+        assert "monitor" in command_line_error(capsys, config, *plateau)
+
+    @pytest.mark.parametrize("key", ["model.num_clases", "trainer.max_epocs", "data.noise.rat", "optimizer"])
+    def test_misspelt_key(self, config, capsys, key):
+        with pytest.raises(SystemExit) as stop:
+            quiet("fit", config, f"--{key}", "10")
+        printed = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert "Traceback" not in printed
+        assert "error: " in printed
+        assert key.rpartition(".")[2] in printed.partition("error: ")[2]
+        assert not Path("runs").exists()
+
+    def test_misspelt_key_in_yaml(self, config, capsys):
+        config.write_text(CONFIG.replace("num_classes", "num_clases"))
+        with pytest.raises(SystemExit) as stop:
+            quiet("fit", config)
+        assert stop.value.code == 2
+        assert "Option 'num_clases' is not accepted" in capsys.readouterr().err
+
+    def test_errors_of_foreign_classes_keep_their_traceback(self, config):
+        with pytest.raises(ValueError, match="accelerator"):
+            quiet("fit", config, "--trainer.accelerator", "abacus")
+
+
+class TestRefusedAtTheStart:
+    """What shows only with the data: Lightning has made the run's folder, but no checkpoint or summary is in it."""
+
+    @pytest.mark.parametrize(
+        ("labels", "expected"),
+        [
+            (np.zeros(SAMPLES - 1, dtype=np.int64), rf"shape \({SAMPLES},\), but got shape \({SAMPLES - 1},\)"),
+            (np.zeros(SAMPLES), "integer labels, but got dtype float64"),
+            (np.full(SAMPLES, 10), r"labels in \[0, 10\), but got 10 at position 0"),
+            (None, "labels, but got no such file"),
+        ],
+        ids=["length", "dtype", "range", "missing"],
+    )
+    def test_label_file(self, config, capsys, labels, expected):
+        if labels is not None:
+            np.save("labels.npy", labels)
+        message = command_line_error(capsys, config, "--data.noise", "FileNoise", "--data.noise.path", "labels.npy")
+        assert "'labels.npy'" in message
+        assert re.search(expected, message)
+        assert left_behind() == in_run("events.out.tfevents")
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [
+            (
+                ["--trainer.callbacks+=MaskRefresh", "--trainer.callbacks.head", "hed"],
+                "no layer `hed` to mask: ",
+            ),
+            (["--model.loss", "torch.nn.NLLLoss"], "SELC makes soft targets, but NLLLoss cannot take them"),
+            (
+                ["--trainer.callbacks+=GradientSwitching"],
+                "SELC and GradientSwitching both replace the target of `loss`",
+            ),
+        ],
+        ids=["head", "criterion", "rivals"],
+    )
+    def test_what_does_not_fit_together(self, config, capsys, arguments, expected):
+        assert re.search(expected, command_line_error(capsys, config, *arguments))
+        assert left_behind() == in_run("config.yaml", "events.out.tfevents", "noise.json", "noisy_labels.npz")
+
+    def test_schedule_without_end(self, config, capsys):
+        loss = ["--model.loss", "DynamicsAwareLoss", "--model.loss.q", "0.8"]
+        schedule = ["--trainer.callbacks", "[{class_path: DALSchedule, init_args: {q_start: 0.8, q_end: 1.5}}]"]
+        message = command_line_error(capsys, config, *loss, *schedule, "--trainer.max_epochs", "-1")
+        assert re.search("DALSchedule needs the number of epochs, but .* is -1", message)
+        assert not [name for name in left_behind() if name.endswith((".ckpt", "summary.json"))]
+
+    def test_checkpoint_of_other_labels(self, config, capsys, checkpoint):
+        resume = ["--ckpt_path", checkpoint, "--trainer.max_epochs", 2]
+        message = command_line_error(capsys, config, *resume, "--seed_everything", 1)
+        assert re.search("checkpoint's state of SELC belongs to other given labels", message)
+        assert not [name for name in left_behind() if name.endswith((".ckpt", "summary.json"))]
+
+
+class TestRefusedInTraining:
+    def test_loss_that_is_not_finite(self, config, capsys):
+        message = command_line_error(capsys, config, *NO_CALLBACKS, "--model.optimizer.lr", "1e30")
+        assert re.search(r"loss is not finite in epoch 0, batch [12], samples \[\d+, .*\]: lower", message)
+        assert not [name for name in left_behind() if name.endswith(".ckpt")]
+
+    def test_logits_that_are_not_finite(self, config, capsys):
+        message = command_line_error(capsys, config, "--model.optimizer.lr", "1e30")
+        assert re.search(r"not finite in epoch 0, .*samples \[\d+, .*\]: lower", message)

@@ -1,0 +1,200 @@
+import ast
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from matplotlib import _pylab_helpers
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+import lightning_noisy
+from lightning_noisy import plots
+from lightning_noisy.plots import comparison_figure, confidence_figure
+
+PACKAGE = Path(lightning_noisy.__file__).parent
+
+
+def confidence(clean, noisy):
+    return {
+        e: {"train/conf/clean": c, "train/conf/noisy": n} for e, (c, n) in enumerate(zip(clean, noisy, strict=True))
+    }
+
+
+HISTORY = confidence([0.2, 0.5, 0.9], [0.1, 0.3, 0.6])
+ACCURACIES = {"plain": {0: [0.2, 0.4], 1: [0.5, 0.5], 2: [0.7, 0.6]}, "robust": {0: [0.3], 1: [0.6], 2: [0.9]}}
+CONFIDENCES = {"robust": confidence([0.2, 0.4, 0.6], [0.1, 0.2, 0.2]), "plain": HISTORY}
+
+
+def curves(axes):
+    """(x, y, colour, style) of the lines that hold data."""
+    return [
+        ([int(x) for x in line.get_xdata()], list(line.get_ydata()), to_hex(line.get_color()), line.get_linestyle())
+        for line in axes.lines
+        if len(line.get_xdata())
+    ]
+
+
+def png(figure):
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=60)
+    return stream.getvalue()
+
+
+def legend_texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
+# pyplot
+
+
+def test_plots_do_without_pyplot():
+    """Loaded by path: other packages (torchmetrics) import pyplot themselves."""
+    code = (
+        "import importlib.util, sys; "
+        f"spec = importlib.util.spec_from_file_location('plots', {plots.__file__!r}); "
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module); "
+        "module.confidence_figure({0: {'train/conf/clean': 0.5}}).savefig(sys.stdout.buffer, format='png'); "
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_file_of_the_package_imports_pyplot(path):
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+
+    assert not {name for name in imported if "pyplot" in name or "pylab" in name}
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda: confidence_figure(HISTORY), lambda: comparison_figure(ACCURACIES, CONFIDENCES)]
+)
+def test_figures_belong_to_nobody_and_can_be_drawn(draw):
+    before = set(_pylab_helpers.Gcf.figs)
+    figure = draw()
+
+    assert type(figure) is Figure
+    assert set(_pylab_helpers.Gcf.figs) == before
+    assert png(figure).startswith(b"\x89PNG")
+    assert png(draw()) == png(draw())
+
+
+# Confidence
+
+
+def test_confidence_curves_carry_the_history():
+    shuffled = {epoch: HISTORY[epoch] for epoch in (2, 0, 1)}
+    (axes,) = confidence_figure(shuffled, "my run").axes
+
+    by_label = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+    assert by_label == {
+        "correctly labelled": ([0, 1, 2], [0.2, 0.5, 0.9]),
+        "mislabelled": ([0, 1, 2], [0.1, 0.3, 0.6]),
+    }
+    assert legend_texts(axes.get_legend()) == ["correctly labelled", "mislabelled"]
+    assert axes.get_ylim() == (0, 1)
+    assert len({line.get_color() for line in axes.lines}) == 2
+    assert "my run" in {axes.get_title(loc=side) for side in ("left", "center", "right")}
+
+
+def test_confidence_of_what_is_known():
+    history = {0: {"train/conf/all": 0.3}, 1: {"train/conf/clean": 0.4}, 2: {"train/conf/all": 0.5}}
+    (axes,) = confidence_figure(history).axes
+
+    assert [curve[:2] for curve in curves(axes)] == [([1], [0.4]), ([0, 2], [0.3, 0.5])]
+    assert legend_texts(axes.get_legend()) == ["correctly labelled", "whole training set"]
+
+
+def test_a_single_epoch_is_visible_and_counted_in_whole_numbers():
+    figure = confidence_figure({0: {"train/conf/clean": 0.3}})
+    (axes,) = figure.axes
+
+    assert len(set(axes.lines[0].get_marker())) == 1
+    assert axes.lines[0].get_marker() not in ("None", "")
+    png(figure)
+    assert [tick for tick in axes.get_xticks() if tick != round(tick)] == []
+
+
+def test_no_history_is_an_empty_figure(recwarn):
+    (axes,) = confidence_figure({}).axes
+
+    assert not axes.lines
+    assert axes.get_legend() is None
+    assert not recwarn.list
+
+
+# Comparison
+
+
+def test_comparison_shows_means_ranges_and_confidences():
+    left, right = comparison_figure(ACCURACIES, CONFIDENCES).axes
+    accuracy = [(x, [round(y, 9) for y in values]) for x, values, *_ in curves(left)]
+
+    assert accuracy == [([0, 1, 2], [0.3, 0.5, 0.65]), ([0, 1, 2], [0.3, 0.6, 0.9])]
+    corners = [{(x, round(y, 9)) for x, y in band.get_paths()[0].vertices} for band in left.collections]
+    assert corners[0] == {(0, 0.2), (0, 0.4), (1, 0.5), (2, 0.6), (2, 0.7)}
+    assert corners[1] == {(0, 0.3), (1, 0.6), (2, 0.9)}
+    assert [curve[1] for curve in curves(right)] == [
+        [0.2, 0.4, 0.6],
+        [0.1, 0.2, 0.2],
+        [0.2, 0.5, 0.9],
+        [0.1, 0.3, 0.6],
+    ]
+
+
+def test_a_run_has_one_colour_and_a_group_one_style():
+    """Whatever the order of the two mappings."""
+    left, right = comparison_figure(ACCURACIES, CONFIDENCES).axes
+    plain, robust = (curve[2] for curve in curves(left))
+    right_colours, right_styles = ([curve[part] for curve in curves(right)] for part in (2, 3))
+
+    assert plain != robust
+    assert right_colours == [robust, robust, plain, plain]
+    assert right_styles == ["-", "--", "-", "--"]
+    assert [to_hex(band.get_facecolor()[0][:3]) for band in left.collections] == [plain, robust]
+
+
+def test_the_legend_names_runs_and_groups_and_covers_no_curve():
+    figure = comparison_figure(ACCURACIES, CONFIDENCES)
+    png(figure)
+    (legend,) = figure.legends
+    names = dict(zip(legend_texts(legend), legend.legend_handles, strict=True))
+
+    assert list(names) == ["plain", "robust", "correctly labelled", "mislabelled"]
+    assert [to_hex(names[run].get_color()) for run in ACCURACIES] == [curve[2] for curve in curves(figure.axes[0])]
+    assert names["mislabelled"].get_linestyle() == "--"
+    box = legend.get_window_extent()
+    assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
+    assert all(axes.get_legend() is None for axes in figure.axes)
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_every_run_is_drawn(count):
+    runs = [f"run {i}" for i in range(count)]
+    figure = comparison_figure(dict.fromkeys(runs, ACCURACIES["plain"]), dict.fromkeys(runs, HISTORY))
+    left, right = figure.axes
+
+    assert len(curves(left)) == count
+    assert len(curves(right)) == 2 * count
+    assert legend_texts(figure.legends[0])[:count] == runs
+    assert len({curve[2] for curve in curves(left)}) == min(count, 8)
+
+
+def test_runs_without_clean_labels_or_without_figures():
+    confidences = {"unknown": {0: {"train/conf/all": 0.3}, 1: {"train/conf/all": 0.4}}, "nothing": {}}
+    figure = comparison_figure({}, confidences)
+
+    assert not curves(figure.axes[0])
+    assert [curve[:2] for curve in curves(figure.axes[1])] == [([0, 1], [0.3, 0.4])]
+    assert "whole training set" in legend_texts(figure.legends[0])
+    assert not comparison_figure({}, {}).legends
