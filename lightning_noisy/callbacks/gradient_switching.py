@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.callbacks.total_epochs import TotalEpochs
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer import resolve_total_epochs
 
 _STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
 
@@ -83,15 +83,14 @@ class GradientSwitching(CriterionCallback):
         check_argument(initial_pool in ("one_hot", "zeros"), "initial_pool", "'one_hot' or 'zeros'", initial_pool)
         check_argument(confidence in ("given", "max"), "confidence", "'given' or 'max'", confidence)
         check_argument(redraw in ("step", "epoch"), "redraw", "'step' or 'epoch'", redraw)
-        check_argument(total_epochs is None or total_epochs >= 1, "total_epochs", "at least 1 or None", total_epochs)
         self.lam_prediction = lam_prediction
         self.lam_random = lam_random
         self.initial_pool = initial_pool
         self.confidence = confidence
         self.redraw = redraw
-        self.total_epochs = total_epochs
+        self.total_epochs = TotalEpochs(total_epochs, type(self).__name__)
         self.seed = seed
-        self._resolved: dict[str, int] = {}
+        self._run_seed = 0
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:
@@ -100,12 +99,11 @@ class GradientSwitching(CriterionCallback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if trainer.global_step == 0:
-            self._resolved = {}
-        if "total_epochs" not in self._resolved:
-            self._resolved["total_epochs"] = self.total_epochs or resolve_total_epochs(trainer, type(self).__name__)
-            run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-            self._resolved["seed"] = run_seed if self.seed is None else self.seed
+        self.total_epochs.begin(trainer)
+        if self.seed is not None:
+            self._run_seed = self.seed
+        elif trainer.global_step == 0:
+            self._run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Draw labels from the pools of the batch, then update these."""
@@ -124,7 +122,8 @@ class GradientSwitching(CriterionCallback):
 
     def increment(self, call: TargetCall) -> Tensor:
         """What the pools of the batch gain, (B, K)."""
-        progress = min(1.0, call.epoch / self._resolved["total_epochs"])
+        assert self.total_epochs.value is not None
+        progress = min(1.0, call.epoch / self.total_epochs.value)
         p = call.probabilities
         best, prediction = p.max(dim=1)
         confidence = p.gather(1, call.given.unsqueeze(1)).squeeze(1) if self.confidence == "given" else best
@@ -134,15 +133,16 @@ class GradientSwitching(CriterionCallback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "resolved": dict(self._resolved)}
+        return {**super().state_dict(), "total_epochs": self.total_epochs.value, "seed": self._run_seed}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._resolved = dict(state_dict["resolved"])
+        self.total_epochs.value = state_dict["total_epochs"]
+        self._run_seed = state_dict["seed"]
 
     def _draw(self, call: TargetCall, pool: Tensor) -> Tensor:
-        keys: list[int | Tensor] = [_STREAM, self._resolved["seed"], call.epoch, call.index]
+        keys: list[int | Tensor] = [_STREAM, self._run_seed, call.epoch, call.index]
         if self.redraw == "step":
             visits = self.stores.table("visits", dtype=torch.int64, device=call.logits.device)
             earlier = visits.get(call.index)

@@ -8,9 +8,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
+from lightning_noisy.callbacks.total_epochs import TotalEpochs
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.schedules import bootstrapping_weight, linear
-from lightning_noisy.trainer import resolve_total_epochs
 
 
 class ScheduleCallback(Callback):
@@ -21,9 +21,7 @@ class ScheduleCallback(Callback):
     """
 
     def __init__(self, total_epochs: int | None) -> None:
-        check_argument(total_epochs is None or total_epochs >= 1, "total_epochs", "at least 1 or None", total_epochs)
-        self.total_epochs = total_epochs
-        self._resolved: int | None = None
+        self.total_epochs = TotalEpochs(total_epochs, type(self).__name__)
 
     def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
         """Set the values of now."""
@@ -31,23 +29,21 @@ class ScheduleCallback(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step == 0 or self._resolved is None:
-            self._resolved = self.total_epochs or resolve_total_epochs(trainer, type(self).__name__)
         # A resume in the middle of an epoch does not pass the start of that epoch.
-        self.apply(trainer, pl_module, self._resolved)
+        self.apply(trainer, pl_module, self.total_epochs.begin(trainer))
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self._resolved is not None
-        self.apply(trainer, pl_module, self._resolved)
+        assert self.total_epochs.value is not None
+        self.apply(trainer, pl_module, self.total_epochs.value)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"total_epochs": self._resolved}
+        return {"total_epochs": self.total_epochs.value}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._resolved = state_dict["total_epochs"]
+        self.total_epochs.value = state_dict["total_epochs"]
 
 
 class ParameterSchedule(ScheduleCallback):

@@ -38,4 +38,4 @@ def node_mask(scores: Tensor, ratio: float, drop: str = "unimportant") -> Tensor
     by_input = scores.t().contiguous()
     order = by_input.argsort(dim=1, descending=drop == "important", stable=True)
     dropped = order[:, : dropped_edges(scores.shape[0], ratio)]
-    return torch.ones_like(by_input).scatter_(1, dropped, 0.0).t()
+    return torch.ones_like(by_input).scatter_(1, dropped, 0.0).t().contiguous()

@@ -103,6 +103,17 @@ def test_the_first_number_of_epochs_is_kept(tmp_path):
     assert module.loss.q == 1.0
 
 
+def test_another_number_of_epochs_given_at_resume_is_taken_with_a_warning(tmp_path):
+    first = make_trainer(tmp_path, [DALSchedule(0.0, 1.0, total_epochs=2)], max_epochs=2)
+    first.fit(make_module(DynamicsAwareLoss(1.0)), datamodule=SmallDataModule(seed=0))
+    first.save_checkpoint(tmp_path / "two.ckpt")
+    module = make_module(DynamicsAwareLoss(1.0))
+    trainer = make_trainer(tmp_path, [DALSchedule(0.0, 1.0, total_epochs=4)], max_epochs=3)
+    with pytest.warns(UserWarning, match="goes on with total_epochs=4 as given; the checkpoint was written with 2"):
+        trainer.fit(module, datamodule=SmallDataModule(seed=0), ckpt_path=tmp_path / "two.ckpt")
+    assert module.loss.q == 0.5
+
+
 def test_instances_of_one_class_keep_apart():
     callbacks = [
         MaskRefresh("head"),

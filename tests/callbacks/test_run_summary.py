@@ -1,7 +1,7 @@
 import copy
 import json
 import logging
-import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -190,6 +190,14 @@ class Recorder(Callback):
         self.seen[trainer.current_epoch] = {name: metrics[name].item() for name in names if name in metrics}
 
 
+class FolderLogger(MemoryLogger):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = str(folder)
+
+    save_dir = property(lambda self: self.folder)
+
+
 def fit(folder, summary, max_epochs=3, callbacks=(), **options):
     fraction, path = options.pop("val_fraction", 0.25), options.pop("ckpt_path", None)
     trainer = make_trainer(folder, [*callbacks, summary], max_epochs, **options)
@@ -202,7 +210,8 @@ def fit(folder, summary, max_epochs=3, callbacks=(), **options):
 @pytest.mark.parametrize("val_fraction", [0.25, 0.0])
 def test_a_run_prints_its_table_once_and_writes_it(tmp_path, printed, val_fraction):
     recorder, summary = Recorder(), RunSummary()
-    trainer = fit(tmp_path, summary, 6, [recorder], val_fraction=val_fraction, num_sanity_val_steps=2)
+    options = {"val_fraction": val_fraction, "num_sanity_val_steps": 2, "logger": FolderLogger(tmp_path)}
+    trainer = fit(tmp_path / "elsewhere", summary, 6, [recorder], **options)
     content = json.loads((tmp_path / "summary.json").read_text())
     seen, selects = recorder.seen, "val/acc" if val_fraction else "test/acc"
     chosen = max(seen, key=lambda epoch: seen[epoch][selects])
@@ -254,9 +263,10 @@ def test_a_new_fit_forgets_the_last_one(tmp_path):
     assert list(summary.history) == [0]
 
 
-def test_a_logger_without_a_folder_gets_the_table_alone(tmp_path, printed, monkeypatch):
+@pytest.mark.parametrize("logger", [False, MemoryLogger()])
+def test_without_a_logger_that_has_a_folder_there_is_the_table_alone(tmp_path, printed, monkeypatch, logger):
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path, RunSummary(), 1, logger=MemoryLogger())
+    fit(tmp_path, RunSummary(), 1, logger=logger)
 
     (table,) = tables(printed)
     assert "logs" not in table
@@ -265,7 +275,7 @@ def test_a_logger_without_a_folder_gets_the_table_alone(tmp_path, printed, monke
 
 def test_a_development_run_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    fit(tmp_path, RunSummary(), fast_dev_run=2)
+    fit(tmp_path, RunSummary(), fast_dev_run=2, logger=FolderLogger(tmp_path))
 
     assert not list(tmp_path.iterdir())
 
@@ -281,7 +291,7 @@ def finish(summary, folder, rank=0):
     asked = []
 
     class Trainer:
-        is_global_zero = rank == 0
+        is_global_zero, loggers = rank == 0, (None,)
         datamodule = SimpleNamespace(realised_noise_rate=0.25)
 
         @property
@@ -308,7 +318,7 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", interrupted)
+        patch.setattr(Path, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             finish(summary_of(test=[0.75, 0.5]), str(tmp_path))
     assert (tmp_path / "summary.json").read_text() == before
