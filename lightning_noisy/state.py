@@ -14,6 +14,7 @@ from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import labels_hash
 
 _CHUNK_BYTES = 2**24
+_NOBODY = -1
 _LARGEST_SHARE_OF_FREE_MEMORY = 0.25
 
 
@@ -62,6 +63,7 @@ class SampleStore:
         check_argument(dtype != torch.bfloat16, "dtype", "float32, float16 or an integer type", dtype)
         self.values = torch.full((num_samples, *shape), fill, dtype=dtype, device=device)
         self._touched = torch.zeros(num_samples, dtype=torch.bool, device=device)
+        self._writer = torch.full((num_samples,), _NOBODY, dtype=torch.int16, device=device)
 
     @property
     def num_samples(self) -> int:
@@ -76,6 +78,7 @@ class SampleStore:
     def to(self, device: torch.device | str) -> SampleStore:
         """Move the table; returns itself."""
         self.values, self._touched = self.values.to(device), self._touched.to(device)
+        self._writer = self._writer.to(device)
         return self
 
     def get(self, index: Tensor) -> Tensor:
@@ -98,8 +101,11 @@ class SampleStore:
         self._check_rows(index, values)
         rows = index.to(self.values.device)
         written = values.detach().to(self.values)[first_occurrence(rows)]
+        if process_count() == 1:
+            self._touched.index_fill_(0, rows, True)
+        else:
+            written = self._claim(rows, written)
         self.values.index_copy_(0, rows, written)
-        self._touched.index_fill_(0, rows, True)
         return self._compute(written).to(index.device)
 
     def lerp(self, index: Tensor, values: Tensor, weight: float) -> Tensor:
@@ -120,20 +126,26 @@ class SampleStore:
         old = self.get(index)
         return self.update(index, old.lerp(values.detach().to(old), weight))
 
-    def synchronize(self) -> None:
+    def synchronize(self, within_epoch: bool = False) -> None:
         """Give every process the rows that any process has written since the last call.
 
         A collective: all processes must enter. Rows travel in chunks of fixed size. Where two processes have written
         the same sample (the padding of a distributed sampler) all keep the same one of the two rows, so that it counts
         once.
+
+        Args:
+            within_epoch: The epoch goes on: a row that came from another process stays as it is until its end, since
+                what may still come for it is padding.
         """
         if process_count() > 1:
             self._exchange(self._touched.nonzero().squeeze(1))
         self._touched.zero_()
+        if not within_epoch:
+            self._writer.fill_(_NOBODY)
 
     def state_dict(self) -> dict[str, Any]:
         """The table as a plain dict. Never a collective."""
-        return {"values": self.values.cpu()}
+        return {"values": self.values.cpu(), "writer": self._writer.cpu()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved table.
@@ -148,7 +160,16 @@ class SampleStore:
                 f"{tuple(self.values.shape)}: resume with the data set that wrote the checkpoint."
             )
         self.values = saved.to(self.values, copy=True)
+        self._writer = state["writer"].to(self._writer, copy=True)
         self._touched.zero_()
+
+    def _claim(self, rows: Tensor, written: Tensor) -> Tensor:
+        """Mark rows as this process's, but for those that another one has written in this epoch, which stay."""
+        writer, me = self._writer[rows], process_rank()
+        mine = (writer == _NOBODY) | (writer == me)
+        self._writer.index_copy_(0, rows, writer.masked_fill(mine, me))
+        self._touched.index_copy_(0, rows, self._touched[rows] | mine)
+        return torch.where(mine.reshape(-1, *[1] * len(self.shape)), written, self.values[rows])
 
     def _check_rows(self, index: Tensor, values: Tensor) -> None:
         wanted = (len(index), *self.shape)
@@ -170,8 +191,9 @@ class SampleStore:
             values = torch.zeros((size, *self.shape), dtype=self.values.dtype, device=device)
             index[: rows.numel()] = rows.to(device)
             values[: rows.numel()] = self.values[rows].to(device)
-            for sent_index, sent_values in zip(_gather(index), _gather(values), strict=True):
+            for sender, (sent_index, sent_values) in enumerate(zip(_gather(index), _gather(values), strict=True)):
                 sent = sent_index >= 0
+                self._writer[sent_index[sent].to(self.values.device)] = sender
                 self.values[sent_index[sent].to(self.values.device)] = sent_values[sent].to(self.values.device)
 
 
@@ -235,26 +257,23 @@ class StoreGroup:
         self.owner = owner
         self.tables: dict[str, SampleStore] = {}
         self.training_set: TrainingSet | None = None
-        self._loaded = False
 
     def begin(self, training_set: TrainingSet, fresh: bool, device: torch.device) -> None:
         """Start training on ``training_set``.
 
         Args:
             training_set: The set of this run.
-            fresh: The run starts at step 0: what an earlier run of the same object left is dropped, unless a
-                checkpoint has just brought it.
+            fresh: The run starts at step 0: what an earlier run or a test of the same object left is dropped.
             device: The accelerator; tables go there when they fit.
 
         Raises:
             NoisyLabelError: The state belongs to another training set.
         """
-        if fresh and not self._loaded:
+        if fresh:
             self.tables, self.training_set = {}, None
         if self.training_set is not None:
             training_set.check_same(self.training_set, self.owner)
         self.training_set = training_set
-        self._loaded = False
         for table in self.tables.values():
             table.to(_home(table.values.nbytes, device))
 
@@ -285,10 +304,10 @@ class StoreGroup:
             )
         return found
 
-    def synchronize(self) -> None:
+    def synchronize(self, within_epoch: bool = False) -> None:
         """:meth:`SampleStore.synchronize` of every table, in the order in which they were made: a collective."""
         for table in self.tables.values():
-            table.synchronize()
+            table.synchronize(within_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Tables and training set as plain values. Never a collective."""
@@ -308,7 +327,6 @@ class StoreGroup:
             values = saved["values"]
             self.tables[name] = SampleStore(values.shape[0], tuple(values.shape[1:]), dtype=values.dtype)
             self.tables[name].load_state_dict(saved)
-        self._loaded = True
 
 
 class EpochSums:

@@ -110,7 +110,7 @@ class Foreign(LightningModule):
         self.log("val/loss", F.cross_entropy(self.classifier(self.layers(x)), y), sync_dist=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.2, momentum=0.9)
+        return torch.optim.SGD(self.parameters(), lr=0.6, momentum=0.9)
 
 
 class Figures(Logger):
@@ -257,7 +257,7 @@ def fit(rank: int, run: Fit, processes: int = 2) -> dict[str, Any]:
         data = foreign_loaders(run, processes)
     else:
         loss = nn.CrossEntropyLoss() if criterion is None else criterion
-        optimizer = partial(torch.optim.SGD, lr=0.2, momentum=0.9)
+        optimizer = partial(torch.optim.SGD, lr=0.6, momentum=0.9)
         module = NoisyLabelModule(Backbone(run.dropout), loss, CLASSES, optimizer=optimizer).double()
         data = {"datamodule": Data(run.samples, run.batch // processes)}
     recorder, figures = Recorder(criterion_name(run.foreign), head_name(run.foreign)), Figures()
@@ -527,10 +527,11 @@ def training_figures(figures: dict[str, float]) -> dict[str, float]:
 
 
 RESUMES = {
-    "validation": "val-step=4.ckpt",
-    "inside": "step=6.ckpt",
-    "last-batch": "step=4.ckpt",
-    "end": "end-epoch=0.ckpt",
+    "first-epoch": ("step=2.ckpt", 2),
+    "inside": ("step=6.ckpt", 6),
+    "last-batch": ("step=4.ckpt", 4),
+    "validation": ("val-step=4.ckpt", 4),
+    "end": ("end-epoch=0.ckpt", 4),
 }
 
 
@@ -541,16 +542,17 @@ def test_resume_equals_an_uninterrupted_run(pool: Pool, tmp_path: Path, case: st
     same_run(whole[1], whole[0])
     # A foreign loader does not save its position inside an epoch.
     for where in ("end",) if foreign else RESUMES:
-        saved = torch.load(tmp_path / RESUMES[where], weights_only=True)
-        assert saved["global_step"] == (6 if where == "inside" else 4)
-        resumed = pool.run(fit, replace(run, folder=tmp_path / where, resume=str(tmp_path / RESUMES[where])))
+        name, step = RESUMES[where]
+        saved = torch.load(tmp_path / name, weights_only=True)
+        assert saved["global_step"] == step
+        resumed = pool.run(fit, replace(run, folder=tmp_path / where, resume=str(tmp_path / name)))
         for rank in range(2):
             same_run(resumed[rank], whole[rank])
             same(resumed[rank]["calls"], whole[rank]["calls"][-len(resumed[rank]["calls"]) :])
-            assert len(resumed[rank]["calls"]) == EPOCHS * STEPS - saved["global_step"]
+            assert len(resumed[rank]["calls"]) == EPOCHS * STEPS - step
             # The figures of an epoch that was saved after its last batch, before its end, are still to come.
             late = {0} if where in ("last-batch", "validation") else set()
-            for epoch in {*late, *range(saved["global_step"] // STEPS, EPOCHS)}:
+            for epoch in {*late, *range(step // STEPS, EPOCHS)}:
                 # They are logged in float64, those of other epochs in float32.
                 tolerance = {"rtol": 1e-6, "atol": 0.0} if epoch in late else {}
                 ours, theirs = (training_figures(run["figures"][epoch]) for run in (resumed[rank], whole[rank]))
@@ -584,7 +586,7 @@ def test_checkpoint_inside_an_epoch_has_the_rows_of_all_ranks(
 def test_a_foreign_run_resumes_inside_an_epoch_with_equal_ranks(pool: Pool, tmp_path: Path) -> None:
     run = Fit("all", True, folder=tmp_path)
     pool.run(fit, run)
-    ranks = pool.run(fit, replace(run, folder=tmp_path / "again", resume=str(tmp_path / RESUMES["inside"])))
+    ranks = pool.run(fit, replace(run, folder=tmp_path / "again", resume=str(tmp_path / RESUMES["inside"][0])))
     same_run(ranks[1], ranks[0])
 
 

@@ -164,6 +164,13 @@ def test_a_run_has_one_colour_and_a_group_one_style():
     assert [to_hex(band.get_facecolor()[0][:3]) for band in left.collections] == [plain, robust]
 
 
+def test_a_run_that_is_in_one_mapping_only_has_a_colour_of_its_own():
+    figure = comparison_figure(ACCURACIES, {"robust": HISTORY, "third": HISTORY})
+    names = dict(zip(legend_texts(figure.legends[0]), figure.legends[0].legend_handles, strict=True))
+
+    assert len({to_hex(names[run].get_color()) for run in ("plain", "robust", "third")}) == 3
+
+
 def test_the_legend_names_runs_and_groups_and_covers_no_curve():
     figure = comparison_figure(ACCURACIES, CONFIDENCES)
     png(figure)

@@ -316,19 +316,17 @@ def test_a_continued_run_keeps_its_tables() -> None:
     assert group.tables["target"] is table
 
 
-@pytest.mark.parametrize("fresh", [True, False])
-def test_loaded_tables_stay_at_start(fresh: bool) -> None:
+def test_loaded_tables_stay_when_the_run_goes_on() -> None:
     group = loaded_group()
-    group.begin(SET, fresh, CPU)
+    group.begin(SET, False, CPU)
     assert group.table("target", (2,)).values[:, 0].tolist() == [0, 1, 0, 0, 0]
     visits = group.table("visits", dtype=torch.int64)
     assert visits.values.dtype == torch.int64
     assert visits.values.tolist() == [0, 3, 0, 0, 0]
 
 
-def test_loaded_state_counts_for_one_start() -> None:
+def test_what_a_test_run_has_loaded_does_not_enter_a_fresh_fit() -> None:
     group = loaded_group()
-    group.begin(SET, False, CPU)
     group.begin(TrainingSet(7, "b"), True, CPU)
     assert not group.tables
 

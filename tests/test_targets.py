@@ -336,6 +336,15 @@ class TestCheckpointOfAnotherDataSet:
         x, noisy, _ = make_tensors(10)
         make_trainer(tmp_path, [SELC()]).validate(ForeignModule(), make_loader(TensorDataset(x, noisy)), ckpt_path=path)
 
+    def test_what_a_test_has_loaded_does_not_enter_a_fresh_fit(self, tmp_path):
+        path, callback = fit_and_save(tmp_path, [SELC()]), SELC()
+        x, noisy, _ = make_tensors(16)
+        make_trainer(tmp_path, [callback]).validate(
+            ForeignModule(), make_loader(TensorDataset(x, noisy)), ckpt_path=path
+        )
+        make_trainer(tmp_path, [callback]).fit(ForeignModule(), make_loader(IndexedDataset(TensorDataset(x, noisy))))
+        assert callback.stores.tables["target"].num_samples == 16
+
     def test_other_number_of_classes(self, tmp_path):
         path = fit_and_save(tmp_path, [SELC()])
 

@@ -14,7 +14,7 @@ from lightning_noisy.data.batch import batch_index
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.state import StoreGroup, TrainingSet
 from lightning_noisy.targets import TargetPipeline
-from lightning_noisy.trainer import checkpoint_is_due, log_interval, training_dataset
+from lightning_noisy.trainer import checkpoint_is_due, log_interval, log_late, training_dataset
 
 
 class CriterionCallback(Callback):
@@ -86,7 +86,7 @@ class CriterionCallback(Callback):
         if (batch_idx + 1) % log_interval(trainer) == 0:
             self._pipeline.checks.settle()
         if checkpoint_is_due(trainer):
-            self.stores.synchronize()
+            self.stores.synchronize(within_epoch=True)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +94,7 @@ class CriterionCallback(Callback):
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and self._pipeline is not None:
             self._pipeline.close()
             self._pipeline.checks.settle()
-            self.stores.synchronize()
+            self.stores.synchronize(within_epoch=True)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -143,8 +143,7 @@ class CriterionCallback(Callback):
         if figures:
             self.history[self._open_epoch] = figures
         if late:
-            for logger in trainer.loggers:
-                logger.log_metrics({**figures, "epoch": self._open_epoch}, step=trainer.global_step)
+            log_late(trainer, figures, self._open_epoch)
         else:
             pl_module.log_dict(figures)
         self._open_epoch = None

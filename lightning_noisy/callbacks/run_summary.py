@@ -55,7 +55,7 @@ class RunSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
         rows = self.rows()
-        if not rows or not trainer.is_global_zero:
+        if not rows or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         rate = from_datamodule(trainer, "realised_noise_rate")
         rank_zero_info(self.table(rows, rate, folder))

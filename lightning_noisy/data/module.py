@@ -185,6 +185,10 @@ class NoisyDataModule(LightningDataModule, ABC):
 
     def _evaluation_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         world, rank = self._processes()
+        if len(dataset) < world:  # type: ignore[arg-type]
+            raise NoisyLabelError(
+                f"{len(dataset)} samples cannot be evaluated on {world} processes: use fewer."  # type: ignore[arg-type]
+            )
         sampler = EvaluationSampler(dataset, world, rank)
         return DataLoader(dataset, sampler=sampler, **self._loader_options())
 

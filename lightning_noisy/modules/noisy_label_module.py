@@ -22,7 +22,7 @@ from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.state import EpochSums, StoreGroup, TrainingSet
-from lightning_noisy.trainer import checkpoint_is_due, from_datamodule, log_interval, training_dataset
+from lightning_noisy.trainer import checkpoint_is_due, from_datamodule, log_interval, log_late, training_dataset
 
 _STATE = "lightning_noisy"
 _TOP_K = 5
@@ -102,6 +102,8 @@ class NoisyLabelModule(LightningModule):
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if self._sums.epoch not in (None, self.current_epoch):
+            self._finish_epoch(late=True)  # before the loss writes rows of the new epoch
         images, target, index = unpack_batch(batch)
         features = self.features(images)
         logits = self.head(features)
@@ -147,11 +149,13 @@ class NoisyLabelModule(LightningModule):
 
     @override
     def configure_callbacks(self) -> list[Callback]:
-        return [_ShareBeforeCheckpoint()]
+        attached: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        present = any(isinstance(callback, _ShareBeforeCheckpoint) for callback in attached)
+        return [] if present else [_ShareBeforeCheckpoint()]
 
     def share_state(self) -> None:
         """Bring what all processes know to rank 0, which writes checkpoints: a collective."""
-        self._stores.synchronize()
+        self._stores.synchronize(within_epoch=True)
         self._sums.merge()
 
     @override
@@ -233,8 +237,6 @@ class NoisyLabelModule(LightningModule):
         )
         if (batch_idx + 1) % log_interval(self.trainer) == 0:
             self._checks.settle()
-        if self._sums.epoch not in (None, epoch):
-            self._finish_epoch(late=True)
         accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
         self._sums.add(epoch, len(target), loss=loss, acc=accuracy)
         self.log("train/loss_step", loss, prog_bar=True)
@@ -242,10 +244,10 @@ class NoisyLabelModule(LightningModule):
     def _finish_epoch(self, late: bool = False) -> None:
         """Merge tables and log the means of the epoch; ``late`` after a resume that skipped its end."""
         self._stores.synchronize()
+        assert self._sums.epoch is not None
         means = {f"train/{name}": mean for name, mean in self._sums.means().items()}
         if late:
-            for logger in self.loggers:
-                logger.log_metrics({**means, "epoch": self._sums.epoch or 0}, step=self.global_step)
+            log_late(self.trainer, means, self._sums.epoch)
         else:
             self.log_dict(means)
         self._sums.reset()

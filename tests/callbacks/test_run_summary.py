@@ -280,7 +280,6 @@ def test_a_development_run_writes_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.xfail(strict=True, reason="the figures of a few batches are still printed")
 def test_a_development_run_prints_nothing(tmp_path, printed):
     fit(tmp_path, RunSummary(), fast_dev_run=2)
 

@@ -9,7 +9,7 @@ from torch import nn
 from lightning_noisy.data import AsymmetricNoise, LabelledImages, NoisyDataModule, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
 from tests.foreign import make_trainer
-from tests.small import SmallDataModule, make_module
+from tests.small import MemoryLogger, SmallDataModule, make_module
 
 CLASSES, SAMPLES, TEST_SAMPLES = 4, 60, 10
 LABELS = torch.arange(SAMPLES) % CLASSES
@@ -161,7 +161,7 @@ def test_the_seed_is_that_of_the_run_unless_given(monkeypatch, given, variable, 
 
 def on_rank(rank, world=2, folder=None):
     return SimpleNamespace(
-        world_size=world, global_rank=rank, is_global_zero=rank == 0, log_dir=folder, fast_dev_run=False
+        world_size=world, global_rank=rank, is_global_zero=rank == 0, log_dir=folder, loggers=[None], fast_dev_run=False
     )
 
 
@@ -230,9 +230,18 @@ def files(folder):
 EVIDENCE = {"noise.json", "noisy_labels.npz"}
 
 
+class FolderLogger(MemoryLogger):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = str(folder)
+
+    save_dir = property(lambda self: self.folder)
+
+
 def test_fit_writes_the_evidence_of_its_labels(tmp_path):
     data = SmallDataModule(seed=5)
-    make_trainer(tmp_path, max_epochs=1).fit(make_module(nn.CrossEntropyLoss()), datamodule=data)
+    trainer = make_trainer(tmp_path / "elsewhere", max_epochs=1, logger=FolderLogger(tmp_path))
+    trainer.fit(make_module(nn.CrossEntropyLoss()), datamodule=data)
 
     manifest = json.loads((tmp_path / "noise.json").read_text())
     labels = np.load(tmp_path / "noisy_labels.npz")
@@ -247,15 +256,16 @@ def test_fit_writes_the_evidence_of_its_labels(tmp_path):
 
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 def test_other_stages_write_nothing(tmp_path, stage):
-    trainer = make_trainer(tmp_path)
+    trainer = make_trainer(tmp_path, logger=FolderLogger(tmp_path))
     getattr(trainer, stage)(make_module(nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=0))
 
     assert not files(tmp_path)
 
 
-def test_a_development_run_writes_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [{"fast_dev_run": 1, "logger": True}, {"logger": False, "max_epochs": 1}])
+def test_a_run_without_a_folder_of_its_own_writes_nothing(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
-    trainer = make_trainer(tmp_path, fast_dev_run=1)
+    trainer = make_trainer(tmp_path, **options)
     trainer.fit(make_module(nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=0))
 
     assert not files(tmp_path)
@@ -264,7 +274,7 @@ def test_a_development_run_writes_nothing(tmp_path, monkeypatch):
 class Process:
     """A trainer on one rank; asking for the folder is a collective."""
 
-    world_size, fast_dev_run = 2, False
+    world_size, fast_dev_run, loggers = 2, False, (None,)
 
     def __init__(self, rank, folder):
         self.global_rank, self.is_global_zero, self.folder, self.asked = rank, rank == 0, folder, 0
@@ -288,7 +298,7 @@ def test_one_process_writes_and_all_ask_for_the_folder(tmp_path, rank):
 def test_without_a_trainer_or_a_folder_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = ready()
-    data.trainer = on_rank(0, world=1)
+    data.trainer = on_rank(0, world=1, folder=None)
     data.setup("fit")
 
     assert not files(tmp_path)
