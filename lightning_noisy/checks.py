@@ -30,9 +30,10 @@ class DeferredChecks:
         Raises:
             NoisyLabelError: The condition is on the CPU and does not hold.
         """
-        self._pending.append((condition, message))
-        if condition.device.type == "cpu":
-            self.settle()
+        if condition.device.type != "cpu":
+            self._pending.append((condition, message))
+        elif not condition:
+            raise NoisyLabelError(message())
 
     def settle(self) -> None:
         """Read all waiting conditions back, with one transfer.

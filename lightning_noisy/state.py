@@ -12,25 +12,11 @@ from torch import Tensor
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import labels_hash
+from lightning_noisy.processes import communication_device, process_count, process_rank
 
 _CHUNK_BYTES = 2**24
 _NOBODY = -1
 _LARGEST_SHARE_OF_FREE_MEMORY = 0.25
-
-
-def process_count() -> int:
-    """Number of processes of the default group, 1 without one."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def process_rank() -> int:
-    """Rank in the default group, 0 without one."""
-    return dist.get_rank() if process_count() > 1 else 0
-
-
-def communication_device() -> torch.device:
-    """The device whose tensors the default group exchanges: CUDA under NCCL, else the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 class SampleStore:

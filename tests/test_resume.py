@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import TensorDataset
 
 from lightning_noisy.callbacks import (
     SELC,
@@ -15,13 +16,14 @@ from lightning_noisy.callbacks import (
     RunSummary,
     StepSeed,
 )
+from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
 from lightning_noisy.losses import (
     DynamicsAwareLoss,
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
     NoiseAttentionLoss,
 )
-from tests.foreign import make_trainer
+from tests.foreign import ForeignModule, make_tensors, make_trainer
 from tests.small import MemoryLogger, SmallDataModule, assert_same, make_module
 
 EPOCHS, BATCHES = 4, 5
@@ -154,6 +156,22 @@ def test_two_epochs_and_then_four(tmp_path, method):
     first.trainer.save_checkpoint(tmp_path / "two.ckpt")
     resumed = Run(tmp_path, method, ckpt_path=tmp_path / "two.ckpt")
     assert_resumes(whole, resumed, first_epoch=2)
+
+
+def test_a_foreign_project_resumes_in_the_middle_of_an_epoch_with_two_lines(tmp_path):
+    def run(ckpt_path=None, callbacks=()):
+        x, noisy, _ = make_tensors()
+        train_set = IndexedDataset(TensorDataset(x, noisy))
+        loader = ResumableLoader(train_set, batch_size=8, sampler=EpochSampler(train_set, seed=3))
+        torch.manual_seed(0)
+        module, selc = ForeignModule(dropout=0.3), SELC(momentum=0.7)
+        trainer = make_trainer(tmp_path, [StepSeed(1), selc, *callbacks], 3, enable_checkpointing=bool(callbacks))
+        trainer.fit(module, loader, ckpt_path=ckpt_path)
+        return {"weights": module.state_dict(), "selc": selc.state_dict()}
+
+    whole = run(callbacks=[every_step(tmp_path)])
+    assert_same(whole, run(tmp_path / "epoch=1-step=4.ckpt"))
+    assert_same(whole, run(tmp_path / "epoch=0-step=3.ckpt"))
 
 
 def test_after_a_crash_with_workers(tmp_path):

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import written_aside
-from lightning_noisy.state import process_count
+from lightning_noisy.processes import process_count
 from lightning_noisy.trainer import run_folder
 
 

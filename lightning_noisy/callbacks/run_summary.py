@@ -96,7 +96,7 @@ class RunSummary(Callback):
         self.history = {epoch: dict(seen) for epoch, seen in state_dict["history"].items()}
 
     def _best(self, values: dict[int, float]) -> tuple[str, float]:
-        selecting = {e: seen[self.selects] for e, seen in sorted(self.history.items()) if self.selects in seen}
+        selecting = {e: seen[self.selects] for e in values if self.selects in (seen := self.history[e])}
         if selecting:
             epoch = max(selecting, key=lambda e: selecting[e])
             return f"best epoch ({epoch}, chosen by {self.selects})", values[epoch]

@@ -3,6 +3,7 @@
 from lightning_noisy.data.cifar import CIFAR10DataModule
 from lightning_noisy.data.digits import DigitsDataModule
 from lightning_noisy.data.indexed import IndexedDataset
+from lightning_noisy.data.loader import EpochSampler, ResumableLoader
 from lightning_noisy.data.module import LabelledImages, NoisyDataModule
 from lightning_noisy.data.noise import AsymmetricNoise, FileNoise, LabelNoise, PairFlipNoise, SymmetricNoise
 
@@ -10,11 +11,13 @@ __all__ = [
     "AsymmetricNoise",
     "CIFAR10DataModule",
     "DigitsDataModule",
+    "EpochSampler",
     "FileNoise",
     "IndexedDataset",
     "LabelNoise",
     "LabelledImages",
     "NoisyDataModule",
     "PairFlipNoise",
+    "ResumableLoader",
     "SymmetricNoise",
 ]

@@ -15,8 +15,9 @@ from lightning_noisy.errors import NoisyLabelError
 class IndexedDataset(Dataset[Any]):
     """Adds the index to the samples of any map-style data set.
 
-    ``(x, y)`` becomes ``(x, y, index)``; ``{"x": x, "y": y}`` gets the entry ``index``. Wrap the training set as it
-    goes into the loader: of a split, wrap the subset, not the set inside it, so that indices run from 0 to N - 1.
+    ``(x, y)`` becomes ``(x, y, index)``, a plain tuple also for named ones; ``{"x": x, "y": y}`` gets the entry
+    ``index``. Wrap the training set as it goes into the loader: of a split, wrap the subset, not the set inside it, so
+    that indices run from 0 to N - 1.
 
     Args:
         dataset: Data set of tuples, lists or dicts, with a length.
@@ -43,7 +44,8 @@ class IndexedDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(cast(Sized, self.dataset))
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+        index = key[1] if isinstance(key, tuple) else key
         sample = self.dataset[index]
         if isinstance(sample, dict):
             return {**sample, "index": index}

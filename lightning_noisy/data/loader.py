@@ -10,7 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.random import hash_seed
+from lightning_noisy.functional.random import hash_bits, hash_seed
+from lightning_noisy.processes import process_count, process_rank
+
+_ORDER_STREAM = 0x6F72646572  # keeps the order apart from other draws under the same seed
 
 SampleKey = tuple[int, int]
 """(epoch, index): what the sampler asks the training set for, so that workers know the epoch as well."""
@@ -19,21 +22,31 @@ SampleKey = tuple[int, int]
 class EpochSampler(DistributedSampler[Any]):
     """Shuffles as a function of (seed, epoch), on one process or many, and can start inside an epoch.
 
-    It is torch's distributed sampler (padding included), also for a single process, so that Lightning leaves it as it
-    is; position ``b`` of a global batch does not depend on the number of processes.
+    It is a distributed sampler, also for a single process, so that Lightning leaves it as it is. Global batches do not
+    depend on the number of processes: rank r takes every W-th sample of the epoch's order from the r-th on, and the
+    order is filled up from its beginning until W divides it.
 
     Args:
         dataset: The training set.
-        num_replicas: Number of processes W.
-        rank: This process.
+        num_replicas: Number of processes W; None asks torch.distributed.
+        rank: This process; None asks torch.distributed.
         seed: Seed of the order.
 
     Yields:
-        Keys ``(epoch, index)``.
+        Keys ``(epoch, index)``, which :class:`TrainingDataset` and ``IndexedDataset`` understand.
+
+    Example::
+
+        train_set = IndexedDataset(your_train_set)
+        loader = ResumableLoader(train_set, batch_size=64, sampler=EpochSampler(train_set))
     """
 
-    def __init__(self, dataset: Dataset[Any], num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
-        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+    def __init__(
+        self, dataset: Dataset[Any], num_replicas: int | None = None, rank: int | None = None, seed: int = 0
+    ) -> None:
+        world = process_count() if num_replicas is None else num_replicas
+        super().__init__(dataset, world, process_rank() if rank is None else rank, shuffle=True, seed=seed)
+        self._count = len(dataset)  # type: ignore[arg-type]
         self.skip = 0
         """Samples of this rank to pass over, in the current epoch only."""
 
@@ -44,8 +57,10 @@ class EpochSampler(DistributedSampler[Any]):
         super().set_epoch(epoch)
 
     def __iter__(self) -> Iterator[Any]:
-        order = list(super().__iter__())
-        return iter([(self.epoch, index) for index in order[self.skip :]])
+        order = hash_bits(self.seed, _ORDER_STREAM, self.epoch, torch.arange(self._count)).argsort(stable=True)
+        filled = order.repeat(-(-self.total_size // self._count))[: self.total_size]
+        mine = filled[self.rank :: self.num_replicas].tolist()
+        return iter([(self.epoch, index) for index in mine[self.skip :]])
 
 
 class EvaluationSampler(DistributedSampler[Any]):

@@ -1,0 +1,21 @@
+"""The processes of a run, as torch.distributed knows them."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+
+
+def process_count() -> int:
+    """Number of processes of the default group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_rank() -> int:
+    """Rank in the default group, 0 without one."""
+    return dist.get_rank() if process_count() > 1 else 0
+
+
+def communication_device() -> torch.device:
+    """The device whose tensors the default group exchanges: CUDA under NCCL, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
