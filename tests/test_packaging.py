@@ -22,12 +22,11 @@ PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
     {"errors"},
-    {"checks"},
+    {"checks", "files", "processes", "trainer"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},
     {"state"},
-    {"trainer"},
     {"targets"},
     {"metrics", "plots"},
     {"modules", "callbacks"},
