@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchvision.transforms import v2
 
-from lightning_noisy import state
 from lightning_noisy.callbacks import (
     SELC,
     ConfidenceTracker,
@@ -41,7 +40,7 @@ from lightning_noisy.losses import (
     NoiseAttentionLoss,
 )
 from lightning_noisy.modules import NoisyLabelModule
-from lightning_noisy.state import EpochSums, SampleStore
+from lightning_noisy.state import EpochSums, SampleStore, sample_store
 from tests.distributed import Pool, RemoteError
 
 CLASSES, PIXELS = 5, 16
@@ -673,8 +672,8 @@ def synchronized(
     rank: int, writes: Rows, shape: tuple[int, ...], dtype: torch.dtype, chunk_bytes: int | None, again: int = 0
 ) -> list[Tensor]:
     """Write ``writes[rank]`` = (rows, value), ..., synchronize; the table after each call, and what is still marked."""
-    before = state._CHUNK_BYTES
-    state._CHUNK_BYTES = before if chunk_bytes is None else chunk_bytes
+    before = sample_store._CHUNK_BYTES
+    sample_store._CHUNK_BYTES = before if chunk_bytes is None else chunk_bytes
     calls = 0
     gather = dist.all_gather
 
@@ -683,7 +682,7 @@ def synchronized(
         calls += 1
         return gather(*args, **kwargs)
 
-    state.dist.all_gather = counted
+    sample_store.dist.all_gather = counted
     try:
         store = SampleStore(9, shape, dtype=dtype)
         for rows, value in writes[rank]:
@@ -694,7 +693,7 @@ def synchronized(
             store.synchronize()
             results.append(store.values.clone())
     finally:
-        state._CHUNK_BYTES, state.dist.all_gather = before, gather
+        sample_store._CHUNK_BYTES, sample_store.dist.all_gather = before, gather
     return [*results, store._touched.clone(), torch.tensor(calls)]
 
 

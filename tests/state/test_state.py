@@ -14,7 +14,8 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.noise import labels_hash
-from lightning_noisy.state import EpochSums, SampleStore, StoreGroup, TrainingSet, first_occurrence
+from lightning_noisy.state import EpochSums, SampleStore, StoreGroup, TrainingSet
+from lightning_noisy.state.sample_store import first_occurrence
 
 ROWS = 6
 CPU = torch.device("cpu")
