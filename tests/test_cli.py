@@ -189,8 +189,7 @@ class TestConfiguration:
         def refuse(*args, **kwargs):
             raise AssertionError("instantiated")
 
-        for name in ("data.module.NoisyDataModule.__init__", "modules.NoisyLabelModule.__init__"):
-            monkeypatch.setattr(f"lightning_noisy.{name}", refuse)
+        monkeypatch.setattr("lightning.pytorch.cli.LightningCLI.instantiate_classes", refuse)
         monkeypatch.setattr("lightning_noisy.data.digits.load_digits", refuse)
         printed = printed_config(capsys, "--config", config)
         assert printed["data"]["init_args"]["noise"]["init_args"] == {"include_true_class": False, "rate": 0.4}

@@ -1,6 +1,7 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def interrupted(*args, **kwargs):
 
 @pytest.mark.parametrize(
     ("owner", "name", "replacement"),
-    [(np, "savez", half_written), (os, "replace", interrupted), (module.os, "fsync", interrupted)],
+    [(np, "savez", half_written), (Path, "replace", interrupted), (module.os, "fsync", interrupted)],
 )
 @pytest.mark.parametrize("before", [True, False])
 def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, owner, name, replacement, before):
@@ -151,14 +152,14 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch, owner
 
 def test_an_interruption_between_the_renames_shows_in_the_hash(tmp_path, monkeypatch):
     write_manifest(tmp_path, MANIFEST, NOISY, CLEAN)
-    other, replace = NOISE.corrupt(CLEAN, 4, 4), os.replace
+    other, replace = NOISE.corrupt(CLEAN, 4, 4), Path.replace
 
     def fail_on_the_manifest(source, target):
         if str(target).endswith(".json"):
             raise Interrupted
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", fail_on_the_manifest)
+    monkeypatch.setattr(Path, "replace", fail_on_the_manifest)
     with pytest.raises(Interrupted):
         write_manifest(tmp_path, build_manifest(CLEAN, other, 4, NOISE, 4), other, CLEAN)
 

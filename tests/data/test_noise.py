@@ -331,7 +331,7 @@ def test_another_suffix_is_refused_at_once(path):
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 def test_a_file_without_such_labels_is_refused(tmp_path, labels, match, suffix):
     path = tmp_path / f"labels{suffix}"
-    (np.save if suffix == ".npy" else np.savez)(path, labels, allow_pickle=True)
+    (np.save if suffix == ".npy" else np.savez)(path, labels)
 
     refused(FileNoise(path), match)
 
