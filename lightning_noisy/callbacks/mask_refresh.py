@@ -110,7 +110,8 @@ class MaskRefresh(Callback):
         now = trainer.global_step if self.every_n_epochs is None else trainer.current_epoch
         interval = self.every_n_epochs or self.every_n_steps
         if self.mask is None or (now != self._renewed_at and now % interval == 0):
-            self.mask = node_mask(self._head.edge_scores(score=self.score), self.ratio, self.drop)
+            mask = node_mask(self._head.edge_scores(score=self.score), self.ratio, self.drop)
+            self.mask = mask.to(self._weight.dtype)
             self._renewed_at = now
         self._head.edge_mask = self.mask
 
@@ -159,6 +160,11 @@ class MaskRefresh(Callback):
         assert self._layer is not None
         return cast(MaskableHead, self._layer)
 
+    @property
+    def _weight(self) -> nn.Parameter:
+        assert self._layer is not None
+        return next(self._layer.parameters())
+
     def _take(self, pl_module: LightningModule) -> None:
         """Find the layer and make it maskable: a plain Linear becomes a LinearHead, the same object."""
         layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.head)
@@ -183,15 +189,15 @@ class MaskRefresh(Callback):
         """Bring a mask that a checkpoint may have brought to the layer's dtype and device."""
         if self.mask is None:
             return
-        scores = self._head.edge_scores(score=self.score)
-        if self.mask.shape != scores.shape:
+        edges = self._head.edge_scores(score=self.score).shape
+        if self.mask.shape != edges:
             raise NoisyLabelError(
                 f"The checkpoint's mask of `{self.head}` has shape {tuple(self.mask.shape)}, the layer "
-                f"{tuple(scores.shape)}: resume with the model that wrote it."
+                f"{tuple(edges)}: resume with the model that wrote it."
             )
         # Validation comes first at a resume, and what is made in inference mode cannot be trained with.
         with torch.inference_mode(mode=False):
-            self.mask = self.mask.to(scores.device, scores.dtype, copy=True)
+            self.mask = self.mask.to(self._weight.device, self._weight.dtype, copy=True)
 
     def _apply_always(self, pl_module: LightningModule) -> None:
         if self.apply_in == "always" and self.mask is not None:

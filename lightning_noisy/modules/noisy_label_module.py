@@ -116,6 +116,8 @@ class NoisyLabelModule(LightningModule):
         requires = getattr(self.loss, "requires", ())
         offered = {"epoch": self.current_epoch, "total_epochs": self.trainer.max_epochs, **context}
         offered["parameters"] = self.parameters()
+        if unknown := set(requires) - set(offered):
+            raise NoisyLabelError(f"{type(self.loss).__name__} requires {unknown}, which this module does not offer.")
         passed = {name: _wide(offered[name]) if name == "features" else offered[name] for name in requires}
         with torch.autocast(logits.device.type, enabled=False):
             return cast(Tensor, self.loss(_wide(logits), target, **passed))

@@ -267,6 +267,23 @@ def test_mask_is_renewed_when_it_is_due(tmp_path, options, renewed):
             assert torch.equal(mask, node_mask(weight.abs(), 0.5))
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed", "64-true"])
+def test_mask_and_targets_in_every_precision(tmp_path, precision):
+    dtypes = []
+
+    class Watch(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            dtypes.append((pl_module.classifier.edge_mask.dtype, pl_module.classifier.weight.dtype))
+
+    x, noisy, _ = make_tensors()
+    x = {"bf16-true": x.bfloat16(), "64-true": x.double()}.get(precision, x)
+    callbacks = [MaskRefresh("classifier", ratio=0.5), SELC(), ConfidenceTracker(), Watch()]
+    trainer = make_trainer(tmp_path, callbacks, precision=precision)
+    trainer.fit(ForeignModule(), make_loader(IndexedDataset(TensorDataset(x, noisy))))
+    assert all(mask == weight for mask, weight in dtypes)
+    assert callbacks[1].stores.tables["target"].values.dtype == torch.float32
+
+
 def test_a_layer_under_two_names_is_masked_under_both_and_restored(tmp_path):
     class Tied(ForeignModule):
         def __init__(self):
