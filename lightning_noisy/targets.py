@@ -98,16 +98,18 @@ class TargetPipeline:
         self._observers: list[TargetObserver] = []
         self._index: Tensor | None = None
         self._epoch = self._batch_idx = 0
+        self._given: Tensor | None = None
         self._final: Tensor | None = None
         self._labels: Tensor | None = None
         self._seen = False
 
-        # The hook is a closure over a weak reference: deep copies of the criterion share it, its state does not grow.
+        # A closure over a weak reference: deep copies of the criterion carry it along, and it passes them by.
         pipeline = ref(self)
 
-        def change(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def change(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             alive = pipeline()
-            return None if alive is None or alive._index is None else alive._change(args, kwargs)
+            active = alive is not None and alive._index is not None and module is alive._criterion()
+            return alive._change(args, kwargs) if alive is not None and active else None
 
         self._handle = criterion.register_forward_pre_hook(change, with_kwargs=True)
 
@@ -180,9 +182,15 @@ class TargetPipeline:
         Raises:
             NoisyLabelError: An index lies outside [0, N).
         """
-        if self._index is not None:
+        if self._index is not None and (epoch, batch_idx) == (self._epoch, self._batch_idx):
+            same = self._index.shape == index.shape and (self._index == index.to(self._index.device)).all()
+            self.checks.require(
+                torch.as_tensor(same),
+                lambda: f"Two callbacks at `{self.name}` read different indices: give one `index_key`.",
+            )
             return
-        self._final, self._epoch, self._batch_idx, self._labels = None, epoch, batch_idx, labels
+        self._epoch, self._batch_idx, self._labels = epoch, batch_idx, labels
+        self._given = self._final = None
         self._index = index.clamp(0, num_samples - 1)
         self.checks.require(
             (self._index == index).all(),
@@ -194,7 +202,7 @@ class TargetPipeline:
 
     def close(self) -> None:
         """End the training batch."""
-        self._index = self._final = self._labels = None
+        self._index = self._given = self._final = self._labels = None
 
     def check_called(self) -> None:
         """Refuse a training step that does not use the criterion.
@@ -208,9 +216,12 @@ class TargetPipeline:
     def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         bound, logits_name, target_name = self._bind(args, kwargs)
         logits, given = bound.arguments[logits_name], bound.arguments[target_name]
-        self._check_rows(logits, given)
         if self._final is None:
-            self._final = self._run(logits.detach(), given)
+            self._check_rows(logits, given)
+            self._given, self._final = given, self._run(logits.detach(), given)
+        if not self._changers:
+            return args, kwargs
+        self._check_repeated(logits, given)
         bound.arguments[target_name] = self._final
         return bound.args, bound.kwargs
 
@@ -218,7 +229,8 @@ class TargetPipeline:
         assert self._index is not None
         index = self._index.to(logits.device)
         self._check_values(index, logits, given)
-        call = TargetCall(index, logits, given, given, self._epoch)
+        labels = given.long().clamp(0, logits.shape[1] - 1)
+        call = TargetCall(index, logits, labels, labels, self._epoch)
         with torch.no_grad():
             for changer in self._changers:
                 call = replace(call, target=changer.change_target(call))
@@ -255,6 +267,18 @@ class TargetPipeline:
             raise NoisyLabelError(
                 f"Expected `{self.name}` to get labels (B,) of integers, but got {given.dtype} {tuple(given.shape)}."
             )
+
+    def _check_repeated(self, logits: Tensor, given: Tensor) -> None:
+        """A later call of a batch must be about the same labels, since it gets the same target."""
+        self._check_rows(logits, given)
+        assert self._given is not None
+        self.checks.require(
+            (given == self._given).all(),
+            lambda: (
+                f"`{self.name}` was called twice in a batch with different labels (mixup? a second head?): its target "
+                "is changed once a batch; give the other use a criterion of its own."
+            ),
+        )
 
     def _check_values(self, index: Tensor, logits: Tensor, given: Tensor) -> None:
         epoch, batch_idx, num_classes, name = self._epoch, self._batch_idx, logits.shape[1], self.name

@@ -38,6 +38,11 @@ def log_late(trainer: Trainer, figures: dict[str, float], epoch: int) -> None:
         logger.log_metrics({**rounded, "epoch": epoch}, step=trainer.global_step)
 
 
+def starts_afresh(trainer: Trainer) -> bool:
+    """Whether a fit begins without a past: no batch has been trained and no checkpoint brought any."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.ready == 0
+
+
 def training_dataset(trainer: Trainer, owner: str) -> Any:
     """The data set that the trainer's loader reads.
 

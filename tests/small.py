@@ -6,6 +6,7 @@ from torchvision.transforms import v2
 
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.data import LabelledImages, NoisyDataModule, SymmetricNoise
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.networks import SmallCNN
 
 NUM_CLASSES = 4
@@ -44,6 +45,7 @@ def make_module(loss, seed=0, dropout=0.3):
     torch.manual_seed(seed)
     return NoisyLabelModule(
         SmallCNN(width=4, num_features=8, dropout=dropout),
+        LinearHead,
         loss,
         NUM_CLASSES,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),

@@ -12,6 +12,7 @@ import yaml
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.cli import main
 from lightning_noisy.data import DigitsDataModule
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import GeneralizedCrossEntropy
 from lightning_noisy.networks import SmallCNN
 from tests._dummies import command_line_error, isolate, quiet
@@ -144,7 +145,9 @@ class TestSubcommands:
 def evaluate(checkpoint):
     """Accuracy on the digits' test set, computed by hand."""
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
-    module = NoisyLabelModule(SmallCNN(width=4, num_features=16), torch.nn.CrossEntropyLoss(), num_classes=10).eval()
+    module = NoisyLabelModule(
+        SmallCNN(width=4, num_features=16), LinearHead, torch.nn.CrossEntropyLoss(), num_classes=10
+    ).eval()
     module.load_state_dict(state)
     data = DigitsDataModule()
     test = data.test_images()

@@ -33,6 +33,7 @@ from lightning_noisy.callbacks import (
 from lightning_noisy.data import IndexedDataset, SymmetricNoise
 from lightning_noisy.data.loader import EvaluationSampler
 from lightning_noisy.data.module import LabelledImages, NoisyDataModule
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
     DynamicsAwareLoss,
     EarlyLearningRegularization,
@@ -257,7 +258,7 @@ def fit(rank: int, run: Fit, processes: int = 2) -> dict[str, Any]:
     else:
         loss = nn.CrossEntropyLoss() if criterion is None else criterion
         optimizer = partial(torch.optim.SGD, lr=0.6, momentum=0.9)
-        module = NoisyLabelModule(Backbone(run.dropout), loss, CLASSES, optimizer=optimizer).double()
+        module = NoisyLabelModule(Backbone(run.dropout), LinearHead, loss, CLASSES, optimizer=optimizer).double()
         data = {"datamodule": Data(run.samples, run.batch // processes)}
     recorder, figures = Recorder(criterion_name(run.foreign), head_name(run.foreign)), Figures()
     trainer = Trainer(
@@ -604,7 +605,7 @@ def test_validation_inside_an_epoch_changes_nothing(pool: Pool, case: str, forei
 
 def evaluate(rank: int, processes: int = 2) -> list[dict[str, float]]:
     torch.manual_seed(7)
-    module = NoisyLabelModule(Backbone(0.0), nn.CrossEntropyLoss(), CLASSES).double()
+    module = NoisyLabelModule(Backbone(0.0), LinearHead, nn.CrossEntropyLoss(), CLASSES).double()
     trainer = Trainer(
         accelerator="cpu",
         devices=processes,

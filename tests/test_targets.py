@@ -1,8 +1,12 @@
 """The pipeline at a criterion: what it binds, and what it refuses."""
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -126,6 +130,76 @@ def test_two_pipelines_at_one_criterion_are_one():
     assert pipeline_at(criterion) is pipeline_at(criterion)
 
 
+def test_an_observer_changes_nothing():
+    """Mixup, a second head: without a changer every call gets its own arguments."""
+    criterion = WithContext()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(Recorder())
+    pipeline.open(INDEX, 0, 0, 6)
+    for labels in (TARGET, TARGET.flip(0)):
+        criterion(LOGITS, labels)
+        assert criterion.got[0] is labels
+    criterion(LOGITS[:2], TARGET[:2])
+
+
+def test_a_changer_refuses_other_labels_in_the_same_batch():
+    criterion = nn.CrossEntropyLoss()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(Doubler())
+    pipeline.open(INDEX, 0, 0, 6)
+    criterion(LOGITS, TARGET)
+    with pytest.raises(NoisyLabelError, match="called twice in a batch with different labels"):
+        criterion(LOGITS, TARGET.flip(0))
+
+
+def test_an_aborted_batch_does_not_lend_its_index_to_the_next():
+    criterion, observer = nn.CrossEntropyLoss(), Recorder()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(observer)
+    pipeline.open(INDEX, 0, 0, 6)
+    pipeline.open(INDEX.flip(0), 1, 0, 6)
+    criterion(LOGITS, TARGET)
+    assert torch.equal(observer.calls[0].index, INDEX.flip(0))
+    with pytest.raises(NoisyLabelError, match="different indices"):
+        pipeline.open(INDEX, 1, 0, 6)
+
+
+def test_a_copy_of_the_criterion_is_left_alone():
+    criterion, changer = nn.CrossEntropyLoss(), Doubler()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(changer)
+    teacher = copy.deepcopy(criterion)
+    pipeline.open(INDEX, 0, 0, 6)
+    assert torch.equal(teacher(LOGITS, TARGET), nn.functional.cross_entropy(LOGITS, TARGET))
+    assert not changer.calls
+
+
+def test_a_criterion_under_its_other_name_is_the_same():
+    root = nn.Module()
+    root.criterion = root.alias = nn.CrossEntropyLoss()
+    assert TargetPipeline.of(root, "alias") is TargetPipeline.of(root, "criterion")
+
+
+def test_labels_of_any_integer_type():
+    criterion, changer = nn.CrossEntropyLoss(), Doubler()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(changer)
+    pipeline.add_changer(changer)
+    pipeline.open(INDEX, 0, 0, 6)
+    criterion(LOGITS, TARGET.to(torch.uint8))
+    assert len(changer.calls) == 1
+    assert changer.calls[0].given.dtype == torch.int64
+
+
+def test_probabilities_keep_float64():
+    criterion, changer = nn.CrossEntropyLoss(), Doubler()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_changer(changer)
+    pipeline.open(INDEX, 0, 0, 6)
+    criterion(LOGITS.double(), TARGET)
+    torch.testing.assert_close(changer.calls[0].probabilities, LOGITS.double().softmax(1), rtol=1e-14, atol=0)
+
+
 def test_changer_sees_no_gradient():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
     pipeline = pipeline_at(criterion)
@@ -206,7 +280,8 @@ class TestAtStart:
         ("criterion", "message"),
         [
             (nn.NLLLoss(), "SELC makes soft targets, but NLLLoss cannot take them"),
-            (nn.CrossEntropyLoss(ignore_index=3), "`ignore_index` has no meaning"),
+            (nn.CrossEntropyLoss(ignore_index=0), "`ignore_index` has no meaning"),
+            (nn.MultiMarginLoss(), "SELC makes soft targets, but MultiMarginLoss cannot take them"),
         ],
     )
     def test_criterion_without_soft_targets(self, tmp_path, criterion, message):
@@ -245,6 +320,12 @@ class TestAtStart:
     def test_head_that_does_not_exist(self, tmp_path):
         message = "ForeignModule has no layer `head` to mask: its linear layers are body.0, classifier."
         refuses(tmp_path, [MaskRefresh("head")], ForeignModule(), tuple_loader(), message)
+
+    @pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+    def test_strategies_that_shard(self, strategy):
+        trainer = SimpleNamespace(strategy=strategy())
+        with pytest.raises(NoisyLabelError, match=f"under {strategy.__name__}, which shards its weights"):
+            MaskRefresh("classifier").on_fit_start(trainer, ForeignModule())
 
     def test_layer_that_cannot_be_masked(self, tmp_path):
         refuses(tmp_path, [MaskRefresh("body")], ForeignModule(), tuple_loader(), "cannot mask `body`, a Sequential")

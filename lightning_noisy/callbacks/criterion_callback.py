@@ -14,7 +14,7 @@ from lightning_noisy.data.batch import batch_index
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.state import StoreGroup, TrainingSet
 from lightning_noisy.targets import TargetPipeline
-from lightning_noisy.trainer import checkpoint_is_due, log_interval, log_late, training_dataset
+from lightning_noisy.trainer import checkpoint_is_due, log_interval, log_late, starts_afresh, training_dataset
 
 
 class CriterionCallback(Callback):
@@ -61,8 +61,8 @@ class CriterionCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         dataset = training_dataset(trainer, type(self).__name__)
         self._labels = known_labels(dataset)
-        self.stores.begin(TrainingSet.of(dataset), trainer.global_step == 0, pl_module.device)
-        if trainer.global_step == 0:
+        self.stores.begin(TrainingSet.of(dataset), starts_afresh(trainer), pl_module.device)
+        if starts_afresh(trainer):
             self.history, self._open_epoch = {}, None
 
     @override
@@ -99,6 +99,7 @@ class CriterionCallback(Callback):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._pipeline is not None
+        self._pipeline.close()
         self._pipeline.checks.settle()
         if self._open_epoch is not None:
             self._finish_epoch(trainer, pl_module)

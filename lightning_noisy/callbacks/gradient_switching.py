@@ -16,6 +16,7 @@ from lightning_noisy.callbacks.total_epochs import TotalEpochs
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.trainer import starts_afresh
 
 _STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
 
@@ -33,8 +34,7 @@ class GradientSwitching(CriterionCallback):
 
     with the given label :math:`\tilde y_i`, its confidence :math:`c_i = p_{i \tilde y_i}`, and epochs e from 0 of E.
 
-    There is no official code; four readings of the paper are arguments. It counts the update once per epoch, which is
-    once per visit for a loader that shows each sample once.
+    There is no official code; four readings of the paper are arguments.
 
     Args:
         lam_prediction: :math:`\lambda_1`, weight of the predicted direction. Published: 2.0.
@@ -43,8 +43,8 @@ class GradientSwitching(CriterionCallback):
             ``"zeros"``: it starts at zero and is updated before the first draw. The paper does not say.
         confidence: ``"given"``: c is the confidence of the given label, as printed; ``"max"``: the largest
             probability, with which a confidently re-predicted sample gains the predicted direction.
-        redraw: ``"step"``: a new draw at each visit; ``"epoch"``: one draw an epoch. The paper says both. They are the
-            same for a loader that shows each sample once an epoch.
+        redraw: ``"step"``: draw and update at each visit; ``"epoch"``: at the first visit of an epoch, whose label then
+            stands. The paper says both. They are the same for a loader that shows each sample once an epoch.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
         criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
@@ -90,7 +90,7 @@ class GradientSwitching(CriterionCallback):
         self.redraw = redraw
         self.total_epochs = TotalEpochs(total_epochs, type(self).__name__)
         self.seed = seed
-        self._run_seed = 0
+        self._run_seed: int | None = None
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:
@@ -102,7 +102,7 @@ class GradientSwitching(CriterionCallback):
         self.total_epochs.begin(trainer)
         if self.seed is not None:
             self._run_seed = self.seed
-        elif trainer.global_step == 0:
+        elif self._run_seed is None or starts_afresh(trainer):
             self._run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
 
     def change_target(self, call: TargetCall) -> Tensor:
@@ -117,7 +117,15 @@ class GradientSwitching(CriterionCallback):
             drawn = self._draw(call, pool)
         else:
             drawn = self._draw(call, torch.where(unseen, increment, pool))
-        table.update(call.index, pool + increment)
+        if self.redraw == "step":
+            table.update(call.index, pool + increment)
+            return drawn
+        labels = self.stores.table("drawn", (2,), fill=-1, dtype=torch.int64, device=call.logits.device)
+        epoch, earlier = labels.get(call.index).unbind(dim=1)
+        first = epoch != call.epoch
+        drawn = torch.where(first, drawn, earlier)
+        labels.update(call.index, torch.stack([torch.full_like(drawn, call.epoch), drawn], dim=1))
+        table.update(call.index, pool + increment * first.unsqueeze(1))
         return drawn
 
     def increment(self, call: TargetCall) -> Tensor:
@@ -142,6 +150,7 @@ class GradientSwitching(CriterionCallback):
         self._run_seed = state_dict["seed"]
 
     def _draw(self, call: TargetCall, pool: Tensor) -> Tensor:
+        assert self._run_seed is not None
         keys: list[int | Tensor] = [_STREAM, self._run_seed, call.epoch, call.index]
         if self.redraw == "step":
             visits = self.stores.table("visits", dtype=torch.int64, device=call.logits.device)

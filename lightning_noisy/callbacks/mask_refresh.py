@@ -14,6 +14,7 @@ from lightning_noisy.checks import check_not_compiled
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.masks import node_mask
 from lightning_noisy.heads import LinearHead, MaskableHead
+from lightning_noisy.trainer import starts_afresh
 
 
 class MaskRefresh(Callback):
@@ -22,9 +23,10 @@ class MaskRefresh(Callback):
     .. math:: U_{oi} = \operatorname{std}_b(x_{bi} W_{oi}), \qquad z = (W \odot M)\, x + b, \qquad
               \textstyle\sum_o (1 - M_{oi}) = \lfloor pK \rfloor
 
-    Score and mask are renewed every step by default. Masked edges have no gradient in that step and keep their value;
-    the bias is not masked and kept edges are not rescaled. On a linear head the score ranks the edges of an input as
-    :math:`|W_{oi}|` whatever the batch, so the mask comes from the weights alone and is equal on all processes.
+    Score and mask are renewed every step by default. Masked edges have no gradient in that step and keep their value
+    but for weight decay and momentum; the bias is not masked and kept edges are not rescaled. On a linear head the
+    score ranks the edges of an input as :math:`|W_{oi}|` whatever the batch, so the mask comes from the weights alone
+    and is equal on all processes.
 
     It works on any project's ``nn.Linear``, in place: state-dict keys, parameters and optimizer stay, and the plain
     layer is back after training and after an exception.
@@ -101,7 +103,7 @@ class MaskRefresh(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step == 0:
+        if starts_afresh(trainer):
             self.mask = self._renewed_at = None
         self._adopt_mask()
 
@@ -109,7 +111,7 @@ class MaskRefresh(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         now = trainer.global_step if self.every_n_epochs is None else trainer.current_epoch
         interval = self.every_n_epochs or self.every_n_steps
-        if self.mask is None or (now != self._renewed_at and now % interval == 0):
+        if self.mask is None or self._renewed_at is None or now // interval != self._renewed_at // interval:
             mask = node_mask(self._head.edge_scores(score=self.score), self.ratio, self.drop)
             self.mask = mask.to(self._weight.dtype)
             self._renewed_at = now

@@ -57,7 +57,7 @@ class ParameterSchedule(ScheduleCallback):
         target: Dotted name of the number, e.g. ``"loss.q"``.
         start: Value at the start of training.
         end: Value after the last epoch.
-        interval: ``"epoch"``, or ``"step"`` for optimizer steps.
+        interval: ``"epoch"``, or ``"step"`` for every training batch, with i counted in fractions of an epoch.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
 
     Raises:
@@ -90,16 +90,18 @@ class ParameterSchedule(ScheduleCallback):
 
     @override
     def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
-        now, total = float(trainer.current_epoch), float(total_epochs)
-        if self.interval == "step":
-            now, total = trainer.global_step, total_epochs * steps_per_epoch(trainer)
-        owner, name = find_number(pl_module, self.target)
-        setattr(owner, name, linear(self.start, self.end, min(now, total), total))
+        self._set(pl_module, trainer.current_epoch, total_epochs)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.interval == "step":
-            self.on_train_epoch_start(trainer, pl_module)
+        if self.interval == "step" and self.total_epochs.value is not None:
+            self._set(
+                pl_module, trainer.current_epoch + batch_idx / trainer.num_training_batches, self.total_epochs.value
+            )
+
+    def _set(self, pl_module: LightningModule, now: float, total_epochs: int) -> None:
+        owner, name = find_number(pl_module, self.target)
+        setattr(owner, name, linear(self.start, self.end, min(now, total_epochs), total_epochs))
 
 
 class DALSchedule(ScheduleCallback):
@@ -189,8 +191,3 @@ def find_number(root: nn.Module, path: str) -> tuple[nn.Module, str]:
         what = f"no submodule `{prefix}`" if owner is None else f"no number `{name}` on `{prefix}`"
         raise NoisyLabelError(f"Cannot schedule `{path}`: {type(root).__name__} has {what}.")
     return owner, name
-
-
-def steps_per_epoch(trainer: Trainer) -> int:
-    """Optimizer steps in an epoch."""
-    return max(1, -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.files import written_aside
-from lightning_noisy.trainer import from_datamodule, run_folder
+from lightning_noisy.trainer import from_datamodule, run_folder, starts_afresh
 
 
 class RunSummary(Callback):
@@ -37,13 +37,11 @@ class RunSummary(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.global_step == 0:
+        if starts_afresh(trainer):
             self.history = {}
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.training and not trainer.validating:
-            return
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         names = {*self.metric, self.selects}

@@ -27,7 +27,8 @@ class SELC(CriterionCallback):
     label stands. Each sample is seen once an epoch, so the mean runs over epochs.
 
     When clean labels are known, ``target/correction_acc`` is logged each epoch: the share of samples whose row has its
-    maximum at the clean label.
+    maximum at the clean label. A sample without a row, as in warm-up, counts with its given label, where the data set
+    tells its labels, and else not at all.
 
     Args:
         momentum: m in [0, 1). Published: 0.9; 0.8 on Clothing1M.
@@ -48,7 +49,7 @@ class SELC(CriterionCallback):
     References:
         Lu and He, SELC: Self-Ensemble Label Correction Improves Learning with Noisy Labels, IJCAI 2022; Lu et al.,
         Noise Attention Learning. The official NAL code clips the whole table after each update, so rows that have
-        not been visited since the start keep exact zeros until then; here a row is clipped whenever it is used.
+        not been visited yet keep exact zeros until the first one; here a row is clipped when it is written or used.
 
     Example::
 
@@ -98,19 +99,21 @@ class SELC(CriterionCallback):
         rows = self._rows(call)
         if call.epoch >= self.warmup_epochs and (call.epoch + 1) % self.every_n_epochs == 0:
             updated = torch.lerp(call.probabilities.to(rows), rows, self.momentum)
-            rows = self._table(call).update(call.index, updated)
+            rows = self._table(call).update(call.index, updated.clamp(min=self.floor))
         # Under autocast the criterion computes in float32 and takes float32 targets beside half-precision logits.
         autocast = torch.is_autocast_enabled(rows.device.type)
         return rows.clamp(min=self.floor).to(rows.dtype if autocast else call.logits.dtype)
 
     @override
     def epoch_figures(self) -> dict[str, float]:
-        if self._clean is None or "target" not in self.stores.tables:
+        if self._clean is None:
             return {}
-        targets = self.stores.tables["target"].values
-        seen = targets.sum(dim=1) > 0
-        correct = targets.argmax(dim=1) == self._clean.to(targets.device)
-        return {"target/correction_acc": correct[seen].double().mean().item()} if bool(seen.any()) else {}
+        labels = torch.full_like(self._clean, -1) if self._labels is None else self._labels
+        if "target" in self.stores.tables:
+            rows = self.stores.tables["target"].values.cpu()
+            labels = torch.where(rows.sum(dim=1) > 0, rows.argmax(dim=1), labels)
+        known = labels >= 0
+        return {"target/correction_acc": (labels == self._clean)[known].double().mean().item()} if known.any() else {}
 
     def _table(self, call: TargetCall) -> SampleStore:
         return self.stores.table("target", (call.num_classes,), device=call.logits.device)

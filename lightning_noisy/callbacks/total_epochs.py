@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.trainer import resolve_total_epochs
+from lightning_noisy.trainer import resolve_total_epochs, starts_afresh
 
 
 class TotalEpochs:
@@ -29,7 +29,7 @@ class TotalEpochs:
 
     def begin(self, trainer: Trainer) -> int:
         """E for a run that starts or goes on now."""
-        saved = None if trainer.global_step == 0 else self.value
+        saved = None if starts_afresh(trainer) else self.value
         if saved is not None and self.given not in (None, saved):
             rank_zero_warn(
                 f"{self.owner} goes on with total_epochs={self.given} as given; the checkpoint was written with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ def batch_index(batch: Any, index_key: int | str | None = None) -> Tensor:
     """
     key: Any = index_key
     if index_key is None:
-        key = "index" if isinstance(batch, dict) else -1
-    if isinstance(batch, dict):
+        key = "index" if isinstance(batch, Mapping) else -1
+    if isinstance(batch, Mapping):
         found = key in batch
     elif isinstance(batch, (tuple, list)):
         shortest = 3 if index_key is None else 1
@@ -56,7 +57,7 @@ def unpack_batch(batch: Any) -> tuple[Any, Tensor, Tensor]:
         NoisyLabelError: It is something else.
     """
     index = batch_index(batch)
-    if isinstance(batch, dict) or len(batch) != 3:
+    if isinstance(batch, Mapping) or len(batch) != 3:
         raise NoisyLabelError(f"Expected a training batch (images, target, index), but got {_describe(batch)}.")
     return batch[0], batch[1], index
 
@@ -65,7 +66,7 @@ def _describe(value: Any) -> str:
     """A value's shape in words: what a message needs."""
     if isinstance(value, Tensor):
         return f"{value.dtype} tensor {tuple(value.shape)}".removeprefix("torch.")
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return "a dict with " + ", ".join(f"`{key}`" for key in value)
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)} ({', '.join(_describe(v) for v in value[:4])})"

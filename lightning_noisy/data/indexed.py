@@ -59,8 +59,8 @@ class IndexedDataset(Dataset[Any]):
 def known_labels(dataset: Any) -> Tensor | None:
     """The labels of a data set, if they can be had without loading its samples.
 
-    Understands ``targets`` or ``labels`` attributes (as in torchvision), ``TensorDataset``, ``Subset``,
-    ``ConcatDataset`` and :class:`IndexedDataset` around them.
+    Understands ``targets`` or ``labels`` attributes (as in torchvision, without a ``target_transform``),
+    ``TensorDataset``, ``Subset``, ``ConcatDataset`` and :class:`IndexedDataset` around them.
 
     Returns:
         int64 (N,) on the CPU, or None.
@@ -75,6 +75,8 @@ def known_labels(dataset: Any) -> Tensor | None:
         return known_labels(dataset.dataset)
     if isinstance(dataset, TensorDataset):
         return _as_labels(dataset.tensors[1], len(dataset)) if len(dataset.tensors) > 1 else None
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
     attribute = getattr(dataset, "targets", getattr(dataset, "labels", None))
     return None if attribute is None else _as_labels(attribute, len(dataset))
 

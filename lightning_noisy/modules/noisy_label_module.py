@@ -19,10 +19,16 @@ from lightning_noisy.checks import DeferredChecks, check_labels
 from lightning_noisy.data.batch import unpack_batch
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.state import EpochSums, StoreGroup, TrainingSet
-from lightning_noisy.trainer import checkpoint_is_due, from_datamodule, log_interval, log_late, training_dataset
+from lightning_noisy.trainer import (
+    checkpoint_is_due,
+    from_datamodule,
+    log_interval,
+    log_late,
+    starts_afresh,
+    training_dataset,
+)
 
 _STATE = "lightning_noisy"
 _TOP_K = 5
@@ -38,9 +44,9 @@ class NoisyLabelModule(LightningModule):
 
     Args:
         backbone: Maps images (B, C, H, W) to features (B, D), with an int attribute ``num_features`` = D.
+        head: Makes the classifier from (D, K), e.g. ``LinearHead``.
         loss: A loss of this package, or any torch criterion ``loss(logits, target)``.
         num_classes: K, at least 2.
-        head: Makes the classifier from (D, K); ``LinearHead`` by default.
         optimizer: Makes the optimizer from parameters; Adam by default.
         lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch. A ``ReduceLROnPlateau`` of
             Lightning's CLI names its ``monitor``.
@@ -51,16 +57,16 @@ class NoisyLabelModule(LightningModule):
 
     Example::
 
-        module = NoisyLabelModule(ResNet18(), GeneralizedCrossEntropy(q=0.7), num_classes=10)
+        module = NoisyLabelModule(ResNet18(), LinearHead, GeneralizedCrossEntropy(q=0.7), num_classes=10)
         Trainer(max_epochs=100, callbacks=[SELC()]).fit(module, datamodule=CIFAR10DataModule(SymmetricNoise(0.4)))
     """
 
     def __init__(
         self,
         backbone: nn.Module,
+        head: Callable[[int, int], nn.Module],
         loss: nn.Module,
         num_classes: int,
-        head: Callable[[int, int], nn.Module] = LinearHead,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -174,10 +180,9 @@ class NoisyLabelModule(LightningModule):
         labels = known_labels(dataset)
         if labels is not None:
             check_labels(labels, self.num_classes, "the training labels")
-        fresh = self.trainer.global_step == 0
-        if fresh:
+        if starts_afresh(self.trainer):
             self._sums.reset()
-        self._stores.begin(TrainingSet.of(dataset), fresh, self.device)
+        self._stores.begin(TrainingSet.of(dataset), starts_afresh(self.trainer), self.device)
         if isinstance(self.loss, NoisyLabelLoss):
             shapes = self.loss.memory_shapes(self.num_classes)
             self.loss.memory = {n: self._stores.table(n, shape, device=self.device) for n, shape in shapes.items()}

@@ -22,6 +22,7 @@ from lightning_noisy.callbacks import (
 )
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.functional.masks import node_mask
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import DynamicsAwareLoss
 from tests.foreign import (
     DictDataset,
@@ -81,6 +82,7 @@ CALLBACKS = {
     "pool": lambda: GradientSwitching(total_epochs=2),
     "confidence": lambda: ConfidenceTracker(make_tensors()[2]),
     "seed": lambda: StepSeed(3),
+    "schedule": lambda: ParameterSchedule("body.2.p", 0.0, 0.2, total_epochs=2),
 }
 
 
@@ -339,7 +341,7 @@ def test_selc_gate_and_floor_of_nal(tmp_path):
     for step, (logits, target) in enumerate(spy.calls):
         epoch, rows = step // 3, torch.arange(24).view(3, 8)[step % 3]
         if epoch in (1, 3):
-            table[rows] = 0.5 * table[rows] + 0.5 * logits.double().softmax(dim=1)
+            table[rows] = (0.5 * table[rows] + 0.5 * logits.double().softmax(dim=1)).clamp(min=1e-2)
         torch.testing.assert_close(target.double(), table[rows].clamp(min=1e-2), rtol=1e-6, atol=1e-7)
 
 
@@ -515,6 +517,135 @@ def test_a_last_batch_of_one_sample_works(tmp_path):
             make_trainer(tmp_path, [CALLBACKS[name]()], max_epochs=1).fit(
                 ForeignModule(), tuple_loader(8, num_samples=17)
             )
+
+
+def test_an_aborted_epoch_writes_no_row_of_another_batch(tmp_path):
+    class Aborting(ForeignModule):
+        def on_train_batch_start(self, batch, batch_idx):
+            return -1 if batch_idx == 1 else None
+
+    spy, callback = CriterionSpy(), SELC(momentum=0.5)
+    order = [*range(8), *range(16, 24), *range(8, 16)]
+    x, noisy, _ = make_tensors()
+    loader = torch.utils.data.DataLoader(IndexedDataset(TensorDataset(x, noisy)), 8, sampler=order)
+    make_trainer(tmp_path, [callback, spy], max_epochs=2).fit(Aborting(), loader)
+    table = callback.stores.tables["target"].values
+    assert (table[:8].sum(dim=1) > 0).all()
+    assert (table[8:] == 0).all()
+
+
+def test_a_mask_of_the_projects_own_head_is_off_after_training(tmp_path):
+    class Own(ForeignModule):
+        def __init__(self):
+            super().__init__()
+            self.classifier = LinearHead(8, 4)
+
+    module = Own()
+    make_trainer(tmp_path, [MaskRefresh("classifier", apply_in="always")]).fit(module, tuple_loader())
+    assert type(module.classifier) is LinearHead
+    assert module.classifier.edge_mask is None
+
+
+def test_mask_always_survives_the_sanity_check_of_a_resume(tmp_path):
+    def callback():
+        return MaskRefresh("classifier", ratio=0.5, every_n_steps=100, apply_in="always")
+
+    first = make_trainer(tmp_path, [callback()], max_epochs=1)
+    first.fit(ForeignModule(), tuple_loader(), make_validation_loader())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    again, module = callback(), ForeignModule()
+    trainer = make_trainer(tmp_path, [again], num_sanity_val_steps=1)
+    trainer.fit(module, tuple_loader(), make_validation_loader(), ckpt_path=tmp_path / "one.ckpt")
+    assert torch.equal(again.mask, first.callbacks[0].mask)
+
+
+def test_mask_always_is_applied_in_predict(tmp_path):
+    class Predicting(ForeignModule):
+        def predict_step(self, batch, batch_idx):
+            assert self.classifier.edge_mask is not None
+            return self(batch[0])
+
+    trainer = make_trainer(tmp_path, [MaskRefresh("classifier", apply_in="always")])
+    module = Predicting()
+    trainer.fit(module, tuple_loader())
+    trainer.predict(module, make_validation_loader())
+    assert type(module.classifier) is nn.Linear
+
+
+def test_a_new_run_renews_the_mask(tmp_path):
+    callback = MaskRefresh("classifier", ratio=0.5, every_n_steps=100)
+    masks = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        module = ForeignModule()
+        expected = node_mask(module.classifier.weight.detach().abs(), 0.5)
+        make_trainer(tmp_path, [callback], max_epochs=1).fit(module, tuple_loader())
+        masks.append(callback.mask)
+        assert torch.equal(callback.mask, expected)
+    assert not torch.equal(*masks)
+
+
+@pytest.mark.parametrize("redraw", ["step", "epoch"])
+def test_a_sample_that_comes_twice_an_epoch(tmp_path, redraw):
+    x, noisy, _ = make_tensors()
+    loader = torch.utils.data.DataLoader(IndexedDataset(TensorDataset(x, noisy)), 8, sampler=[*range(8)] * 12)
+    spy, callback = CriterionSpy(), GradientSwitching(redraw=redraw, total_epochs=3, lam_random=20.0)
+    make_trainer(tmp_path, [callback, spy], max_epochs=3).fit(ForeignModule(), loader)
+    labels = torch.stack([target for _, target in spy.calls]).view(3, 12, 8)
+    changes = (labels != labels[:, :1]).any(dim=1)
+    assert bool(changes[1:].any()) is (redraw == "step")
+    assert not torch.equal(labels[1, 0], labels[2, 0])
+    grown = callback.stores.tables["pool"].values[:8].sum().item()
+    once = 8 * (1 + 20 / 3 + 40 / 3)
+    assert grown > 5 * once if redraw == "step" else grown < 2 * once
+
+
+def test_pool_schedule_stops_at_its_end(tmp_path):
+    callback = GradientSwitching(total_epochs=1, lam_prediction=0.0, lam_random=4.0)
+    make_trainer(tmp_path, [callback], max_epochs=3).fit(ForeignModule(), tuple_loader())
+    pool = callback.stores.tables["pool"].values
+    assert (pool >= 2.0).all()
+    assert (pool.sum(dim=1) < 1 + 1 + 2 * 4.0 + 1e-4).all()
+
+
+def test_pool_seed_is_that_of_the_first_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "5")
+    first = make_trainer(tmp_path, [GradientSwitching(total_epochs=4)])
+    first.fit(ForeignModule(), tuple_loader())
+    first.save_checkpoint(tmp_path / "two.ckpt")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    kept, added = GradientSwitching(total_epochs=4), GradientSwitching(total_epochs=4)
+    make_trainer(tmp_path, [kept], max_epochs=3).fit(ForeignModule(), tuple_loader(), ckpt_path=tmp_path / "two.ckpt")
+    assert kept.state_dict()["seed"] == 5
+    plain = make_trainer(tmp_path)
+    plain.fit(ForeignModule(), tuple_loader())
+    plain.save_checkpoint(tmp_path / "plain.ckpt")
+    trainer = make_trainer(tmp_path, [added], max_epochs=3)
+    trainer.fit(ForeignModule(), tuple_loader(), ckpt_path=tmp_path / "plain.ckpt")
+    assert added.state_dict()["seed"] == 7
+
+
+def test_correction_accuracy_in_warm_up_is_that_of_the_given_labels(tmp_path):
+    _, given, clean = make_tensors()
+    callback = SELC(warmup_epochs=2, clean_targets=clean)
+    make_trainer(tmp_path, [callback]).fit(ForeignModule(), tuple_loader())
+    assert callback.history[0]["target/correction_acc"] == pytest.approx((given == clean).float().mean().item())
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("64-true", torch.float64), ("bf16-true", torch.bfloat16)])
+def test_soft_targets_have_the_dtype_of_the_logits(tmp_path, precision, dtype):
+    x, noisy, _ = make_tensors()
+    spy = CriterionSpy()
+    loader = make_loader(IndexedDataset(TensorDataset(x.to(dtype), noisy)))
+    make_trainer(tmp_path, [SELC(), spy], max_epochs=1, precision=precision).fit(ForeignModule(), loader)
+    assert {target.dtype for _, target in spy.calls} == {dtype}
+
+
+def test_figures_of_an_earlier_run_are_forgotten(tmp_path):
+    callback = ConfidenceTracker()
+    make_trainer(tmp_path, [callback], max_epochs=3).fit(ForeignModule(), tuple_loader())
+    make_trainer(tmp_path, [callback], max_epochs=1).fit(ForeignModule(), tuple_loader())
+    assert set(callback.history) == {0}
 
 
 def test_a_fresh_run_of_the_same_callback_starts_afresh(tmp_path):

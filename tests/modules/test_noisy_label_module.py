@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
 from lightning_noisy.data import IndexedDataset
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import EarlyLearningRegularization, GeneralizedCrossEntropy, NoiseAttentionLoss
 from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.networks import SmallCNN
@@ -52,7 +53,7 @@ class Recording(NoisyLabelLoss):
 
 def test_a_loss_gets_exactly_what_it_requires(tmp_path):
     loss = Recording()
-    module = NoisyLabelModule(Flat(3), loss, 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, loss, 4)
     make_trainer(tmp_path, max_epochs=2).fit(module, loader())
     _, target, context = loss.seen[4]
     _, labels = loader().dataset.dataset.tensors
@@ -67,7 +68,7 @@ def test_a_loss_gets_exactly_what_it_requires(tmp_path):
 
 
 def test_a_plain_criterion_gets_logits_and_target_alone(tmp_path):
-    module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(label_smoothing=0.1), 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(label_smoothing=0.1), 4)
     make_trainer(tmp_path).fit(module, loader())
 
 
@@ -77,14 +78,14 @@ def test_the_loss_is_computed_in_float32(tmp_path, precision):
     data = loader()
     if precision == "bf16-true":
         data.dataset.dataset.tensors = (data.dataset.dataset.tensors[0].bfloat16(), data.dataset.dataset.tensors[1])
-    make_trainer(tmp_path, max_epochs=1, precision=precision).fit(NoisyLabelModule(Flat(3), loss, 4), data)
+    make_trainer(tmp_path, max_epochs=1, precision=precision).fit(NoisyLabelModule(Flat(3), LinearHead, loss, 4), data)
     logits, _, context = loss.seen[0]
     assert logits.dtype == context["features"].dtype == torch.float32
 
 
 def test_a_loss_with_parameters_is_bound_and_trained(tmp_path):
     loss = NoiseAttentionLoss(lam=0.5)
-    module = NoisyLabelModule(Flat(3), loss, 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, loss, 4)
     before = loss.attention.weight.detach().clone()
     assert before.shape == (1, 3)
     make_trainer(tmp_path, max_epochs=1).fit(module, loader())
@@ -93,7 +94,7 @@ def test_a_loss_with_parameters_is_bound_and_trained(tmp_path):
 
 def test_a_loss_with_memory_gets_its_table(tmp_path):
     loss = EarlyLearningRegularization(lam=1.0, momentum=0.5)
-    module = NoisyLabelModule(Flat(3), loss, 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, loss, 4)
     make_trainer(tmp_path, max_epochs=1).fit(module, loader(), loader(indexed=False))
     rows = loss.recall("prediction").values
     assert rows.shape == (20, 4)
@@ -107,7 +108,7 @@ def test_a_loss_with_memory_is_not_called_in_validation(tmp_path):
             assert self.training
             return super().forward(logits, target, index=index)
 
-    module = NoisyLabelModule(Flat(3), Once(), 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, Once(), 4)
     trainer = make_trainer(tmp_path, max_epochs=1)
     trainer.fit(module, loader(), loader(indexed=False))
     logits = module(loader().dataset.dataset.tensors[0])
@@ -122,7 +123,7 @@ def test_figures_equal_a_second_computation(tmp_path):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             means.append((outputs["loss"].item(), len(batch[1])))
 
-    module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
     test = loader(37, indexed=False)
     trainer = make_trainer(tmp_path, [Watch()], max_epochs=1, logger=logger)
     trainer.fit(module, loader())
@@ -143,7 +144,7 @@ def test_figures_equal_a_second_computation(tmp_path):
 
 @pytest.mark.parametrize(("num_classes", "expected"), [(10, False), (11, True)])
 def test_top_five_from_eleven_classes_on(tmp_path, num_classes, expected):
-    module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), num_classes)
+    module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), num_classes)
     data = loader(30, num_classes=num_classes, indexed=False)
     results = make_trainer(tmp_path).test(module, data)[0]
     assert ("test/acc_top5" in results) is expected
@@ -154,7 +155,7 @@ def test_top_five_from_eleven_classes_on(tmp_path, num_classes, expected):
 
 
 def test_predictions_are_probabilities(tmp_path):
-    module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
     batches = make_trainer(tmp_path).predict(module, loader(indexed=False))
     p = torch.cat(batches)
     assert p.shape == (20, 4)
@@ -171,6 +172,7 @@ def test_checkpoint_loads_with_modules_given_again(tmp_path):
     again = NoisyLabelModule.load_from_checkpoint(
         tmp_path / "last.ckpt",
         backbone=SmallCNN(width=4, num_features=8, dropout=0.3),
+        head=LinearHead,
         loss=GeneralizedCrossEntropy(),
         weights_only=True,
     )
@@ -181,6 +183,7 @@ def test_checkpoint_loads_with_modules_given_again(tmp_path):
 def test_plateau_scheduler_names_its_monitor():
     module = NoisyLabelModule(
         Flat(3),
+        LinearHead,
         nn.CrossEntropyLoss(),
         4,
         lr_scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/loss"),
@@ -210,15 +213,15 @@ class TestRefusals:
     @pytest.mark.parametrize("num_classes", [1, 0, -3])
     def test_too_few_classes(self, num_classes):
         with pytest.raises(NoisyLabelError, match=f"`num_classes` to be an int of at least 2, but got {num_classes}"):
-            NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), num_classes)
+            NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), num_classes)
 
     def test_backbone_without_width(self):
         with pytest.raises(NoisyLabelError, match="Identity has no `num_features`"):
-            NoisyLabelModule(nn.Identity(), nn.CrossEntropyLoss(), 4)
+            NoisyLabelModule(nn.Identity(), LinearHead, nn.CrossEntropyLoss(), 4)
 
     @pytest.mark.parametrize("data", [torch.randn(2, 5), torch.randn(2, 5, 1)])
     def test_backbone_of_another_width(self, data):
-        module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), 4)
+        module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
         module.backbone.forward = lambda x: x
         with pytest.raises(NoisyLabelError, match=r"Flat.num_features is 3, but its output has shape \(2, 5"):
             module(data)
@@ -227,24 +230,24 @@ class TestRefusals:
     def test_labels(self, tmp_path, wrong):
         data = loader()
         data.dataset.dataset.tensors[1][13] = wrong
-        module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), 4)
+        module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
         with pytest.raises(NoisyLabelError, match=f"sample 13 has label {wrong}"):
             make_trainer(tmp_path).fit(module, data)
 
     def test_data_module_of_other_classes(self, tmp_path):
-        module = NoisyLabelModule(SmallCNN(width=4, num_features=8), nn.CrossEntropyLoss(), NUM_CLASSES + 1)
+        module = NoisyLabelModule(SmallCNN(width=4, num_features=8), LinearHead, nn.CrossEntropyLoss(), NUM_CLASSES + 1)
         with pytest.raises(NoisyLabelError, match="4 classes, but the module was made with num_classes=5"):
             make_trainer(tmp_path).fit(module, datamodule=SmallDataModule(seed=0))
 
     def test_batch_without_index(self, tmp_path):
-        module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), 4)
+        module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
         with pytest.raises(NoisyLabelError, match="IndexedDataset"):
             make_trainer(tmp_path).fit(module, loader(indexed=False))
 
     def test_non_finite_loss_stops_before_the_weights_are_touched(self, tmp_path):
         data = loader()
         data.dataset.dataset.tensors[0][10] = float("inf")
-        module = NoisyLabelModule(Flat(3), nn.CrossEntropyLoss(), 4)
+        module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
         message = r"training loss is not finite in epoch 0, batch 1, samples \[8, 9, 10, 11, 12, 13, 14, 15\]"
         with pytest.raises(NoisyLabelError, match=message):
             make_trainer(tmp_path).fit(module, data)
@@ -262,3 +265,43 @@ class TestRefusals:
         make_trainer(tmp_path).test(
             make_module(nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=1), ckpt_path=tmp_path / "last.ckpt"
         )
+
+    def test_loss_that_requires_what_nobody_offers(self, tmp_path):
+        class Views(Recording):
+            requires = ("views",)
+
+        with pytest.raises(NoisyLabelError, match=r"Views requires \{'views'\}"):
+            make_trainer(tmp_path).fit(NoisyLabelModule(Flat(3), LinearHead, Views(), 4), loader())
+
+
+def test_the_loss_runs_outside_autocast(tmp_path):
+    class Watch(NoisyLabelLoss):
+        def forward(self, logits, target):
+            assert not torch.is_autocast_enabled("cpu")
+            return nn.functional.cross_entropy(logits, target)
+
+    module = NoisyLabelModule(Flat(3), LinearHead, Watch(), 4)
+    make_trainer(tmp_path, max_epochs=1, precision="bf16-mixed").fit(module, loader())
+
+
+def test_sums_of_an_interrupted_epoch_do_not_enter_a_fresh_fit(tmp_path):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 1:
+                raise RuntimeError("stop")
+
+    module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
+    with pytest.raises(RuntimeError, match="stop"):
+        make_trainer(tmp_path, [Stop()]).fit(module, loader())
+    logger = MemoryLogger()
+    torch.manual_seed(0)
+    make_trainer(tmp_path, max_epochs=1, logger=logger).fit(module, loader())
+    accuracy = logger.seen["train/acc"][0] * 20
+    assert accuracy == pytest.approx(round(accuracy))
+
+
+def test_sharing_is_attached_once(tmp_path):
+    module, trainer = make_module(nn.CrossEntropyLoss()), make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, datamodule=SmallDataModule(seed=0))
+    trainer.test(module, datamodule=SmallDataModule(seed=0))
+    assert sum("Share" in type(callback).__name__ for callback in trainer.callbacks) == 1
