@@ -36,6 +36,8 @@ model:
     backbone:
       class_path: lightning_noisy.networks.SmallCNN
       init_args: {width: 4, num_features: 16}
+    head:
+      class_path: lightning_noisy.heads.LinearHead
     loss:
       class_path: torch.nn.CrossEntropyLoss
     optimizer:
@@ -125,7 +127,8 @@ class TestSubcommands:
         content = torch.load(checkpoint, weights_only=True)
         assert content["hyper_parameters"] == {"num_classes": 10}
         backbone = SmallCNN(width=4, num_features=16)
-        module = NoisyLabelModule.load_from_checkpoint(checkpoint, backbone=backbone, loss=torch.nn.CrossEntropyLoss())
+        modules = {"backbone": backbone, "head": LinearHead, "loss": torch.nn.CrossEntropyLoss()}
+        module = NoisyLabelModule.load_from_checkpoint(checkpoint, **modules)
         assert torch.equal(module.head.weight.cpu(), content["state_dict"]["head.weight"])
 
     @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]], ids=" ".join)
