@@ -146,5 +146,5 @@ class CriterionCallback(Callback):
         if late:
             log_late(trainer, figures, self._open_epoch)
         else:
-            pl_module.log_dict(figures)
+            pl_module.log_dict(figures, sync_dist=True)  # equal on all processes already; without it Lightning warns
         self._open_epoch = None

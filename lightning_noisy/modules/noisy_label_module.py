@@ -256,7 +256,7 @@ class NoisyLabelModule(LightningModule):
         if late:
             log_late(self.trainer, means, self._sums.epoch)
         else:
-            self.log_dict(means)
+            self.log_dict(means, sync_dist=True)  # equal on all processes already; without it Lightning warns
         self._sums.reset()
 
 
