@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightning_noisy.checks import DeferredChecks, check_labels, check_not_compiled
 from lightning_noisy.errors import NoisyLabelError
 
-_CRITERION_NAMES = ("loss", "criterion")
+CRITERION_NAMES = ("loss", "criterion")
 _TWO_LINES = (
     "make it a submodule, `self.criterion = nn.CrossEntropyLoss()` in __init__ and "
     "`loss = self.criterion(logits, target)` in training_step, or give its dotted name as `criterion`"
@@ -124,7 +124,7 @@ class TargetPipeline:
         Raises:
             NoisyLabelError: There is no such module.
         """
-        names = _CRITERION_NAMES if name is None else (name,)
+        names = CRITERION_NAMES if name is None else (name,)
         submodules = dict(root.named_modules(remove_duplicate=False))
         found = next((candidate for candidate in names if candidate in submodules), None)
         if found is None:
@@ -219,9 +219,10 @@ class TargetPipeline:
         if self._final is None:
             self._check_rows(logits, given)
             self._given, self._final = given, self._run(logits.detach(), given)
+        elif self._changers:
+            self._check_repeated(logits, given)
         if not self._changers:
             return args, kwargs
-        self._check_repeated(logits, given)
         bound.arguments[target_name] = self._final
         return bound.args, bound.kwargs
 

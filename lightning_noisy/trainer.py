@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ def run_folder(trainer: Trainer) -> str | None:
     folder = trainer.log_dir
     keep = bool(trainer.loggers) and not getattr(trainer, "fast_dev_run", False)
     return folder if keep else None
+
+
+def run_seed(given: int | None) -> int:
+    """A seed as given; None takes the run's (Lightning's ``seed_everything``), else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if given is None else given
 
 
 def log_interval(trainer: Trainer) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -17,7 +17,7 @@ from lightning_noisy.targets import TargetPipeline
 from lightning_noisy.trainer import checkpoint_is_due, log_interval, log_late, starts_afresh, training_dataset
 
 
-class CriterionCallback(Callback):
+class CriterionCallback(Callback, ABC):
     """Base of the callbacks that change or watch the target at a criterion.
 
     A subclass joins the pipeline as changer or observer, writes rows of its tables in each training batch, and may

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from lightning_noisy.callbacks.total_epochs import TotalEpochs
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer import starts_afresh
+from lightning_noisy.trainer import run_seed, starts_afresh
 
 _STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
 
@@ -100,10 +99,8 @@ class GradientSwitching(CriterionCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self.total_epochs.begin(trainer)
-        if self.seed is not None:
-            self._run_seed = self.seed
-        elif self._run_seed is None or starts_afresh(trainer):
-            self._run_seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        if self.seed is not None or self._run_seed is None or starts_afresh(trainer):
+            self._run_seed = run_seed(self.seed)
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Draw labels from the pools of the batch, then update these."""
@@ -117,16 +114,20 @@ class GradientSwitching(CriterionCallback):
             drawn = self._draw(call, pool)
         else:
             drawn = self._draw(call, torch.where(unseen, increment, pool))
-        if self.redraw == "step":
-            table.update(call.index, pool + increment)
-            return drawn
+        if self.redraw == "epoch":
+            drawn, first = self._first_of_epoch(call, drawn)
+            increment = increment * first.unsqueeze(1)
+        table.update(call.index, pool + increment)
+        return drawn
+
+    def _first_of_epoch(self, call: TargetCall, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """The label drawn at a sample's first visit of the epoch, and whether this is that visit."""
         labels = self.stores.table("drawn", (2,), fill=-1, dtype=torch.int64, device=call.logits.device)
         epoch, earlier = labels.get(call.index).unbind(dim=1)
         first = epoch != call.epoch
         drawn = torch.where(first, drawn, earlier)
         labels.update(call.index, torch.stack([torch.full_like(drawn, call.epoch), drawn], dim=1))
-        table.update(call.index, pool + increment * first.unsqueeze(1))
-        return drawn
+        return drawn, first
 
     def increment(self, call: TargetCall) -> Tensor:
         """What the pools of the batch gain, (B, K)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,10 +12,11 @@ from typing_extensions import override
 from lightning_noisy.callbacks.total_epochs import TotalEpochs
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.schedules import bootstrapping_weight, linear
+from lightning_noisy.targets import CRITERION_NAMES
 
 
-class ScheduleCallback(Callback):
-    """Base of the schedules: knows the total number of epochs, and sets its values when they are due.
+class ScheduleCallback(Callback, ABC):
+    """Base of the schedules: knows the total number of epochs, and sets its values at the start of each.
 
     Args:
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
@@ -23,19 +25,32 @@ class ScheduleCallback(Callback):
     def __init__(self, total_epochs: int | None) -> None:
         self.total_epochs = TotalEpochs(total_epochs, type(self).__name__)
 
-    def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
-        """Set the values of now."""
-        raise NotImplementedError
+    @abstractmethod
+    def values(self, pl_module: LightningModule, now: float, total_epochs: int) -> dict[str, float]:
+        """Dotted names of numbers, and their values after ``now`` of ``total_epochs`` epochs."""
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for path in self.values(pl_module, 0, 1):
+            find_number(pl_module, path)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.total_epochs.begin(trainer)
         # A resume in the middle of an epoch does not pass the start of that epoch.
-        self.apply(trainer, pl_module, self.total_epochs.begin(trainer))
+        self.set_values(pl_module, trainer.current_epoch)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self.total_epochs.value is not None
-        self.apply(trainer, pl_module, self.total_epochs.value)
+        self.set_values(pl_module, trainer.current_epoch)
+
+    def set_values(self, pl_module: LightningModule, now: float) -> None:
+        """Set the numbers to their values after ``now`` epochs."""
+        total_epochs = self.total_epochs.value
+        assert total_epochs is not None
+        for path, value in self.values(pl_module, min(now, total_epochs), total_epochs).items():
+            owner, name = find_number(pl_module, path)
+            setattr(owner, name, value)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -85,23 +100,13 @@ class ParameterSchedule(ScheduleCallback):
         return self._generate_state_key(target=self.target)
 
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        find_number(pl_module, self.target)
-
-    @override
-    def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
-        self._set(pl_module, trainer.current_epoch, total_epochs)
+    def values(self, pl_module: LightningModule, now: float, total_epochs: int) -> dict[str, float]:
+        return {self.target: linear(self.start, self.end, now, total_epochs)}
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.interval == "step" and self.total_epochs.value is not None:
-            self._set(
-                pl_module, trainer.current_epoch + batch_idx / trainer.num_training_batches, self.total_epochs.value
-            )
-
-    def _set(self, pl_module: LightningModule, now: float, total_epochs: int) -> None:
-        owner, name = find_number(pl_module, self.target)
-        setattr(owner, name, linear(self.start, self.end, min(now, total_epochs), total_epochs))
+        if self.interval == "step":
+            self.set_values(pl_module, trainer.current_epoch + batch_idx / trainer.num_training_batches)
 
 
 class DALSchedule(ScheduleCallback):
@@ -156,26 +161,13 @@ class DALSchedule(ScheduleCallback):
         return self._generate_state_key(target=self.target)
 
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        find_number(pl_module, f"{self._loss_name(pl_module)}.q")
-        find_number(pl_module, f"{self._loss_name(pl_module)}.lam")
-
-    @override
-    def apply(self, trainer: Trainer, pl_module: LightningModule, total_epochs: int) -> None:
-        epoch = min(trainer.current_epoch, total_epochs)
-        loss, _ = find_number(pl_module, f"{self._loss_name(pl_module)}.q")
-        values = {
-            "q": linear(self.q_start, self.q_end, epoch, total_epochs),
-            "lam": bootstrapping_weight(self.q_start, self.q_end, self.lam_end, epoch, total_epochs),
+    def values(self, pl_module: LightningModule, now: float, total_epochs: int) -> dict[str, float]:
+        children = dict(pl_module.named_children())
+        loss = self.target or next((name for name in CRITERION_NAMES if name in children), CRITERION_NAMES[0])
+        return {
+            f"{loss}.q": linear(self.q_start, self.q_end, now, total_epochs),
+            f"{loss}.lam": bootstrapping_weight(self.q_start, self.q_end, self.lam_end, now, total_epochs),
         }
-        for name, value in values.items():
-            setattr(loss, name, value)
-
-    def _loss_name(self, pl_module: LightningModule) -> str:
-        if self.target is not None:
-            return self.target
-        submodules = dict(pl_module.named_children())
-        return next((name for name in ("loss", "criterion") if name in submodules), "loss")
 
 
 def find_number(root: nn.Module, path: str) -> tuple[nn.Module, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_noisy.functional.random import hash_seed
+from lightning_noisy.trainer import run_seed
 
 
 class StepSeed(Callback):
@@ -27,5 +27,4 @@ class StepSeed(Callback):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        torch.manual_seed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        torch.manual_seed(hash_seed(run_seed(self.seed), trainer.current_epoch, batch_idx, trainer.global_rank))

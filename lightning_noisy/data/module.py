@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import noise_rate
 from lightning_noisy.functional.random import hash_uniform
-from lightning_noisy.trainer import run_folder
+from lightning_noisy.trainer import run_folder, run_seed
 
 _SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
 
@@ -93,7 +92,7 @@ class NoisyDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.val_fraction = val_fraction
         self.noisy_val = noisy_val
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        self.seed = run_seed(seed)
         self.pin_memory = pin_memory
         self.noisy_targets: Tensor
         """Labels the training split is trained on, int64 (N,); from ``setup`` on."""
