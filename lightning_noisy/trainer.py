@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -35,13 +34,6 @@ def log_interval(trainer: Trainer) -> int:
     """Batches between two logging steps of a Trainer, at least 1: where values are read back anyway."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return max(1, interval)
-
-
-def log_late(trainer: Trainer, figures: dict[str, float], epoch: int) -> None:
-    """Log figures of an epoch whose end a resume has skipped, rounded to float32 as Lightning's own logging does."""
-    rounded = {name: torch.tensor(value, dtype=torch.float32).item() for name, value in figures.items()}
-    for logger in trainer.loggers:
-        logger.log_metrics({**rounded, "epoch": epoch}, step=trainer.global_step)
 
 
 def starts_afresh(trainer: Trainer) -> bool:

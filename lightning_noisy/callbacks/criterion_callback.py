@@ -12,9 +12,9 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import batch_index
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.state import StoreGroup, TrainingSet
+from lightning_noisy.state import EpochFigures, StoreGroup, TrainingSet
 from lightning_noisy.targets import TargetPipeline
-from lightning_noisy.trainer import checkpoint_is_due, log_interval, log_late, starts_afresh, training_dataset
+from lightning_noisy.trainer import checkpoint_is_due, log_interval, starts_afresh, training_dataset
 
 
 class CriterionCallback(Callback, ABC):
@@ -33,9 +33,7 @@ class CriterionCallback(Callback, ABC):
         self.criterion = criterion
         self.index_key = index_key
         self.stores = StoreGroup(type(self).__name__)
-        self.history: dict[int, dict[str, float]] = {}
-        """Figures of each finished epoch: epoch -> name -> value."""
-        self._open_epoch: int | None = None
+        self._epochs = EpochFigures(self._shared_figures)
         self._pipeline: TargetPipeline | None = None
         self._labels: Tensor | None = None
 
@@ -46,6 +44,11 @@ class CriterionCallback(Callback, ABC):
     def epoch_figures(self) -> dict[str, float]:
         """Figures of the epoch that ends, from tables that are equal on all processes. Called once an epoch."""
         return {}
+
+    @property
+    def history(self) -> dict[int, dict[str, float]]:
+        """Figures of each finished epoch: epoch -> name -> value."""
+        return self._epochs.history
 
     @property
     @override
@@ -62,19 +65,16 @@ class CriterionCallback(Callback, ABC):
         dataset = training_dataset(trainer, type(self).__name__)
         self._labels = known_labels(dataset)
         self.stores.begin(TrainingSet.of(dataset), starts_afresh(trainer), pl_module.device)
-        if starts_afresh(trainer):
-            self.history, self._open_epoch = {}, None
+        self._epochs.begin(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        epoch = trainer.current_epoch
-        if self._open_epoch not in (None, epoch):
-            self._finish_epoch(trainer, pl_module, late=True)
-        self._open_epoch = epoch
+        self._epochs.enter(trainer)
         assert self._pipeline is not None
         assert self.stores.training_set is not None
         index = batch_index(batch, self.index_key)
-        self._pipeline.open(index, epoch, batch_idx, self.stores.training_set.num_samples, self._labels)
+        num_samples = self.stores.training_set.num_samples
+        self._pipeline.open(index, trainer.current_epoch, batch_idx, num_samples, self._labels)
 
     @override
     def on_train_batch_end(
@@ -101,8 +101,7 @@ class CriterionCallback(Callback, ABC):
         assert self._pipeline is not None
         self._pipeline.close()
         self._pipeline.checks.settle()
-        if self._open_epoch is not None:
-            self._finish_epoch(trainer, pl_module)
+        self._epochs.leave(trainer)
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -111,13 +110,12 @@ class CriterionCallback(Callback, ABC):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"stores": self.stores.state_dict(), "history": dict(self.history), "open_epoch": self._open_epoch}
+        return {"stores": self.stores.state_dict(), **self._epochs.state_dict()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stores.load_state_dict(state_dict["stores"])
-        self.history = dict(state_dict["history"])
-        self._open_epoch = state_dict["open_epoch"]
+        self._epochs.load_state_dict(state_dict)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -136,15 +134,6 @@ class CriterionCallback(Callback, ABC):
             self._pipeline.remove(self)
             self._pipeline = None
 
-    def _finish_epoch(self, trainer: Trainer, pl_module: LightningModule, late: bool = False) -> None:
-        """Merge tables and record figures; ``late`` after a resume that skipped the end of the saved epoch."""
-        assert self._open_epoch is not None
+    def _shared_figures(self) -> dict[str, float]:
         self.stores.synchronize()
-        figures = self.epoch_figures()
-        if figures:
-            self.history[self._open_epoch] = figures
-        if late:
-            log_late(trainer, figures, self._open_epoch)
-        else:
-            pl_module.log_dict(figures, sync_dist=True)  # equal on all processes already; without it Lightning warns
-        self._open_epoch = None
+        return self.epoch_figures()

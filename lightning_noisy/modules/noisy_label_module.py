@@ -20,15 +20,8 @@ from lightning_noisy.data.batch import unpack_batch
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.losses import NoisyLabelLoss
-from lightning_noisy.state import EpochSums, StoreGroup, TrainingSet
-from lightning_noisy.trainer import (
-    checkpoint_is_due,
-    from_datamodule,
-    log_interval,
-    log_late,
-    starts_afresh,
-    training_dataset,
-)
+from lightning_noisy.state import EpochFigures, EpochSums, StoreGroup, TrainingSet
+from lightning_noisy.trainer import checkpoint_is_due, from_datamodule, log_interval, starts_afresh, training_dataset
 
 _STATE = "lightning_noisy"
 _TOP_K = 5
@@ -84,7 +77,13 @@ class NoisyLabelModule(LightningModule):
         self.evaluation = nn.ModuleDict({split: self._metrics() for split in ("val", "test")})
         self._stores = StoreGroup(type(loss).__name__)
         self._sums = EpochSums()
+        self._epochs = EpochFigures(self._epoch_figures)
         self._checks = DeferredChecks()
+
+    @property
+    def history(self) -> dict[int, dict[str, float]]:
+        """Training figures of each finished epoch: epoch -> name -> value."""
+        return self._epochs.history
 
     @override
     def forward(self, images: Any) -> Tensor:
@@ -108,8 +107,6 @@ class NoisyLabelModule(LightningModule):
 
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        if self._sums.epoch not in (None, self.current_epoch):
-            self._finish_epoch(late=True)  # before the loss writes rows of the new epoch
         images, target, index = unpack_batch(batch)
         features = self.features(images)
         logits = self.head(features)
@@ -180,12 +177,17 @@ class NoisyLabelModule(LightningModule):
         labels = known_labels(dataset)
         if labels is not None:
             check_labels(labels, self.num_classes, "the training labels")
+        self._epochs.begin(self.trainer)
         if starts_afresh(self.trainer):
             self._sums.reset()
         self._stores.begin(TrainingSet.of(dataset), starts_afresh(self.trainer), self.device)
         if isinstance(self.loss, NoisyLabelLoss):
             shapes = self.loss.memory_shapes(self.num_classes)
             self.loss.memory = {n: self._stores.table(n, shape, device=self.device) for n, shape in shapes.items()}
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._epochs.enter(self.trainer)
 
     @override
     def on_validation_start(self) -> None:
@@ -196,19 +198,23 @@ class NoisyLabelModule(LightningModule):
     @override
     def on_train_epoch_end(self) -> None:
         self._checks.settle()
-        if self._sums.epoch is not None:
-            self._finish_epoch()
+        self._epochs.leave(self.trainer)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._checks.settle()
-        checkpoint[_STATE] = {"stores": self._stores.state_dict(), "sums": self._sums.state_dict()}
+        checkpoint[_STATE] = {
+            "stores": self._stores.state_dict(),
+            "sums": self._sums.state_dict(),
+            "epochs": self._epochs.state_dict(),
+        }
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if _STATE in checkpoint:
             self._stores.load_state_dict(checkpoint[_STATE]["stores"])
             self._sums.load_state_dict(checkpoint[_STATE]["sums"])
+            self._epochs.load_state_dict(checkpoint[_STATE]["epochs"])
 
     def _metrics(self) -> nn.ModuleDict:
         classes = self.num_classes
@@ -245,19 +251,15 @@ class NoisyLabelModule(LightningModule):
         if (batch_idx + 1) % log_interval(self.trainer) == 0:
             self._checks.settle()
         accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
-        self._sums.add(epoch, len(target), loss=loss, acc=accuracy)
+        self._sums.add(len(target), loss=loss, acc=accuracy)
         self.log("train/loss_step", loss, prog_bar=True)
 
-    def _finish_epoch(self, late: bool = False) -> None:
-        """Merge tables and log the means of the epoch; ``late`` after a resume that skipped its end."""
+    def _epoch_figures(self) -> dict[str, float]:
+        """Merge tables, and the means of the epoch."""
         self._stores.synchronize()
-        assert self._sums.epoch is not None
         means = {f"train/{name}": mean for name, mean in self._sums.means().items()}
-        if late:
-            log_late(self.trainer, means, self._sums.epoch)
-        else:
-            self.log_dict(means, sync_dist=True)  # equal on all processes already; without it Lightning warns
         self._sums.reset()
+        return means
 
 
 class _ShareBeforeCheckpoint(Callback):

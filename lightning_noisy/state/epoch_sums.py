@@ -19,20 +19,16 @@ class EpochSums:
     """
 
     def __init__(self) -> None:
-        self.epoch: int | None = None
-        """The epoch the sums belong to, None while nothing has been added."""
         self._sums: dict[str, Tensor] = {}
         self._weight: Tensor | None = None
 
-    def add(self, epoch: int, weight: int, **means: Tensor) -> None:
+    def add(self, weight: int, **means: Tensor) -> None:
         """Add the means of one batch.
 
         Args:
-            epoch: Epoch number, from 0.
             weight: Number of samples B.
             **means: Batch means, scalar tensors.
         """
-        self.epoch = epoch
         device = next(iter(means.values())).device
         if self._weight is None:
             self._weight = torch.zeros((), dtype=torch.float64, device=device)
@@ -66,12 +62,11 @@ class EpochSums:
 
     def reset(self) -> None:
         """Forget everything."""
-        self.epoch, self._sums, self._weight = None, {}, None
+        self._sums, self._weight = {}, None
 
     def state_dict(self) -> dict[str, Any]:
         """The sums as plain values. Never a collective."""
         return {
-            "epoch": self.epoch,
             "weight": None if self._weight is None else self._weight.cpu(),
             "sums": {name: total.cpu() for name, total in self._sums.items()},
         }
@@ -79,6 +74,5 @@ class EpochSums:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over saved sums. They are rank 0's, so the other ranks go on from zero."""
         share = 1.0 if process_rank() == 0 else 0.0
-        self.epoch = state["epoch"]
         self._weight = None if state["weight"] is None else state["weight"] * share
         self._sums = {name: total * share for name, total in state["sums"].items()}

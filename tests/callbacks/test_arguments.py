@@ -137,7 +137,7 @@ def test_instances_of_one_class_keep_apart():
         lambda: GradientSwitching(total_epochs=3),
         ConfidenceTracker,
         RunSummary,
-        lambda: ParameterSchedule("head.in_features", 8, 8),
+        lambda: ParameterSchedule("loss.label_smoothing", 0.0, 0.1),
     ],
 )
 def test_state_is_plain_and_loads_into_a_new_instance(tmp_path, make):

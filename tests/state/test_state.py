@@ -379,12 +379,11 @@ def test_sums_are_weighted_means(added: list[tuple[int, float, float]], interrup
         if position == interrupted:
             state, sums = reloaded(sums.state_dict()), EpochSums()
             sums.load_state_dict(state)
-        sums.add(4, weight, loss=torch.tensor(loss, requires_grad=True), acc=torch.tensor(acc))
+        sums.add(weight, loss=torch.tensor(loss, requires_grad=True), acc=torch.tensor(acc))
     total = sum(weight for weight, _, _ in added)
     means = sums.means()
     assert means["loss"] == pytest.approx(math.fsum(w * loss for w, loss, _ in added) / total, rel=1e-12, abs=1e-9)
     assert means["acc"] == pytest.approx(math.fsum(w * acc for w, _, acc in added) / total, rel=1e-12, abs=1e-12)
-    assert sums.epoch == 4
     assert sums.means() == means
     sums.merge()
     assert sums.means() == means
@@ -393,30 +392,30 @@ def test_sums_are_weighted_means(added: list[tuple[int, float, float]], interrup
 def test_sums_do_not_lose_small_terms() -> None:
     """In float32 ten million samples no longer notice another one."""
     sums = EpochSums()
-    sums.add(0, 2**25, loss=torch.tensor(1.0))
-    sums.add(0, 1, loss=torch.tensor(2.0, dtype=torch.float16))
+    sums.add(2**25, loss=torch.tensor(1.0))
+    sums.add(1, loss=torch.tensor(2.0, dtype=torch.float16))
     assert sums.means()["loss"] == (2**25 + 2) / (2**25 + 1)
 
 
 def test_sums_start_empty_and_can_be_forgotten() -> None:
     sums = EpochSums()
-    assert (sums.epoch, sums.means()) == (None, {})
+    assert sums.means() == {}
     sums.merge()
     restored = EpochSums()
     restored.load_state_dict(reloaded(sums.state_dict()))
-    assert (restored.epoch, restored.means()) == (None, {})
-    sums.add(0, 1, loss=torch.tensor(1.0))
+    assert restored.means() == {}
+    sums.add(1, loss=torch.tensor(1.0))
     sums.reset()
-    assert (sums.epoch, sums.means()) == (None, {})
-    sums.add(1, 2, loss=torch.tensor(3.0))
-    assert (sums.epoch, sums.means()) == (1, {"loss": 3.0})
+    assert sums.means() == {}
+    sums.add(2, loss=torch.tensor(3.0))
+    assert sums.means() == {"loss": 3.0}
 
 
 def test_saved_sums_are_a_snapshot() -> None:
     sums = EpochSums()
-    sums.add(0, 1, loss=torch.tensor(1.0))
+    sums.add(1, loss=torch.tensor(1.0))
     state = sums.state_dict()
     saved: dict[str, Tensor] = {"weight": state["weight"].clone(), **{k: v.clone() for k, v in state["sums"].items()}}
-    sums.add(0, 1, loss=torch.tensor(5.0))
+    sums.add(1, loss=torch.tensor(5.0))
     assert state["weight"].equal(saved["weight"])
     assert state["sums"]["loss"].equal(saved["loss"])
