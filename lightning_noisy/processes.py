@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 
 def process_count() -> int:
@@ -19,3 +20,12 @@ def process_rank() -> int:
 def communication_device() -> torch.device:
     """The device whose tensors the default group exchanges: CUDA under NCCL, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, on its own device: a collective where there are several."""
+    if process_count() == 1:
+        return values
+    total = values.to(communication_device(), copy=True)
+    dist.all_reduce(total)
+    return total.to(values.device)

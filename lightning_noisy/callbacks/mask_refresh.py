@@ -2,53 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.checks import check_not_compiled
+from lightning_noisy.callbacks.head_mask import HeadMask
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.functional.masks import node_mask
-from lightning_noisy.heads import LinearHead, MaskableHead
-from lightning_noisy.trainer import starts_afresh
+from lightning_noisy.functional.masks import edge_mask, node_mask
+from lightning_noisy.functional.random import hash_uniform
+from lightning_noisy.functional.scores import gradient_scores
+from lightning_noisy.heads.maskable import BATCH_SCORES, WEIGHT_SCORES
+from lightning_noisy.processes import process_count, sum_over_processes
+from lightning_noisy.trainer import run_seed, starts_afresh
+
+SCORES = (*BATCH_SCORES, *WEIGHT_SCORES, "gradient", "random")
+_RANDOM_STREAM = 0x6D61736B  # keeps random masks apart from other draws under the same seed
+_MASKS = {"node": node_mask, "edge": edge_mask}
 
 
 class MaskRefresh(Callback):
     r"""Drops, for each input feature of a classifier, the share ``ratio`` of its edges with the lowest scores.
 
-    .. math:: U_{oi} = \operatorname{std}_b(x_{bi} W_{oi}), \qquad z = (W \odot M)\, x + b, \qquad
-              \textstyle\sum_o (1 - M_{oi}) = \lfloor pK \rfloor
+    .. math:: U_{oi} = \operatorname{std}_b\big(a_{oi}(x_{bi})\big), \qquad z_o = b_o + \sum_i M_{oi}\, a_{oi}(x_i),
+              \qquad \textstyle\sum_o (1 - M_{oi}) = \lfloor pK \rfloor
 
-    Score and mask are renewed every step by default. Masked edges have no gradient in that step and keep their value
-    but for weight decay and momentum; the bias is not masked and kept edges are not rescaled. On a linear head the
-    score ranks the edges of an input as :math:`|W_{oi}|` whatever the batch, so the mask comes from the weights alone
-    and is equal on all processes.
+    with the activation :math:`a_{oi}(x) = W_{oi} x` of an edge of a linear head (DFC), or its learned function in a KAN
+    head (DKAN). Score and mask are renewed every step by default. Masked edges have no gradient in that step and keep
+    their value but for weight decay and momentum; the bias is not masked and kept edges are not rescaled.
 
-    It works on any project's ``nn.Linear``, in place: state-dict keys, parameters and optimizer stay, and the plain
-    layer is back after training and after an exception.
+    The scores of an edge, formulas in :mod:`lightning_noisy.functional.scores`:
+
+    =============  ====================================================================  ==========================
+    score          what it is                                                            comes from
+    =============  ====================================================================  ==========================
+    ``std``        spread of its activation (DCM)                                        this batch
+    ``activation`` root mean square of its activation (SEM's "low activation")           this batch
+    ``obd``        second-order cost of deleting it (Optimal Brain Damage)               this batch, unmasked logits
+    ``gradient``   first-order cost of deleting it, by the dense gradient                the optimizer step before
+    ``magnitude``  size of its weights                                                   the weights
+    ``signed``     its weight with the sign: the lowest are the most negative            the weights
+    ``random``     a draw of (seed, step)                                                nothing
+    =============  ====================================================================  ==========================
+
+    On a linear or cosine head ``std`` and ``activation`` rank the edges of one input as :math:`|W_{oi}|`, whatever the
+    batch, so with ``granularity="node"`` they *are* ``magnitude``: the mask comes from the weights alone and is equal
+    on all processes without communication. The published ablation "by weight" can therefore not be node-wise
+    magnitude; ``signed``, and ``magnitude`` with ``granularity="edge"``, are its open readings. Everywhere else
+    processes add up their statistics with one all-reduce, and the mask is that of the global batch.
+
+    With gradient accumulation the mask stays within an optimizer step; its first batch decides. A second forward pass
+    of a batch (SAM, a second view) keeps the mask. The very first step of ``gradient`` has none before it and keeps all
+    edges.
+
+    It works on any project's ``nn.Linear`` and on efficient-kan's layers, in place: state-dict keys, parameters and
+    optimizer stay, and the layer is what it was after training and after an exception.
 
     Args:
-        head: Dotted name of the classifier: an ``nn.Linear`` or a head of this package.
-        ratio: Share p of each input's edges to drop, in [0, 1): floor(p K) edges. The value behind the published tables
-            is lost; the text says the best ratio grows with the noise. Try 0.3 to 0.8.
-        every_n_steps: Renew every n optimizer steps. Within one step, gradient accumulation included, the mask stays.
+        head: Dotted name of the classifier, or of several: an ``nn.Linear``, an efficient-kan layer, or a head of this
+            package.
+        ratio: Share p of the edges to drop, in [0, 1): floor(p K) of each input, or floor(p K D) of the head. The value
+            behind the published tables is lost; the text says the best ratio grows with the noise. Try 0.3 to 0.8;
+            ``ParameterSchedule("MaskRefresh.ratio", ...)`` moves it.
+        every_n_steps: Renew every n optimizer steps.
         every_n_epochs: Renew at the start of every n-th epoch instead.
-        score: ``"std"``.
-        granularity: ``"node"``: the same number of edges for each input feature.
+        score: See the table.
+        granularity: ``"node"``: the same number of edges for each input; ``"edge"``: the lowest of the whole head, so
+            that an input may lose all of its edges (the published ablation).
         drop: ``"unimportant"`` drops low scores; ``"important"`` high ones (the published ablation).
-        apply_in: ``"train"``; ``"always"`` also masks validation, test and prediction.
+        apply_in: ``"train"``; ``"always"`` also masks validation, test and prediction (the published ablation).
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, no such layer, one that cannot be masked, a compiled
             module, or a strategy that shards parameters.
 
     References:
-        Dynamic Connection Masking, arXiv 2508.09697; its third version calls it Selective Edge Masking. The official
-        code is not available: no rescaling, an untouched bias and a mask without gradient are our reading.
+        Dynamic Connection Masking, arXiv 2508.09697; its third version calls it Selective Edge Masking and derives it
+        from Optimal Brain Damage. The official code is not available: no rescaling, an untouched bias, a mask without
+        gradient and SEM's formula are our reading.
 
     Example::
 
@@ -57,7 +94,7 @@ class MaskRefresh(Callback):
 
     def __init__(
         self,
-        head: str = "head",
+        head: str | Sequence[str] = "head",
         ratio: float = 0.7,
         every_n_steps: int = 1,
         every_n_epochs: int | None = None,
@@ -69,11 +106,14 @@ class MaskRefresh(Callback):
         check_argument(0 <= ratio < 1, "ratio", "a float in [0, 1)", ratio)
         check_argument(every_n_steps >= 1, "every_n_steps", "an int of at least 1", every_n_steps)
         check_argument(every_n_epochs is None or every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
-        check_argument(score == "std", "score", "'std'", score)
-        check_argument(granularity == "node", "granularity", "'node'", granularity)
+        check_argument(score in SCORES, "score", f"one of {', '.join(map(repr, SCORES))}", score)
+        check_argument(granularity in _MASKS, "granularity", "'node' or 'edge'", granularity)
         check_argument(drop in ("unimportant", "important"), "drop", "'unimportant' or 'important'", drop)
         check_argument(apply_in in ("train", "always"), "apply_in", "'train' or 'always'", apply_in)
-        self.head = head
+        names = (head,) if isinstance(head, str) else tuple(head)
+        check_argument(0 < len(names) == len(set(names)), "head", "one name or several different ones", head)
+        self.heads = {name: HeadMask(name) for name in names}
+        """The masks by the name of their head."""
         self.ratio = ratio
         self.every_n_steps = every_n_steps
         self.every_n_epochs = every_n_epochs
@@ -81,48 +121,55 @@ class MaskRefresh(Callback):
         self.granularity = granularity
         self.drop = drop
         self.apply_in = apply_in
-        self.mask: Tensor | None = None
-        """The mask of now (K, D), None before the first step."""
-        self._renewed_at: int | None = None
-        self._layer: nn.Module | None = None
-        self._was_plain = False
+        self._seed = 0
 
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(head=self.head)
+        return self._generate_state_key(head=list(self.heads))
+
+    @property
+    def mask(self) -> Tensor | None:
+        """The mask of now (K, D) of the first head, None before the first step."""
+        return next(iter(self.heads.values())).mask
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
             raise NoisyLabelError(
-                f"MaskRefresh cannot mask `{self.head}` under {type(trainer.strategy).__name__}, which shards its "
-                "weights: use strategy='ddp'."
+                f"MaskRefresh cannot mask `{', '.join(self.heads)}` under {type(trainer.strategy).__name__}, which "
+                "shards its weights: use strategy='ddp'."
             )
-        self._take(pl_module)
+        for head in self.heads.values():
+            head.take(pl_module)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if starts_afresh(trainer):
-            self.mask = self._renewed_at = None
-        self._adopt_mask()
+        self._seed = run_seed(None)
+        for head in self.heads.values():
+            if starts_afresh(trainer):
+                head.forget()
+            head.adopt()
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        now = trainer.global_step if self.every_n_epochs is None else trainer.current_epoch
-        interval = self.every_n_epochs or self.every_n_steps
-        if self.mask is None or self._renewed_at is None or now // interval != self._renewed_at // interval:
-            mask = node_mask(self._head.edge_scores(score=self.score), self.ratio, self.drop)
-            self.mask = mask.to(self._weight.dtype)
-            self._renewed_at = now
-        self._head.edge_mask = self.mask
+        now = self._now(trainer)
+        for head in self.heads.values():
+            if self._is_due(head, now):
+                self._renew(head, now)
+            if self.score == "gradient" and self._is_due(head, now + 1) and self._ends_interval(trainer):
+                head.record_gradient()
+            head.show(head.mask)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.apply_in == "train":
-            self._head.edge_mask = None
+        for head in self.heads.values():
+            if self._is_due(head, self._now(trainer)) or trainer.is_last_batch:
+                head.finish_recording()
+            if self.apply_in == "train":
+                head.show(None)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,12 +185,12 @@ class MaskRefresh(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"mask": None if self.mask is None else self.mask.bool().cpu(), "renewed_at": self._renewed_at}
+        return {name: head.state_dict() for name, head in self.heads.items()}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.mask = state_dict["mask"]
-        self._renewed_at = state_dict["renewed_at"]
+        for name, head in self.heads.items():
+            head.load_state_dict(state_dict[name])
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -153,65 +200,60 @@ class MaskRefresh(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies have no layer: the original has it."""
-        return {**self.__dict__, "_layer": None, "_was_plain": False}
+    def _now(self, trainer: Trainer) -> int:
+        """What intervals are counted in: optimizer steps or epochs."""
+        return trainer.global_step if self.every_n_epochs is None else trainer.current_epoch
 
-    @property
-    def _head(self) -> MaskableHead:
-        assert self._layer is not None
-        return cast(MaskableHead, self._layer)
+    def _is_due(self, head: HeadMask, now: int) -> bool:
+        interval = self.every_n_epochs or self.every_n_steps
+        return head.renewed_at is None or now // interval != head.renewed_at // interval
 
-    @property
-    def _weight(self) -> nn.Parameter:
-        assert self._layer is not None
-        return next(self._layer.parameters())
+    def _ends_interval(self, trainer: Trainer) -> bool:
+        """Whether this batch belongs to the last optimizer step of its step or epoch."""
+        return self.every_n_epochs is None or trainer.is_last_batch
 
-    def _take(self, pl_module: LightningModule) -> None:
-        """Find the layer and make it maskable: a plain Linear becomes a LinearHead, the same object."""
-        layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.head)
-        if layer is None:
-            linears = [name for name, module in pl_module.named_modules() if isinstance(module, nn.Linear)]
-            raise NoisyLabelError(
-                f"{type(pl_module).__name__} has no layer `{self.head}` to mask: its linear layers are "
-                f"{', '.join(linears[-8:]) or 'none'}."
-            )
-        check_not_compiled(pl_module, layer, self.head)
-        if type(layer) is nn.Linear:
-            layer.__class__ = LinearHead
-            self._was_plain = True
-        elif not isinstance(layer, MaskableHead):
-            raise NoisyLabelError(
-                f"MaskRefresh cannot mask `{self.head}`, a {type(layer).__name__}: wanted an nn.Linear or a head of "
-                "lightning_noisy.heads."
-            )
-        self._layer = layer
-
-    def _adopt_mask(self) -> None:
-        """Bring a mask that a checkpoint may have brought to the layer's dtype and device."""
-        if self.mask is None:
+    def _renew(self, head: HeadMask, now: int) -> None:
+        """Give a head its new mask, at once or, where the score looks at the batch, in its next forward pass."""
+        by_weight = self.granularity == "node" and head.head.ranks_by_magnitude(self.score)
+        if self.score in BATCH_SCORES and not by_weight:
+            head.head.on_basis = partial(self._renew_from_batch, head, now)
             return
-        edges = self._head.edge_scores(score=self.score).shape
-        if self.mask.shape != edges:
-            raise NoisyLabelError(
-                f"The checkpoint's mask of `{self.head}` has shape {tuple(self.mask.shape)}, the layer "
-                f"{tuple(edges)}: resume with the model that wrote it."
-            )
-        # Validation comes first at a resume, and what is made in inference mode cannot be trained with.
-        with torch.inference_mode(mode=False):
-            self.mask = self.mask.to(self._weight.device, self._weight.dtype, copy=True)
+        self._set_mask(head, now, self._scores(head, "magnitude" if by_weight else self.score, now))
+
+    def _renew_from_batch(self, head: HeadMask, now: int, basis: Tensor) -> None:
+        if not torch.is_grad_enabled():
+            return
+        head.head.on_basis = None
+        all_reduce = sum_over_processes if process_count() > 1 else None
+        with torch.no_grad(), torch.autocast(basis.device.type, enabled=False):
+            self._set_mask(head, now, head.head.batch_scores(basis, self.score, all_reduce))
+        head.show(head.mask)
+
+    def _scores(self, head: HeadMask, score: str, now: int) -> Tensor | None:
+        """Scores (K, D) that do not look at the batch; None without a gradient yet."""
+        if score == "random":
+            edges = torch.arange(math.prod(head.shape), device=head.weight.device)
+            position = list(self.heads).index(head.name)
+            return hash_uniform(self._seed, _RANDOM_STREAM, now, position, edges).view(head.shape)
+        if score == "gradient":
+            coefficients = head.head.coefficients().detach()
+            return None if head.gradient is None else gradient_scores(head.gradient, coefficients)
+        return head.head.edge_scores(score=score)
+
+    def _set_mask(self, head: HeadMask, now: int, scores: Tensor | None) -> None:
+        if scores is None:
+            head.mask = torch.ones(head.shape, dtype=head.weight.dtype, device=head.weight.device)
+        else:
+            head.mask = _MASKS[self.granularity](scores, self.ratio, self.drop).to(head.weight.dtype)
+        head.renewed_at = now
 
     def _apply_always(self, pl_module: LightningModule) -> None:
-        if self.apply_in == "always" and self.mask is not None:
-            if self._layer is None:
-                self._take(pl_module)
-            self._adopt_mask()
-            self._head.edge_mask = self.mask
+        for head in self.heads.values():
+            if self.apply_in == "always" and head.mask is not None:
+                head.take(pl_module)
+                head.adopt()
+                head.show(head.mask)
 
     def _release(self) -> None:
-        if self._layer is not None:
-            self._head.edge_mask = None
-            if self._was_plain:
-                del self._layer.edge_mask
-                self._layer.__class__ = nn.Linear
-        self._layer, self._was_plain = None, False
+        for head in self.heads.values():
+            head.release()

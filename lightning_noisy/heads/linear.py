@@ -1,4 +1,4 @@
-"""The linear head."""
+"""Heads with one term per edge: linear, cosine, and linear ones with dropout."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.heads.maskable import EdgeMask
+from lightning_noisy.heads.maskable import MaskableHead
 
 
-class LinearHead(EdgeMask, nn.Linear):
+class LinearHead(MaskableHead, nn.Linear):
     r"""A linear classifier whose edges can be masked.
 
-    .. math:: z_o = \sum_i M_{oi} W_{oi} x_i + b_o
+    .. math:: z_o = b_o + \sum_i M_{oi} W_{oi} x_i
 
-    State-dict keys are those of ``torch.nn.Linear`` (weight, bias), so checkpoints of one load into the other. A masked
-    edge has no gradient and keeps its value (but for weight decay and momentum); the bias is never masked and the kept
-    edges are not rescaled.
+    State-dict keys are those of ``torch.nn.Linear`` (weight, bias), so checkpoints of one load into the other.
+
+    The published score of an edge is the spread of its activation, and :math:`\operatorname{std}_b(x_{bi} W_{oi}) =
+    |W_{oi}| \operatorname{std}_b(x_{bi})`: among the edges of one input it ranks by :math:`|W_{oi}|`, whatever the
+    batch.
 
     Args:
         in_features: Features D.
@@ -24,31 +26,101 @@ class LinearHead(EdgeMask, nn.Linear):
         bias: Whether there is a bias.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Features (B, D) to logits (B, K)."""
-        weight = self.weight if self.edge_mask is None else self.weight * self.edge_mask
-        return F.linear(input, weight, self.bias)
+    def basis(self, features: Tensor) -> Tensor:
+        """The features themselves, (B, 1, D)."""
+        return features.unsqueeze(1)
 
-    def edge_scores(self, features: Tensor | None = None, score: str = "std") -> Tensor:
-        r"""Spread of each edge's activation over the batch.
+    def coefficients(self, mask: Tensor | None = None) -> Tensor:
+        """The weight (K, 1, D)."""
+        return (self.weight if mask is None else self.weight * mask).unsqueeze(1)
 
-        .. math:: U_{oi} = \operatorname{std}_b(x_{bi} W_{oi}) = |W_{oi}| \operatorname{std}_b(x_{bi})
 
-        By the second form the edges of one input rank as :math:`|W_{oi}|`, whatever the batch. So without features the
-        scores are :math:`|W_{oi}|`: the same node-wise mask, with an order also for features that are constant in a
-        batch, equal on all processes without communication.
+class DropoutHead(LinearHead):
+    r"""A linear classifier with dropout on its features: a baseline for masking.
 
-        Args:
-            features: (B, D) or None.
-            score: ``"std"``.
+    .. math:: z_o = b_o + \sum_i W_{oi} \frac{r_{bi}}{1 - p} x_{bi}, \qquad r_{bi} \sim \operatorname{Bernoulli}(1 - p)
 
-        Returns:
-            Scores (K, D), float32 (float64 of float64 weights), detached.
-        """
-        check_argument(score == "std", "score", "'std'", score)
-        weight = self.weight.detach().abs()
-        weight = weight if weight.element_size() >= 4 else weight.float()
-        if features is None:
-            return weight
-        centred = features.detach().to(weight) - features.detach().to(weight).mean(dim=0)
-        return weight * centred.square().mean(dim=0).sqrt()
+    in training; without r in evaluation.
+
+    Args:
+        in_features: Features D.
+        out_features: Classes K.
+        ratio: Probability p of dropping a feature, in [0, 1).
+
+    Reference: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
+    """
+
+    def __init__(self, in_features: int, out_features: int, ratio: float = 0.5) -> None:
+        super().__init__(in_features, out_features)
+        check_argument(0 <= ratio < 1, "ratio", "a float in [0, 1)", ratio)
+        self.ratio = ratio
+
+    def basis(self, features: Tensor) -> Tensor:
+        """The features, some of them dropped in training, (B, 1, D)."""
+        return F.dropout(features, self.ratio, self.training).unsqueeze(1)
+
+
+class DropConnectHead(LinearHead):
+    r"""A linear classifier that drops random edges in each training step: a baseline for masking.
+
+    .. math:: z_o = b_o + \sum_i \frac{R_{oi}}{1 - p} W_{oi} x_i, \qquad R_{oi} \sim \operatorname{Bernoulli}(1 - p)
+
+    in training; without R in evaluation. One R holds for the whole batch: the paper draws one for each sample, which
+    takes B times the memory of the weight, and normalises in evaluation by a Gaussian moment match instead of
+    rescaling in training. The draws come from torch's stream; ``StepSeed`` makes them resume.
+
+    Args:
+        in_features: Features D.
+        out_features: Classes K.
+        ratio: Probability p of dropping an edge, in [0, 1).
+
+    Reference: Wan et al., "Regularization of Neural Networks using DropConnect", ICML 2013.
+    """
+
+    def __init__(self, in_features: int, out_features: int, ratio: float = 0.5) -> None:
+        super().__init__(in_features, out_features)
+        check_argument(0 <= ratio < 1, "ratio", "a float in [0, 1)", ratio)
+        self.ratio = ratio
+
+    def logits(self, basis: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Logits (B, K), some of the edges dropped in training."""
+        weight = F.dropout(self.coefficients(mask).flatten(1), self.ratio, self.training)
+        return F.linear(basis.flatten(1), weight, self.bias)
+
+
+class CosineHead(MaskableHead):
+    r"""A cosine classifier: logits are scaled cosines of the angle between features and class weights.
+
+    .. math:: z_o = T \sum_i M_{oi} \frac{W_{oi}}{\lVert W_o \rVert} \frac{x_i}{\lVert x \rVert}
+
+    There is no bias. The mask comes after the normalisation, so it rescales nothing; edges of one input rank by
+    :math:`|W_{oi}| / \lVert W_o \rVert`. How masking and this head meet is not published; this is our reading.
+
+    Args:
+        in_features: Features D.
+        out_features: Classes K.
+        temperature: T, more than 0; SURE uses 8.
+
+    Reference: Li et al., "SURE: SUrvey REcipes for building reliable and robust deep networks", CVPR 2024.
+    """
+
+    def __init__(self, in_features: int, out_features: int, temperature: float = 8.0) -> None:
+        super().__init__()
+        check_argument(temperature > 0, "temperature", "a float of more than 0", temperature)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.temperature = temperature
+        self.weight = nn.Parameter(nn.Linear(in_features, out_features, bias=False).weight.detach())
+
+    def basis(self, features: Tensor) -> Tensor:
+        """Features of length one, (B, 1, D)."""
+        return F.normalize(features, dim=1).unsqueeze(1)
+
+    def coefficients(self, mask: Tensor | None = None) -> Tensor:
+        """Class weights of length T, (K, 1, D)."""
+        weight = self.temperature * F.normalize(self.weight, dim=1)
+        return (weight if mask is None else weight * mask).unsqueeze(1)
+
+    def extra_repr(self) -> str:
+        """The plain arguments, for ``print``."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, temperature={self.temperature}"

@@ -1,0 +1,164 @@
+"""One classifier under masking: taken over at the start, masked, given back at the end."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from lightning_noisy.checks import check_not_compiled
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.functional.scores import dense_gradient
+from lightning_noisy.heads import MaskableHead
+from lightning_noisy.heads.conversion import maskable_class
+from lightning_noisy.processes import sum_over_processes
+
+
+class HeadMask:
+    """The mask of one head, and the head it belongs to while training lasts.
+
+    Args:
+        name: Dotted name of the head in the LightningModule.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.mask: Tensor | None = None
+        """The mask of now (K, D), None before the first step."""
+        self.gradient: Tensor | None = None
+        """The dense gradient (K, F, D) of the last recorded optimizer step, over all processes."""
+        self.renewed_at: int | None = None
+        """The step or epoch the mask is from."""
+        self._recorded: Tensor | None = None
+        self._basis: Tensor | None = None
+        self._layer: nn.Module | None = None
+        self._own_class: type[nn.Module] | None = None
+        self._hook: Any = None
+
+    @property
+    def head(self) -> MaskableHead:
+        """The head."""
+        return cast(MaskableHead, self._layer)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Classes K and features D."""
+        return self.head.out_features, self.head.in_features
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """A parameter, for its device and dtype."""
+        return next(self.head.parameters())
+
+    def take(self, pl_module: LightningModule) -> None:
+        """Find the layer and make it maskable, the same object.
+
+        Raises:
+            NoisyLabelError: There is no such layer, it cannot be masked, or it is compiled.
+        """
+        if self._layer is not None:
+            return
+        layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.name)
+        if layer is None:
+            linears = [name for name, module in pl_module.named_modules() if maskable_class(module)]
+            raise NoisyLabelError(
+                f"{type(pl_module).__name__} has no layer `{self.name}` to mask: the layers that can be masked are "
+                f"{', '.join(linears[-8:]) or 'none'}."
+            )
+        check_not_compiled(pl_module, layer, self.name)
+        maskable = maskable_class(layer)
+        if maskable is None:
+            raise NoisyLabelError(
+                f"MaskRefresh cannot mask `{self.name}`, a {type(layer).__name__}: wanted an nn.Linear, a layer of "
+                "efficient-kan with its spline_scaler, or a head of lightning_noisy.heads."
+            )
+        self._layer, self._own_class = layer, type(layer)
+        layer.__class__ = maskable
+
+    def release(self) -> None:
+        """Give the layer back as it was."""
+        self.stop_recording()
+        if self._layer is not None and self._own_class is not None:
+            for name in ("edge_mask", "on_basis", "_even_grid"):
+                vars(self._layer).pop(name, None)
+            self._layer.__class__ = self._own_class
+        self._layer = self._own_class = None
+
+    def show(self, mask: Tensor | None) -> None:
+        """Let the head use a mask from now on, or none."""
+        self.head.edge_mask = mask
+
+    def forget(self) -> None:
+        """Begin without a past."""
+        self.mask = self.gradient = self.renewed_at = None
+
+    def adopt(self) -> None:
+        """Bring what a checkpoint may have brought to the layer's device, the mask also to its dtype.
+
+        Raises:
+            NoisyLabelError: It belongs to a layer of another shape.
+        """
+        if self.mask is None:
+            return
+        if tuple(self.mask.shape) != self.shape:
+            raise NoisyLabelError(
+                f"The checkpoint's mask of `{self.name}` has shape {tuple(self.mask.shape)}, the layer "
+                f"{self.shape}: resume with the model that wrote it."
+            )
+        # Validation comes first at a resume, and what is made in inference mode cannot be trained with.
+        with torch.inference_mode(mode=False):
+            self.mask = self.mask.to(self.weight.device, self.weight.dtype, copy=True)
+            if self.gradient is not None:
+                self.gradient = self.gradient.to(self.weight.device, copy=True)
+
+    def record_gradient(self) -> None:
+        """Add up the dense gradient of every training forward pass from now on."""
+        if self._hook is None:
+            self.head.on_basis = self._keep_basis
+            self._hook = self.head.register_forward_hook(self._watch)
+
+    def stop_recording(self) -> None:
+        """Forget what was not finished."""
+        if self._hook is not None:
+            self._hook.remove()
+            self.head.on_basis = None
+        self._hook = self._recorded = self._basis = None
+
+    def finish_recording(self) -> None:
+        """Keep the recorded gradient, summed over processes: a collective."""
+        if self._recorded is not None:
+            self.gradient = sum_over_processes(self._recorded)
+        self.stop_recording()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Mask, gradient and their time as plain values."""
+        return {
+            "renewed_at": self.renewed_at,
+            "mask": None if self.mask is None else self.mask.bool().cpu(),
+            "gradient": None if self.gradient is None else self.gradient.cpu(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved state; :meth:`adopt` brings it to the layer's device."""
+        self.mask, self.gradient, self.renewed_at = state["mask"], state["gradient"], state["renewed_at"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies have no layer: the original has it."""
+        outside = dict.fromkeys(("_layer", "_own_class", "_hook", "_recorded", "_basis"))
+        return {**self.__dict__, **outside}
+
+    def _keep_basis(self, basis: Tensor) -> None:
+        self._basis = basis
+
+    def _watch(self, head: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        basis, self._basis = self._basis, None
+        if not logits.requires_grad or basis is None:
+            return
+
+        def add(gradient: Tensor) -> None:
+            dense = dense_gradient(gradient.detach().reshape(len(basis), -1), basis)
+            self._recorded = dense if self._recorded is None else self._recorded + dense
+
+        logits.register_hook(add)  # type: ignore[no-untyped-call]

@@ -1,0 +1,135 @@
+"""B-splines in planar layout: values (B, n, D) with the features innermost, so that every operation is unit-stride."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def uniform_knots(grid_size: int, spline_order: int, low: float, high: float) -> Tensor:
+    """Equidistant knots of ``grid_size`` intervals on [low, high], continued by ``spline_order`` on either side.
+
+    Args:
+        grid_size: Intervals G.
+        spline_order: Order k; cubic splines have 3.
+        low: Where the grid begins.
+        high: Where it ends.
+
+    Returns:
+        Knots (G + 2k + 1,).
+    """
+    step = (high - low) / grid_size
+    return torch.arange(-spline_order, grid_size + spline_order + 1) * step + low
+
+
+def bspline_basis(x: Tensor, knots: Tensor, spline_order: int) -> Tensor:
+    r"""All B-splines of any knots, by the recursion of Cox and de Boor.
+
+    .. math::
+        B_{k,0}(x) = [t_k \le x < t_{k+1}], \qquad
+        B_{k,d}(x) = \frac{x - t_k}{t_{k+d} - t_k} B_{k,d-1}(x)
+                   + \frac{t_{k+d+1} - x}{t_{k+d+1} - t_{k+1}} B_{k+1,d-1}(x)
+
+    Terms between coinciding knots are zero.
+
+    Args:
+        x: Points (B, D).
+        knots: Ascending knots (D, n + k + 1) of each feature.
+        spline_order: Order k, at least 0.
+
+    Returns:
+        Basis (B, n, D).
+    """
+    t, points = knots.t(), x.unsqueeze(1)
+    basis = ((points >= t[:-1]) & (points < t[1:])).to(x.dtype)
+    for order in range(1, spline_order + 1):
+        width = t[order:] - t[:-order]
+        scale = torch.where(width > 0, 1 / width, torch.zeros_like(width))
+        rising = (points - t[: -order - 1]) * scale[:-1] * basis[:, :-1]
+        basis = rising + (t[order + 1 :] - points) * scale[1:] * basis[:, 1:]
+    return basis
+
+
+def uniform_cubic_basis(x: Tensor, origin: Tensor, step: Tensor, count: int) -> Tensor:
+    r"""Cubic B-splines of equidistant knots :math:`t_k = t_0 + kh`, in closed form.
+
+    .. math::
+        B_k(x) = \tfrac16 \big( (2 - |d|)_+^3 - 4\,(1 - |d|)_+^3 \big), \qquad d = \frac{x - t_0}{h} - k - 2
+
+    Equal to :func:`bspline_basis` with order 3, without branches; twice continuously differentiable, as the spline is.
+
+    Args:
+        x: Points (B, D).
+        origin: First knot :math:`t_0` of each feature, (D,).
+        step: Distance h of the knots of each feature, (D,).
+        count: Number of splines n.
+
+    Returns:
+        Basis (B, n, D).
+    """
+    basis: Tensor = _UniformCubicBasis.apply((x - origin) / step, count)
+    return basis
+
+
+class _UniformCubicBasis(torch.autograd.Function):
+    """The closed form, in place: a third of the temporaries of the plain expression."""
+
+    @staticmethod
+    def forward(ctx: Any, position: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(position)
+        ctx.count = count
+        inner = _distance(position, count).abs_().neg_().add_(1)
+        outer = (inner + 1).clamp_min_(0)
+        inner.clamp_min_(0)
+        basis = outer.square().mul_(outer)
+        return basis.sub_(torch.mul(inner, inner, out=outer).mul_(inner), alpha=4).div_(6)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (position,) = ctx.saved_tensors
+        return (_CubicSlope.apply(position, ctx.count) * gradient).sum(dim=1), None
+
+
+class _CubicSlope(torch.autograd.Function):
+    r"""The derivative :math:`-\tfrac12 \operatorname{sgn}(d) \big((2 - |d|)_+^2 - 4\,(1 - |d|)_+^2\big)`."""
+
+    @staticmethod
+    def forward(ctx: Any, position: Tensor, count: int) -> Tensor:
+        ctx.save_for_backward(position)
+        ctx.count = count
+        distance = _distance(position, count)
+        sign = distance.sign()
+        inner = distance.abs_().neg_().add_(1)
+        outer = (inner + 1).clamp_min_(0).square_()
+        return outer.sub_(inner.clamp_min_(0).square_(), alpha=4).mul_(sign).mul_(-0.5)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (position,) = ctx.saved_tensors
+        inner: Tensor = 1 - _distance(position, ctx.count).abs()
+        curvature = (inner + 1).clamp_min(0) - 4 * inner.clamp_min(0)
+        return (curvature * gradient).sum(dim=1), None
+
+
+def _distance(position: Tensor, count: int) -> Tensor:
+    """Distance d (B, n, D) of each point from the centre of each spline, in steps."""
+    centres = torch.arange(2, count + 2, dtype=position.dtype, device=position.device)
+    return position.unsqueeze(1) - centres.unsqueeze(1)
+
+
+def fit_splines(basis: Tensor, values: Tensor) -> Tensor:
+    r"""Spline coefficients that fit values best in least squares; of several, those of the smallest norm.
+
+    .. math:: c_j = A_j^{+} v_j
+
+    Args:
+        basis: Basis at the points, (B, n, D).
+        values: Values at the points, (D, B, m).
+
+    Returns:
+        Coefficients (D, n, m) in the dtype of ``values``; computed in float64.
+    """
+    inverse: Tensor = torch.linalg.pinv(basis.double().permute(2, 0, 1))
+    return (inverse @ values.double()).to(values.dtype)
