@@ -1,23 +1,31 @@
 """Label noise, data sets that carry their index, resumable loaders and data modules."""
 
-from lightning_noisy.data.cifar import CIFAR10DataModule
+from lightning_noisy.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lightning_noisy.data.digits import DigitsDataModule
+from lightning_noisy.data.features import FeaturesDataModule
 from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.loader import EpochSampler, ResumableLoader
+from lightning_noisy.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_noisy.data.module import LabelledImages, NoisyDataModule
 from lightning_noisy.data.noise import AsymmetricNoise, FileNoise, LabelNoise, PairFlipNoise, SymmetricNoise
+from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 
 __all__ = [
     "AsymmetricNoise",
     "CIFAR10DataModule",
+    "CIFAR100DataModule",
     "DigitsDataModule",
     "EpochSampler",
+    "FashionMNISTDataModule",
+    "FeaturesDataModule",
     "FileNoise",
     "IndexedDataset",
     "LabelNoise",
     "LabelledImages",
+    "MNISTDataModule",
     "NoisyDataModule",
     "PairFlipNoise",
     "ResumableLoader",
     "SymmetricNoise",
+    "TorchvisionDataModule",
 ]

@@ -36,15 +36,17 @@ Transform = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A set of images with clean labels.
+    """A set of images with clean labels, noisy labels, or both.
 
     Args:
         image: ``image(index)`` loads one, as the transforms want it.
-        labels: Clean labels, int64 (N,).
+        labels: Clean labels, int64 (N,); None where nobody knows them.
+        noisy: Noisy labels that the images come with, int64 (N,); None where the data module draws them.
     """
 
     image: Callable[[int], Any]
-    labels: Tensor
+    labels: Tensor | None
+    noisy: Tensor | None = None
 
 
 class NoisyDataModule(LightningDataModule, ABC):
@@ -53,7 +55,7 @@ class NoisyDataModule(LightningDataModule, ABC):
     The noise is drawn once, on the whole training set, from the seed; the validation split is taken from it afterwards.
     Training batches are ``(images, target, index)`` with ``index`` in [0, N) over the training split. The test set is
     never noisy. It is evaluated every epoch as a second validation loader, so that the accuracy of the last epoch is
-    known, and never chooses anything.
+    known, and never chooses anything. A data module may have none.
 
     At fit start ``noise.json`` and ``noisy_labels.npz`` (noise, seed, requested and realised rate, hash, transition
     counts, the labels) are written into the run's folder.
@@ -68,7 +70,9 @@ class NoisyDataModule(LightningDataModule, ABC):
         pin_memory: As in ``DataLoader``.
 
     Raises:
-        NoisyLabelError: An argument outside its range; at ``setup``, an empty training set or training split.
+        NoisyLabelError: An argument outside its range; at ``setup``, an empty training set or training split, noise for
+            a training set that comes with its own, or ``noisy_val=False`` where nobody knows clean labels; at ``test``
+            and ``predict``, no test set.
     """
 
     num_classes: int
@@ -96,20 +100,20 @@ class NoisyDataModule(LightningDataModule, ABC):
         self.pin_memory = pin_memory
         self.noisy_targets: Tensor
         """Labels the training split is trained on, int64 (N,); from ``setup`` on."""
-        self.clean_targets: Tensor
-        """Clean labels of the training split, int64 (N,); from ``setup`` on."""
-        self.realised_noise_rate: float
-        """Share of wrong labels in the training split; from ``setup`` on."""
+        self.clean_targets: Tensor | None
+        """Clean labels of the training split, int64 (N,), None where nobody knows them; from ``setup`` on."""
+        self.realised_noise_rate: float | None
+        """Share of wrong labels in the training split, None where nobody knows it; from ``setup`` on."""
         self._train: Dataset[Any]
         self._validation: dict[str, Dataset[Any]] = {}
 
     @abstractmethod
     def training_images(self) -> LabelledImages:
-        """The whole training set, with clean labels."""
+        """The whole training set."""
 
     @abstractmethod
-    def test_images(self) -> LabelledImages:
-        """The test set."""
+    def test_images(self) -> LabelledImages | None:
+        """The test set with its clean labels, None without one."""
 
     @abstractmethod
     def training_transform(self) -> Transform:
@@ -119,34 +123,45 @@ class NoisyDataModule(LightningDataModule, ABC):
     def evaluation_transform(self) -> Transform:
         """From a raw image to a tensor (C, H, W), without augmentation."""
 
+    def training_dataset(self, images: LabelledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
+        """A data set of samples ``(image, target, index)``, with ``targets`` as an attribute.
+
+        Args:
+            images: The whole training set.
+            rows: Positions in it, int64 (N,).
+            targets: Given labels at these positions, int64 (N,).
+        """
+        return TrainingDataset(_Rows(images.image, rows), targets, self.training_transform(), self.seed)
+
+    def evaluation_dataset(self, images: LabelledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
+        """A data set of samples ``(image, target)``; arguments as for :meth:`training_dataset`."""
+        return EvaluationDataset(_Rows(images.image, rows), targets, self.evaluation_transform())
+
     @property
     def validation_splits(self) -> tuple[str, ...]:
-        """What each validation loader holds: "val" if there is a validation split, then "test"."""
+        """What each validation loader holds: "val" and "test", as far as there are such sets."""
         return tuple(self._validation)
 
     @override
     def setup(self, stage: str) -> None:
         images, test = self.training_images(), self.test_images()
-        if len(images.labels) == 0:
-            raise NoisyLabelError(f"The training set of {type(self).__name__} is empty.")
-        clean = images.labels
-        noisy = clean if self.noise is None else self.noise.corrupt(clean, self.num_classes, self.seed)
-        train, val = self._split(len(clean))
+        clean, noisy = self._labels(images)
+        train, val = self._split(len(noisy))
         if len(train) == 0:
             raise NoisyLabelError(
                 f"Expected argument `val_fraction` to leave training samples, but got {self.val_fraction}, which takes "
-                f"all {len(clean)}: lower it."
+                f"all {len(noisy)}: lower it."
             )
-        self.clean_targets, self.noisy_targets = clean[train], noisy[train]
-        self.realised_noise_rate = noise_rate(self.clean_targets, self.noisy_targets)
-        transform = self.training_transform()
-        self._train = TrainingDataset(_Rows(images.image, train), self.noisy_targets, transform, self.seed)
+        self.noisy_targets = noisy[train]
+        self.clean_targets = None if clean is None else clean[train]
+        self.realised_noise_rate = None if clean is None else noise_rate(clean[train], noisy[train])
+        self._train = self.training_dataset(images, train, self.noisy_targets)
         self._validation = {}
-        transform = self.evaluation_transform()
         if len(val):
-            labels = (noisy if self.noisy_val else clean)[val]
-            self._validation["val"] = EvaluationDataset(_Rows(images.image, val), labels, transform)
-        self._validation["test"] = EvaluationDataset(test.image, test.labels, transform)
+            self._validation["val"] = self.evaluation_dataset(images, val, self._validation_labels(clean, noisy)[val])
+        if test is not None:
+            assert test.labels is not None
+            self._validation["test"] = self.evaluation_dataset(test, torch.arange(len(test.labels)), test.labels)
         if stage == "fit":
             self._write_manifest()
 
@@ -162,11 +177,45 @@ class NoisyDataModule(LightningDataModule, ABC):
 
     @override
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader(self._validation["test"])
+        return self._evaluation_loader(self._test_set())
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self._validation["test"], **self._loader_options())
+        return DataLoader(self._test_set(), **self._loader_options())
+
+    def _labels(self, images: LabelledImages) -> tuple[Tensor | None, Tensor]:
+        """Clean labels of the training set, where known, and those of the run."""
+        name, clean = type(self).__name__, images.labels
+        given = clean if images.noisy is None else images.noisy
+        assert given is not None, "images without labels"
+        if len(given) == 0:
+            raise NoisyLabelError(f"The training set of {name} is empty.")
+        if self.noise is None:
+            return clean, given
+        if images.noisy is not None:
+            raise NoisyLabelError(
+                f"The training set of {name} comes with noisy labels, but got noise={self.noise!r} as well: leave it "
+                "out."
+            )
+        return clean, self.noise.corrupt(given, self.num_classes, self.seed)
+
+    def _validation_labels(self, clean: Tensor | None, noisy: Tensor) -> Tensor:
+        if self.noisy_val:
+            return noisy
+        if clean is None:
+            raise NoisyLabelError(
+                f"Expected argument `noisy_val` to be true, as nobody knows the clean labels of {type(self).__name__}, "
+                "but got False: leave it out."
+            )
+        return clean
+
+    def _test_set(self) -> Dataset[Any]:
+        if "test" not in self._validation:
+            raise NoisyLabelError(
+                f"This {type(self).__name__} has no test set, which `test` and `predict` read: give it one, see its "
+                "arguments."
+            )
+        return self._validation["test"]
 
     def _split(self, count: int) -> tuple[Tensor, Tensor]:
         """Positions of the training and the validation split, each ascending: a function of the seed."""

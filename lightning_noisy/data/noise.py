@@ -6,16 +6,13 @@ order, the process or the number of workers.
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_noisy.data.array_file import ArrayFile
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import (
     asymmetric_matrix,
@@ -256,56 +253,15 @@ class FileNoise(LabelNoise):
     def corrupt(self, targets: Tensor, num_classes: int, seed: int) -> Tensor:
         """The labels of the file, see :meth:`LabelNoise.corrupt`. ``targets`` give their number and device alone."""
         check_num_classes(num_classes)
-        labels = self._read()
-        samples = len(targets)
-        if labels.shape != (samples,):
-            raise self._error(
-                f"one label per training sample, shape ({samples},)",
-                f"shape {labels.shape}",
-                "take the file of this training set",
-            )
-        if labels.dtype.kind not in "iu":
-            raise self._error("integer labels", f"dtype {labels.dtype}", "save them with `.astype(np.int64)`")
-        wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
-        if len(wrong):
-            came = f"{labels[wrong[0]]} at position {wrong[0]}"
-            raise self._error(f"labels in [0, {num_classes})", came, "check `num_classes`, and that they count from 0")
-        return torch.from_numpy(labels.astype(np.int64)).to(targets.device)
-
-    def _read(self) -> np.ndarray[Any, np.dtype[Any]]:
-        path = Path(self.path).expanduser()
-        if not path.is_file():
-            raise self._error("labels", "no such file", "check `path`, relative to the working directory")
-        try:
-            loaded = np.load(path, allow_pickle=False)
-            return self._pick(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else self._whole(loaded)
-        except NoisyLabelError:
-            raise
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise self._error(
-                "a plain array of numbers", f"'{reason}'", "save integers with `np.save` or `np.savez`, not objects"
-            ) from error
-
-    def _whole(self, array: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-        if self.key is not None:
-            raise self._error(f"an array named {self.key!r}", "a single array without a name", "leave out `key`")
-        return array
-
-    def _pick(self, archive: np.lib.npyio.NpzFile) -> np.ndarray[Any, np.dtype[Any]]:
-        with archive:
-            key = archive.files[0] if self.key is None and len(archive.files) == 1 else self.key
-            if key not in archive.files:
-                wanted = "one array" if key is None else f"an array named {key!r}"
-                keys = ", ".join(repr(name) for name in archive.files) or "no array"
-                raise self._error(wanted, keys, "set `key` to the labels' name")
-            array: np.ndarray[Any, np.dtype[Any]] = archive[key]
-            return array
-
-    def _error(self, wanted: str, came: str, way_out: str) -> NoisyLabelError:
-        return NoisyLabelError(f"Expected the file '{self.path}' to hold {wanted}, but got {came}: {way_out}.")
+        return _labels_of(self.path, self.key, len(targets), num_classes).to(targets.device)
 
 
 def read_labels(path: str | Path, key: str | None, num_samples: int) -> Tensor:
-    """int64 (N,) labels of a file, checked as :class:`FileNoise` does."""
-    return FileNoise(path, key).corrupt(torch.zeros(num_samples, dtype=torch.int64), torch.iinfo(torch.int64).max, 0)
+    """int64 (N,) labels of a file, checked as :class:`FileNoise` does, but for the number of classes."""
+    noise = FileNoise(path, key)
+    return _labels_of(noise.path, noise.key, num_samples, None)
+
+
+def _labels_of(path: str, key: str | None, num_samples: int, num_classes: int | None) -> Tensor:
+    file = ArrayFile(path)
+    return file.labels(file.pick(key), num_samples, num_classes)

@@ -1,6 +1,18 @@
 """Small stand-ins for what tests cannot have."""
 
-from tests._dummies.cifar10 import DummyCIFAR10
+from tests._dummies.cifar import DummyCIFAR10, DummyCIFAR100, write_cifar
 from tests._dummies.command_line import command_line_error, isolate, quiet
+from tests._dummies.features import write_features
+from tests._dummies.mnist import write_idx, write_mnist
 
-__all__ = ["DummyCIFAR10", "command_line_error", "isolate", "quiet"]
+__all__ = [
+    "DummyCIFAR10",
+    "DummyCIFAR100",
+    "command_line_error",
+    "isolate",
+    "quiet",
+    "write_cifar",
+    "write_features",
+    "write_idx",
+    "write_mnist",
+]

@@ -319,9 +319,9 @@ def test_another_suffix_is_refused_at_once(path):
         (np.array([True, False, True, True]), r"integer labels, but got dtype bool: "),
         (np.array(["a", "b", "c", "d"]), r"integer labels, but got dtype <U1: "),
         (np.array([1, 2, 3, 0], dtype="m8[s]"), r"integer labels, but got dtype timedelta64\[s\]: "),
-        (np.array([3, 1, 0]), r"one label per training sample, shape \(4,\), but got shape \(3,\): "),
-        (np.eye(4, dtype=np.int64), r"one label per training sample, shape \(4,\), but got shape \(4, 4\): "),
-        (np.array(3), r"one label per training sample, shape \(4,\), but got shape \(\): "),
+        (np.array([3, 1, 0]), r"labels, one per training sample, shape \(4,\), but got shape \(3,\): "),
+        (np.eye(4, dtype=np.int64), r"labels, one per training sample, shape \(4,\), but got shape \(4, 4\): "),
+        (np.array(3), r"labels, one per training sample, shape \(4,\), but got shape \(\): "),
         (np.array([3, 1, 4, 2]), r"labels in \[0, 4\), but got 4 at position 2: .*`num_classes`"),
         (np.array([3, -1, 0, 2]), r"labels in \[0, 4\), but got -1 at position 1: "),
         (np.array([3, 1, 0, 2**64 - 1], dtype=np.uint64), r"but got 18446744073709551615 at position 3: "),
@@ -358,7 +358,7 @@ def test_a_file_that_is_no_array_is_refused(tmp_path, content, suffix):
     path = tmp_path / f"labels{suffix}"
     path.write_bytes(content)
 
-    refused(FileNoise(path), r"a plain array of numbers, but got '.+': save integers with `np\.save` or `np\.savez`")
+    refused(FileNoise(path), r"a plain array of numbers, but got '.+': save numbers with `np\.save` or `np\.savez`")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])

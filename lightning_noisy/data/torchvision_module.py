@@ -1,0 +1,104 @@
+"""What data modules over torchvision's small data sets share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, cast
+
+import torch
+from torchvision.transforms import v2
+from typing_extensions import override
+
+from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
+from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.errors import NoisyLabelError
+
+_UNREADABLE = (RuntimeError, ValueError, AssertionError)  # how torchvision says that files are missing or damaged
+
+
+class TorchvisionDataModule(NoisyDataModule):
+    """Base of the data modules over a data set of torchvision whose images fit into memory.
+
+    Images become float32 (C, H, W) and are normalised channel by channel; a subclass augments them.
+
+    Args:
+        root: Folder that holds or gets the data, as in torchvision.
+        download: Whether to download the data if they are not there.
+        noise: Label noise; None keeps the labels. ``FileNoise`` brings human labels.
+        batch_size: Batch size B of one process.
+        num_workers: Worker processes of each loader.
+        val_fraction: Share of the training set that becomes the validation split, in [0, 1).
+        noisy_val: Whether the validation split keeps its noisy labels.
+        seed: Seed of noise, split, order and augmentation; None takes the run's (``seed_everything``), else 0.
+        pin_memory: As in ``DataLoader``.
+
+    Raises:
+        NoisyLabelError: The data are not in ``root``, or damaged.
+    """
+
+    title: ClassVar[str]
+    """Name of the data set."""
+    folder: ClassVar[str]
+    """Where its files lie under ``root``."""
+    mean: ClassVar[tuple[float, ...]]
+    """Mean of each channel over the training set, pixels in [0, 1]."""
+    std: ClassVar[tuple[float, ...]]
+    """Standard deviation of each channel."""
+
+    def __init__(
+        self,
+        root: str = "data",
+        download: bool = False,
+        noise: LabelNoise | None = None,
+        batch_size: int = 128,
+        num_workers: int = 2,
+        val_fraction: float = 0.0,
+        noisy_val: bool = True,
+        seed: int | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
+        self.root = root
+        self.download = download
+
+    @abstractmethod
+    def open(self, train: bool, download: bool = False) -> Any:
+        """The data set of torchvision: ``data`` uint8 (N, H, W) or (N, H, W, C), and ``targets`` (N,).
+
+        Args:
+            train: Whether the training set is wanted, or the test set.
+            download: Whether to download both if they are not there.
+        """
+
+    @override
+    def prepare_data(self) -> None:
+        if self.download:
+            self.open(train=True, download=True)
+
+    @override
+    def training_images(self) -> LabelledImages:
+        return self._part(train=True)
+
+    @override
+    def test_images(self) -> LabelledImages:
+        return self._part(train=False)
+
+    @override
+    def training_transform(self) -> Transform:
+        return self.evaluation_transform()
+
+    @override
+    def evaluation_transform(self) -> Transform:
+        return cast(Transform, v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]))
+
+    def _part(self, train: bool) -> LabelledImages:
+        try:
+            opened = self.open(train=train)
+        except _UNREADABLE as error:
+            raise NoisyLabelError(
+                f"{self.title} is not in '{self.root}': expected `{self.root}/{self.folder}` as torchvision writes it; "
+                "pass `download=True` (`--data.download true`), or set `root` to the folder that holds it."
+            ) from error
+        pixels = torch.as_tensor(opened.data)
+        images = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
+        return LabelledImages(images.__getitem__, torch.as_tensor(opened.targets))
