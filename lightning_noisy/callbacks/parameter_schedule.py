@@ -1,4 +1,4 @@
-"""Numbers on submodules that change with training time."""
+"""Numbers on submodules and callbacks that change with training time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ class ScheduleCallback(Callback, ABC):
 
     Args:
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
+        interval: ``"epoch"``, or ``"step"`` to set them for every training batch.
     """
 
-    def __init__(self, total_epochs: int | None) -> None:
+    def __init__(self, total_epochs: int | None, interval: str = "epoch") -> None:
+        check_argument(interval in ("epoch", "step"), "interval", "'epoch' or 'step'", interval)
         self.total_epochs = TotalEpochs(total_epochs, type(self).__name__)
+        self.interval = interval
 
     @abstractmethod
     def values(self, pl_module: LightningModule, now: float, total_epochs: int) -> dict[str, float]:
@@ -32,24 +35,35 @@ class ScheduleCallback(Callback, ABC):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for path in self.values(pl_module, 0, 1):
-            find_number(pl_module, path)
+            find_number(trainer, pl_module, path)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.total_epochs.begin(trainer)
-        # A resume in the middle of an epoch does not pass the start of that epoch.
-        self.set_values(pl_module, trainer.current_epoch)
+        # A resume does not pass the start of the epoch that it is in, which may be a new one.
+        passed: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        self._set_values(trainer, pl_module, passed % trainer.num_training_batches)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.set_values(pl_module, trainer.current_epoch)
+        self._set_values(trainer, pl_module, next_batch=0)
 
-    def set_values(self, pl_module: LightningModule, now: float) -> None:
-        """Set the numbers to their values after ``now`` epochs."""
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # At the start of the next batch it would be late for callbacks that stand before this one.
+        if self.interval == "step" and not trainer.is_last_batch:
+            self._set_values(trainer, pl_module, batch_idx + 1)
+
+    def _set_values(self, trainer: Trainer, pl_module: LightningModule, next_batch: float) -> None:
+        """Set the numbers to their values for a batch of the current epoch."""
         total_epochs = self.total_epochs.value
         assert total_epochs is not None
-        for path, value in self.values(pl_module, min(now, total_epochs), total_epochs).items():
-            owner, name = find_number(pl_module, path)
+        passed = next_batch / trainer.num_training_batches if self.interval == "step" else 0.0
+        now = min(trainer.current_epoch + passed, total_epochs)
+        for path, value in self.values(pl_module, now, total_epochs).items():
+            owner, name = find_number(trainer, pl_module, path)
             setattr(owner, name, value)
 
     @override
@@ -62,21 +76,24 @@ class ScheduleCallback(Callback, ABC):
 
 
 class ParameterSchedule(ScheduleCallback):
-    r"""Moves a number on any submodule linearly.
+    r"""Moves a number on any submodule or callback linearly.
 
     .. math:: v(i) = v_s + (v_e - v_s) \min(1, i / E), \qquad i = 0, \dots, E - 1
 
-    so the last epoch has not quite reached the end, as in the published schedules.
+    so the last epoch has not quite reached the end, as in the published schedules. Between two batches the number has
+    its value for the next one, so the order of callbacks is no matter.
 
     Args:
-        target: Dotted name of the number, e.g. ``"loss.q"``.
+        target: Dotted name of the number, e.g. ``"loss.q"``; where there is no such submodule, of a callback's number
+            by the callback's class, e.g. ``"MaskRefresh.ratio"``.
         start: Value at the start of training.
         end: Value after the last epoch.
         interval: ``"epoch"``, or ``"step"`` for every training batch, with i counted in fractions of an epoch.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
 
     Raises:
-        NoisyLabelError: At start: no such submodule or number, or a Trainer without ``max_epochs``.
+        NoisyLabelError: At start: no such submodule, callback or number, several callbacks of that class, or a Trainer
+            without ``max_epochs``.
 
     Example::
 
@@ -86,13 +103,11 @@ class ParameterSchedule(ScheduleCallback):
     def __init__(
         self, target: str, start: float, end: float, interval: str = "epoch", total_epochs: int | None = None
     ) -> None:
-        super().__init__(total_epochs)
+        super().__init__(total_epochs, interval)
         check_argument("." in target, "target", "a dotted name such as 'loss.q'", target)
-        check_argument(interval in ("epoch", "step"), "interval", "'epoch' or 'step'", interval)
         self.target = target
         self.start = start
         self.end = end
-        self.interval = interval
 
     @property
     @override
@@ -102,11 +117,6 @@ class ParameterSchedule(ScheduleCallback):
     @override
     def values(self, pl_module: LightningModule, now: float, total_epochs: int) -> dict[str, float]:
         return {self.target: linear(self.start, self.end, now, total_epochs)}
-
-    @override
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.interval == "step":
-            self.set_values(pl_module, trainer.current_epoch + batch_idx / trainer.num_training_batches)
 
 
 class DALSchedule(ScheduleCallback):
@@ -170,16 +180,29 @@ class DALSchedule(ScheduleCallback):
         }
 
 
-def find_number(root: nn.Module, path: str) -> tuple[nn.Module, str]:
-    """The submodule and attribute behind a dotted name.
+def find_number(trainer: Trainer, root: nn.Module, path: str) -> tuple[nn.Module | Callback, str]:
+    """The submodule or callback, and the attribute, behind a dotted name.
 
     Raises:
-        NoisyLabelError: There is no such submodule, or no number of that name on it.
+        NoisyLabelError: There is no such submodule and not exactly one such callback, or no number of that name on it.
     """
     prefix, _, name = path.rpartition(".")
-    owner = dict(root.named_modules(remove_duplicate=False)).get(prefix)
+    owner = dict(root.named_modules(remove_duplicate=False)).get(prefix) or _find_callback(trainer, root, path)
     value = getattr(owner, name, None)
-    if owner is None or not isinstance(value, (int, float)) or isinstance(value, bool):
-        what = f"no submodule `{prefix}`" if owner is None else f"no number `{name}` on `{prefix}`"
-        raise NoisyLabelError(f"Cannot schedule `{path}`: {type(root).__name__} has {what}.")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise NoisyLabelError(f"Cannot schedule `{path}`: {type(root).__name__} has no number `{name}` on `{prefix}`.")
     return owner, name
+
+
+def _find_callback(trainer: Trainer, root: nn.Module, path: str) -> Callback:
+    """The only callback of the class that a dotted name begins with."""
+    prefix = path.rpartition(".")[0]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback for callback in callbacks if type(callback).__name__ == prefix]
+    if len(found) != 1:
+        count = f"{len(found)} callbacks" if found else "no callback"
+        raise NoisyLabelError(
+            f"Cannot schedule `{path}`: {type(root).__name__} has no submodule `{prefix}`, and the Trainer has {count} "
+            "of that class; exactly one was wanted."
+        )
+    return found[0]
