@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 _COLOURS = {"clean": "#1b6ca8", "noisy": "#c8553d", "all": "#555555"}
 _LABELS = {"clean": "correctly labelled", "noisy": "mislabelled", "all": "whole training set"}
 _STYLES: dict[str, Literal["-", "--", ":"]] = {"clean": "-", "noisy": "--", "all": ":"}
+_OUTCOME_COLOURS = {"correct": "#1b6ca8", "memorized": "#c8553d", "other": "#c9c9c9", "wrong": "#c9c9c9"}
+_OUTCOME_LABELS = {"correct": "the true class", "memorized": "the wrong label it was given", "other": "another class"}
 _RUN_COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
 
 
@@ -31,6 +36,52 @@ def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "
     axes.set_ylim(0, 1)
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def memorization_figure(history: Mapping[int, Mapping[str, float]], title: str = "") -> Figure:
+    """What the network predicts for mislabelled and for correctly labelled samples, as shares of each group.
+
+    A network that memorises turns what it first predicted correctly into the wrong labels it was given.
+
+    Args:
+        history: epoch -> name -> share in [0, 1]; the names are ``train/memorization/noisy/correct``, ``memorized`` and
+            ``other``, and ``train/memorization/clean/correct`` and ``wrong``.
+        title: Above both axes.
+    """
+    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    noisy, clean = figure.subplots(1, 2, sharey=True)
+    _stack(noisy, history, "noisy", ("correct", "other", "memorized"))
+    _stack(clean, history, "clean", ("correct", "wrong"))
+    _frame(noisy, "Mislabelled samples", "share of samples")
+    _frame(clean, "Correctly labelled samples", "")
+    noisy.set_ylim(0, 1)
+    figure.suptitle(title)
+    patches = [Patch(color=_OUTCOME_COLOURS[name], label=label) for name, label in _OUTCOME_LABELS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False, title="The network predicts")
+    return figure
+
+
+def mask_figure(kept: NDArray[np.floating], title: str = "") -> Figure:
+    """How often each connection of a classifier was kept, as a heat map.
+
+    Args:
+        kept: Shares of steps (K, D), in [0, 1]: a row for each class, a column for each input feature.
+        title: Above the axes.
+    """
+    classes, features = kept.shape
+    width, height = min(16.0, max(6.0, features / 64)), min(8.0, 1.2 + 0.5 * classes**0.5)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    # Sharp while every edge has a pixel of its own.
+    interpolation = "nearest" if classes <= 1000 and features <= 2048 else "antialiased"
+    image = axes.imshow(kept, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation=interpolation)
+    axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
+    axes.set_xlabel("input feature")
+    axes.set_ylabel("class")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    figure.colorbar(image, label="share of steps kept", pad=0.02)
     return figure
 
 
@@ -72,6 +123,17 @@ def _run_colours(runs: Iterable[str]) -> dict[str, str]:
 def _values(history: Mapping[int, Mapping[str, float]], group: str) -> dict[int, float]:
     name = f"train/conf/{group}"
     return {epoch: history[epoch][name] for epoch in sorted(history) if name in history[epoch]}
+
+
+def _stack(axes: Axes, history: Mapping[int, Mapping[str, float]], group: str, outcomes: Sequence[str]) -> None:
+    """Shares of a group on top of one another; the outer epochs reach half an epoch further, so that one is visible."""
+    names = [f"train/memorization/{group}/{outcome}" for outcome in outcomes]
+    epochs = [epoch for epoch in sorted(history) if names[0] in history[epoch]]
+    if epochs:
+        heights = [[history[epoch][name] for epoch in (epochs[0], *epochs, epochs[-1])] for name in names]
+        colours = [_OUTCOME_COLOURS[outcome] for outcome in outcomes]
+        axes.stackplot([epochs[0] - 0.5, *epochs, epochs[-1] + 0.5], heights, colors=colours, linewidth=0)
+        axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
 
 
 def _curve(axes: Axes, values: Mapping[int, float], colour: str, style: str = "-", label: str | None = None) -> None:

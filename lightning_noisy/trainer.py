@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from lightning_noisy.errors import NoisyLabelError
 
@@ -67,6 +68,23 @@ def checkpoint_is_due(trainer: Trainer) -> bool:
         or (c._every_n_train_steps > 0 and trainer.global_step % c._every_n_train_steps == 0)
         for c in checkpoints
     )
+
+
+def check_not_sharded(trainer: Trainer, what: str) -> None:
+    """Refuse strategies under which no process has a whole weight and its whole gradient.
+
+    Args:
+        trainer: The trainer.
+        what: What cannot be done then, for the message: "MaskRefresh cannot mask `head`".
+
+    Raises:
+        NoisyLabelError: FSDP, model parallel or DeepSpeed.
+    """
+    if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
+        raise NoisyLabelError(
+            f"{what} under {type(trainer.strategy).__name__}, which shards its weights or gradients: use "
+            "strategy='ddp'."
+        )
 
 
 def resolve_total_epochs(trainer: Trainer, owner: str) -> int:

@@ -1,9 +1,12 @@
 """Callbacks: each works in our module and in any Lightning project."""
 
+from lightning_noisy.callbacks.cdr import CDR
 from lightning_noisy.callbacks.confidence_tracker import ConfidenceTracker
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.callbacks.gradient_switching import GradientSwitching
 from lightning_noisy.callbacks.mask_refresh import MaskRefresh
+from lightning_noisy.callbacks.mask_tracker import MaskTracker
+from lightning_noisy.callbacks.memorization_tracker import MemorizationTracker
 from lightning_noisy.callbacks.parameter_schedule import DALSchedule, ParameterSchedule
 from lightning_noisy.callbacks.prediction_writer import PredictionWriter
 from lightning_noisy.callbacks.run_summary import RunSummary
@@ -11,12 +14,15 @@ from lightning_noisy.callbacks.selc import SELC
 from lightning_noisy.callbacks.step_seed import StepSeed
 
 __all__ = [
+    "CDR",
     "SELC",
     "ConfidenceTracker",
     "CriterionCallback",
     "DALSchedule",
     "GradientSwitching",
     "MaskRefresh",
+    "MaskTracker",
+    "MemorizationTracker",
     "ParameterSchedule",
     "PredictionWriter",
     "RunSummary",

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
+from matplotlib.figure import Figure
 from typing_extensions import override
 
-from lightning_noisy.callbacks.clean_targets import CleanTargets
-from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.callbacks.figures import log_figure, save_figure
-from lightning_noisy.errors import check_argument
+from lightning_noisy.callbacks.label_tracker import LabelTracker
 from lightning_noisy.plots import confidence_figure
-from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer import run_folder
+from lightning_noisy.targets import TargetCall
 
 
-class ConfidenceTracker(CriterionCallback):
+class ConfidenceTracker(LabelTracker):
     r"""Shows memorisation: how sure the network is of the labels it was given.
 
     Each epoch it logs the mean over the training set of :math:`p_{i \tilde y_i}`, the predicted probability of the
@@ -44,35 +39,17 @@ class ConfidenceTracker(CriterionCallback):
         Trainer(callbacks=[ConfidenceTracker(clean_targets=labels_before_noise)])
     """
 
-    def __init__(
-        self,
-        clean_targets: Tensor | str | None = None,
-        clean_key: str | None = None,
-        figure_every_n_epochs: int = 10,
-        criterion: str | None = None,
-        index_key: int | str | None = None,
-    ) -> None:
-        super().__init__(criterion, index_key)
-        check_argument(figure_every_n_epochs >= 1, "figure_every_n_epochs", "at least 1", figure_every_n_epochs)
-        self.clean_targets = CleanTargets(clean_targets, clean_key)
-        self.figure_every_n_epochs = figure_every_n_epochs
-        self._clean: Tensor | None = None
+    figure_tag = "train/conf"
+    figure_name = "confidence"
 
     @override
-    def join(self, pipeline: TargetPipeline) -> None:
-        pipeline.add_observer(self)
+    def without_clean_labels(self) -> None:
+        rank_zero_info(
+            "ConfidenceTracker knows no clean labels, so it reports the whole training set; "
+            "pass `clean_targets`, or use a data module that has them."
+        )
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        assert self.stores.training_set is not None
-        self._clean = self.clean_targets.resolve(trainer, self.stores.training_set.num_samples, pl_module.device)
-        if self._clean is None:
-            rank_zero_info(
-                "ConfidenceTracker knows no clean labels, so it reports the whole training set; "
-                "pass `clean_targets`, or use a data module that has them."
-            )
-
     def observe_target(self, call: TargetCall) -> None:
         """Note the confidence of each sample, and whether its given label is wrong (-1: nobody knows)."""
         confidence = call.probabilities.gather(1, call.given.unsqueeze(1)).squeeze(1)
@@ -98,15 +75,5 @@ class ConfidenceTracker(CriterionCallback):
         return figures
 
     @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        if (trainer.current_epoch + 1) % self.figure_every_n_epochs == 0 and self.history:
-            log_figure(trainer, "train/conf", confidence_figure(self.history))
-
-    @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = run_folder(trainer)
-        if self.history:
-            figure = confidence_figure(self.history)
-            log_figure(trainer, "train/conf", figure)
-            save_figure(trainer, folder, "confidence", figure)
+    def draw(self) -> Figure:
+        return confidence_figure(self.history)

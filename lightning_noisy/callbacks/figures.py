@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
+from lightning_noisy.errors import check_argument
 from lightning_noisy.files import written_aside
+from lightning_noisy.trainer import run_folder
 
 
-def log_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
-    """Give a figure to every TensorBoard logger of the trainer, on rank 0."""
-    if not trainer.is_global_zero:
-        return
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(tag, figure, global_step=trainer.global_step, close=False)
+class FigureWriter:
+    """Shows a figure that grows with training: in TensorBoard every n epochs, and as a PNG file at the end.
 
+    Args:
+        draw: Makes the figure of now; called on rank 0 alone. None while there is nothing to show.
+        tag: Its name in TensorBoard.
+        name: ``figures/<name>.png`` in the run's folder.
+        figure_every_n_epochs: How often TensorBoard gets it; also at the end.
 
-def save_figure(trainer: Trainer, folder: str | None, name: str, figure: Figure) -> None:
-    """Write ``<folder>/figures/<name>.png`` on rank 0, aside first."""
-    if not trainer.is_global_zero or folder is None:
-        return
-    with written_aside(Path(folder) / "figures" / f"{name}.png") as file:
-        figure.savefig(file, format="png", dpi=150)
+    Raises:
+        NoisyLabelError: ``figure_every_n_epochs`` < 1.
+    """
+
+    def __init__(self, draw: Callable[[], Figure | None], tag: str, name: str, figure_every_n_epochs: int) -> None:
+        check_argument(figure_every_n_epochs >= 1, "figure_every_n_epochs", "at least 1", figure_every_n_epochs)
+        self.draw = draw
+        self.tag = tag
+        self.name = name
+        self.every_n_epochs = figure_every_n_epochs
+
+    def end_epoch(self, trainer: Trainer) -> None:
+        """An epoch has its figures."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._show(trainer)
+
+    def end_training(self, trainer: Trainer) -> None:
+        """Training is over. A collective."""
+        folder = run_folder(trainer)
+        figure = self._show(trainer)
+        if figure is not None and folder is not None:
+            with written_aside(Path(folder) / "figures" / f"{self.name}.png") as file:
+                figure.savefig(file, format="png", dpi=150)
+
+    def _show(self, trainer: Trainer) -> Figure | None:
+        figure = self.draw() if trainer.is_global_zero else None
+        for logger in trainer.loggers if figure is not None else ():
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(self.tag, figure, global_step=trainer.global_step, close=False)
+        return figure

@@ -1,0 +1,84 @@
+"""What trackers of predictions share: clean labels, rows of an epoch, and a figure."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_noisy.callbacks.clean_targets import CleanTargets
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.callbacks.figures import FigureWriter
+from lightning_noisy.targets import TargetCall, TargetPipeline
+
+
+class LabelTracker(CriterionCallback):
+    """Base of the observers that compare predictions of the training pass with given and clean labels.
+
+    A subclass notes a row for each sample in :meth:`observe_target`, makes figures of all rows in ``epoch_figures``,
+    and draws their history. Each sample counts once an epoch, also under DDP, whose sampler repeats some.
+
+    Args:
+        clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module for
+            ``clean_targets``.
+        clean_key: Name of the array inside an .npz file.
+        figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
+        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
+        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+    """
+
+    figure_tag: ClassVar[str]
+    figure_name: ClassVar[str]
+
+    def __init__(
+        self,
+        clean_targets: Tensor | str | None = None,
+        clean_key: str | None = None,
+        figure_every_n_epochs: int = 10,
+        criterion: str | None = None,
+        index_key: int | str | None = None,
+    ) -> None:
+        super().__init__(criterion, index_key)
+        self.clean_targets = CleanTargets(clean_targets, clean_key)
+        self.figures = FigureWriter(self._draw, self.figure_tag, self.figure_name, figure_every_n_epochs)
+        self._clean: Tensor | None = None
+
+    @abstractmethod
+    def observe_target(self, call: TargetCall) -> None:
+        """Note the rows of a batch."""
+
+    @abstractmethod
+    def draw(self) -> Figure:
+        """The figure of all finished epochs."""
+
+    @abstractmethod
+    def without_clean_labels(self) -> None:
+        """Say what follows when nobody knows the clean labels."""
+
+    @override
+    def join(self, pipeline: TargetPipeline) -> None:
+        pipeline.add_observer(self)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        assert self.stores.training_set is not None
+        self._clean = self.clean_targets.resolve(trainer, self.stores.training_set.num_samples, pl_module.device)
+        if self._clean is None:
+            self.without_clean_labels()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self.figures.end_epoch(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.figures.end_training(trainer)
+
+    def _draw(self) -> Figure | None:
+        return self.draw() if self.history else None

@@ -1,0 +1,192 @@
+"""Which connections of a masked classifier are kept, and how fast that changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_noisy.callbacks.figures import FigureWriter
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.plots import mask_figure
+from lightning_noisy.state import EpochFigures
+from lightning_noisy.trainer import starts_afresh
+
+
+class MaskTracker(Callback):
+    """Shows the mask of a classifier that ``MaskRefresh``, or anything else, masks.
+
+    It looks at the mask before each optimizer step that trains the head; without a mask every edge counts as kept.
+    Each epoch it logs
+
+    - ``mask/kept``: the mean share of edges that are kept,
+    - ``mask/turnover``: the mean share of edges that have changed since the optimizer step before, also when that
+      belongs to the epoch before; the very first step has none.
+
+    A heat map shows, for each class (row) and input feature (column), the share of all optimizer steps so far in which
+    that edge was kept: in TensorBoard, and as ``figures/mask.png`` in the run's folder at the end. A head that is not
+    called ``head`` has its name in all of these: ``mask/classifier/kept``, ``figures/mask-classifier.png``.
+
+    Works in any project, with masks that are equal on all processes, as those of ``MaskRefresh`` are.
+
+    Args:
+        head: Dotted name of the classifier, as given to ``MaskRefresh``.
+        figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
+
+    Raises:
+        NoisyLabelError: ``figure_every_n_epochs`` < 1; at start, no such layer.
+
+    References:
+        Dynamic Connection Masking, arXiv 2508.09697, figure 5.
+
+    Example::
+
+        Trainer(callbacks=[MaskRefresh(ratio=0.7), MaskTracker()])
+    """
+
+    def __init__(self, head: str = "head", figure_every_n_epochs: int = 10) -> None:
+        self.head = head
+        self._path = "mask" if head == "head" else f"mask/{head}"
+        self.figures = FigureWriter(self._draw, self._path, self._path.replace("/", "-"), figure_every_n_epochs)
+        self._epochs = EpochFigures(self._epoch_figures)
+        self._seen = _SeenMasks()
+
+    @property
+    def history(self) -> dict[int, dict[str, float]]:
+        """Figures of each finished epoch: epoch -> name -> value."""
+        return self._epochs.history
+
+    @property
+    def kept_share(self) -> Tensor | None:
+        """Share of the optimizer steps so far in which each edge was kept, (K, D); None before the first mask."""
+        return self._seen.kept_share()
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(head=self.head)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.head not in dict(pl_module.named_modules(remove_duplicate=False)):
+            raise NoisyLabelError(
+                f"{type(pl_module).__name__} has no layer `{self.head}` whose mask could be tracked: give MaskTracker "
+                "the dotted name of the layer that is masked."
+            )
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epochs.begin(trainer)
+        if starts_afresh(trainer):
+            self._seen = _SeenMasks()
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._epochs.enter(trainer)
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        layer = pl_module.get_submodule(self.head)
+        if _trains(optimizer, layer):
+            self._seen.add(getattr(layer, "edge_mask", None))
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epochs.leave(trainer)
+        self.figures.end_epoch(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.figures.end_training(trainer)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._seen.state_dict(), **self._epochs.state_dict()}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seen.load_state_dict(state_dict)
+        self._epochs.load_state_dict(state_dict)
+
+    def _epoch_figures(self) -> dict[str, float]:
+        return {f"{self._path}/{name}": mean for name, mean in self._seen.take_means().items()}
+
+    def _draw(self) -> Figure | None:
+        shares = self.kept_share
+        return None if shares is None else mask_figure(shares.cpu().numpy())
+
+
+class _SeenMasks:
+    """Sums over the masks of optimizer steps, of an epoch and of the whole training. Nothing is read back in a step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.kept_steps: Tensor | None = None
+        self.previous: Tensor | None = None
+        self.sums: dict[str, Tensor | float] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, mask: Tensor | None) -> None:
+        """Note the mask of a step; None keeps every edge."""
+        if mask is not None and self.kept_steps is None:
+            self.kept_steps = torch.full_like(mask, self.steps, dtype=torch.int32)
+            self.previous = torch.ones_like(mask, dtype=torch.bool)
+        kept, changed = (1.0, 0.0) if self.kept_steps is None else self._compare(mask)
+        self._add("kept", kept)
+        if self.steps > 0:
+            self._add("turnover", changed)
+        self.steps += 1
+
+    def take_means(self) -> dict[str, float]:
+        """The means of the epoch, whose sums start again."""
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+    def kept_share(self) -> Tensor | None:
+        """Share of all steps in which each edge was kept."""
+        return None if self.kept_steps is None else self.kept_steps / self.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "steps": self.steps,
+            "kept_steps": _copy(self.kept_steps),
+            "previous": _copy(self.previous),
+            "sums": {name: float(total) for name, total in self.sums.items()},
+            "counts": dict(self.counts),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what was saved."""
+        self.steps = state["steps"]
+        self.kept_steps, self.previous = _copy(state["kept_steps"]), _copy(state["previous"])
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
+    def _compare(self, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Shares of kept and of changed edges."""
+        assert self.kept_steps is not None
+        assert self.previous is not None
+        device = self.kept_steps.device if mask is None else mask.device
+        previous = self.previous.to(device)
+        self.previous = torch.ones_like(previous) if mask is None else mask.bool()
+        self.kept_steps = self.kept_steps.to(device).add_(self.previous)
+        return self.previous.double().mean(), (self.previous != previous).double().mean()
+
+    def _add(self, name: str, share: Tensor | float) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + share
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+
+def _copy(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.to("cpu", copy=True)
+
+
+def _trains(optimizer: Optimizer, layer: nn.Module) -> bool:
+    parameters = {id(parameter) for parameter in layer.parameters()}
+    return any(id(parameter) in parameters for group in optimizer.param_groups for parameter in group["params"])

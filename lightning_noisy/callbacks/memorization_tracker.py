@@ -1,0 +1,95 @@
+"""What becomes of mislabelled samples: learnt, memorised, or neither."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+from typing_extensions import override
+
+from lightning_noisy.callbacks.label_tracker import LabelTracker
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.plots import memorization_figure
+from lightning_noisy.targets import TargetCall
+
+_CORRECT, _MEMORIZED, _OTHER, _CLEAN = 0, 1, 2, 3
+_OUTCOMES = {
+    "noisy": {"correct": _CORRECT, "memorized": _MEMORIZED, "other": _OTHER},
+    "clean": {"correct": _CLEAN + _CORRECT, "wrong": _CLEAN + _OTHER},
+}
+_UNSEEN = -1
+
+
+class MemorizationTracker(LabelTracker):
+    """Shows what the network makes of its wrong labels.
+
+    Each epoch it logs which share of the mislabelled samples the network predicted, in that epoch's training pass,
+
+    - as their clean label, ``train/memorization/noisy/correct``,
+    - as the wrong label they were given, ``train/memorization/noisy/memorized``,
+    - as any other class, ``train/memorization/noisy/other``,
+
+    and of the correctly labelled samples ``train/memorization/clean/correct`` and ``train/memorization/clean/wrong``.
+    The shares of a group add up to 1. Early in training ``noisy/correct`` rises; a network that memorises turns it into
+    ``noisy/memorized`` later.
+
+    A TensorBoard figure shows both groups, and ``figures/memorization.png`` lies in the run's folder at the end. Each
+    sample counts once an epoch, also under DDP, whose sampler repeats some.
+
+    Args:
+        clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module for
+            ``clean_targets``.
+        clean_key: Name of the array inside an .npz file.
+        figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
+        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
+        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+
+    Raises:
+        NoisyLabelError: At start: no clean labels, or some that do not fit the training set; a checkpoint of another
+            data set.
+
+    References:
+        Liu et al., Early-Learning Regularization Prevents Memorization of Noisy Labels, NeurIPS 2020, figure 1; Lu et
+        al., Noise Attention Learning, figure 1.
+
+    Example::
+
+        Trainer(callbacks=[MemorizationTracker(clean_targets=labels_before_noise)])
+    """
+
+    figure_tag = "train/memorization"
+    figure_name = "memorization"
+
+    @override
+    def without_clean_labels(self) -> None:
+        raise NoisyLabelError(
+            "MemorizationTracker compares predictions with clean labels, but knows none: pass `clean_targets`, a "
+            "tensor (N,) or the path of a .npy or .npz file, or use a data module that has them."
+        )
+
+    @override
+    def observe_target(self, call: TargetCall) -> None:
+        assert self._clean is not None
+        clean, prediction = self._clean[call.index], call.logits.argmax(dim=1)
+        outcome = torch.where(prediction == call.given, _MEMORIZED, _OTHER)
+        outcome = torch.where(prediction == clean, _CORRECT, outcome)
+        outcome = torch.where(clean == call.given, _CLEAN + outcome, outcome)
+        table = self.stores.table("outcome", fill=_UNSEEN, dtype=torch.int8, device=call.logits.device)
+        table.update(call.index, outcome)
+
+    @override
+    def epoch_figures(self) -> dict[str, float]:
+        if "outcome" not in self.stores.tables:
+            return {}
+        values = self.stores.tables["outcome"].values
+        counts = [int((values == outcome).sum()) for outcome in range(2 * _CLEAN)]
+        values.fill_(_UNSEEN)
+        figures: dict[str, float] = {}
+        for group, outcomes in _OUTCOMES.items():
+            members = sum(counts[outcome] for outcome in outcomes.values())
+            for name, outcome in outcomes.items() if members else ():
+                figures[f"train/memorization/{group}/{name}"] = counts[outcome] / members
+        return figures
+
+    @override
+    def draw(self) -> Figure:
+        return memorization_figure(self.history)
