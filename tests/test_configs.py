@@ -7,12 +7,27 @@ import pytest
 import yaml
 
 from lightning_noisy.cli import main
-from tests._dummies import DummyCIFAR10, isolate, quiet
+from tests._dummies import DummyCIFAR10, DummyCIFAR100, isolate, quiet
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
 PAPER_CONFIGS = [path for path in CONFIGS if path.parent != ROOT]
-each_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def base_of(config):
+    """The file a config goes on top of: a/b/c.yaml on a/b.yaml, where there is one."""
+    base = config.parent.with_suffix(".yaml")
+    return base if base in CONFIGS else None
+
+
+def name_of(config):
+    return str(config.relative_to(ROOT).with_suffix(""))
+
+
+WHOLE_CONFIGS = [path for path in CONFIGS if base_of(path) is None]
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=name_of)
+each_whole_config = pytest.mark.parametrize("config", WHOLE_CONFIGS, ids=name_of)
+each_paper_config = pytest.mark.parametrize("config", PAPER_CONFIGS, ids=name_of)
 
 SYMMETRIC = {"SymmetricNoise": {"rate": 0.4, "include_true_class": True}}
 COSINE = {"CosineAnnealingLR": {"T_max": 150}}
@@ -34,6 +49,9 @@ class Settings(NamedTuple):
     method: dict
     noise: dict = SYMMETRIC
     val: float = 0.0
+    head: dict = {"LinearHead": {}}  # noqa: RUF012
+    clip: float | None = None
+    data: str = "CIFAR10DataModule"
 
 
 DAL = {"DALSchedule": {"q_start": 0.8, "q_end": 1.5, "lam_end": 1.0}}
@@ -42,6 +60,55 @@ SELC = {"SELC": {"momentum": 0.9, "warmup_epochs": 30}}
 NAL = {"SELC": {"momentum": 0.9, "warmup_epochs": 60 - 1, "every_n_epochs": 10, "floor": 1e-4}}
 ELR = {"EarlyLearningRegularization": {"lam": 3.0, "momentum": 0.7}}
 HUMAN = {"FileNoise": {"path": "data/cifar10n.npz", "key": "worse"}}
+
+APL = {"NormalizedCrossEntropy": {}, "ReverseCrossEntropy": {}}
+SHORT = {  # per data set of DCM: network, epochs, lr, wd; weights of APL and of ANL
+    "cifar10": ("CNN8", 120, 0.01, 1e-4, (1, 1), (5, 5, 5e-5)),
+    "cifar100": ("ResNet34", 200, 0.1, 1e-5, (10, 0.1), (10, 1, 5e-7)),
+}
+KAN = {"KANHead": {}}
+MASK = {"ratio": 0.5}
+DCM_VARIANTS = {
+    "": ({"LinearHead": {}}, {}),
+    "-dfc": ({"LinearHead": {}}, {"MaskRefresh": MASK, "MaskTracker": {}}),
+    "-dkan": (KAN, {"MaskRefresh": MASK, "MaskTracker": {}}),
+}
+DCM_ABLATIONS = {
+    "-by-weight": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "score": "signed"}, "MaskTracker": {}}),
+    "-edge-wise": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "granularity": "edge"}, "MaskTracker": {}}),
+    "-important": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "drop": "important"}, "MaskTracker": {}}),
+    "-per-epoch": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "every_n_epochs": 1}, "MaskTracker": {}}),
+    "-test-time": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "apply_in": "always"}, "MaskTracker": {}}),
+    "-cdr": ({"LinearHead": {}}, {"CDR": {"noise_rate": 0.8}}),
+    "-dropout": ({"DropoutHead": {"ratio": 0.5}}, {}),
+    "-dropconnect": ({"DropConnectHead": {"ratio": 0.5}}, {}),
+}
+
+
+def dcm(dataset, loss, head, method):
+    """DCM, table 12, with the losses and weights of the papers it builds on; ANL has L1 instead of weight decay."""
+    net, epochs, lr, wd, apl, anl = SHORT[dataset]
+    losses = {
+        "ce": CROSS_ENTROPY,
+        "apl": {"ActivePassiveLoss": {**APL, "alpha": apl[0], "beta": apl[1]}},
+        "anl": {"ActiveNegativeLoss": dict(zip(("alpha", "beta", "delta"), anl, strict=True))},
+    }
+    return Settings(
+        epochs,
+        net,
+        128,
+        lr,
+        0.0 if loss == "anl" else wd,
+        {"CosineAnnealingLR": {"T_max": epochs}},
+        losses[loss],
+        method,
+        noise={"SymmetricNoise": {"rate": 0.8}},
+        head=head,
+        clip=5.0,
+        data=f"{dataset.upper()}DataModule",
+    )
+
+
 PAPERS = {
     "ce/cifar10": Settings(150, "ResNet18", 128, 0.01, 1e-4, COSINE, CROSS_ENTROPY, {}),
     "dal/cifar10": Settings(150, "ResNet18", 128, 0.01, 1e-4, COSINE, {"DynamicsAwareLoss": {"q": 0.8}}, DAL),
@@ -50,20 +117,50 @@ PAPERS = {
     "nal/cifar10": Settings(500, "ResNet34", 64, 0.02, 1e-3, RESTARTS, {"NoiseAttentionLoss": {"lam": 0.5}}, NAL),
     "gss/cifar10": Settings(150, "ResNet18", 128, 0.01, 5e-4, COSINE, CROSS_ENTROPY, {"GradientSwitching": {}}),
     "elr/cifar10": Settings(150, "ResNet34", 128, 0.02, 1e-3, RESTARTS, ELR, {}, val=0.1),
+    **{
+        f"dcm/{dataset}/{loss}{variant}".removesuffix("/ce"): dcm(dataset, loss, *settings)
+        for dataset in SHORT
+        for loss in ("ce", "apl", "anl")
+        for variant, settings in DCM_VARIANTS.items()
+    },
+    **{f"dcm/cifar10/anl{name}": dcm("cifar10", "anl", *settings) for name, settings in DCM_ABLATIONS.items()},
 }
 
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch, tmp_path):
-    """A folder of its own, CIFAR-10 of 40 images, and their human labels."""
+    """A folder of its own, small CIFAR-10 and CIFAR-100, and human labels of the first."""
     isolate(monkeypatch, tmp_path)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR10", DummyCIFAR10)
+    monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR100", DummyCIFAR100)
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "cifar10n.npz", worse=np.arange(40, dtype=np.uint8) % 7)
 
 
 def read(config):
-    return yaml.safe_load(config.read_text())
+    """A config as it is with what it goes on top of."""
+    own = yaml.safe_load(config.read_text())
+    base = base_of(config)
+    return own if base is None else merged(read(base), own)
+
+
+def merged(lower, upper):
+    """What the command line makes of two files: another class takes none of the old arguments, ``key+`` appends."""
+    if "class_path" in upper and upper["class_path"] != lower.get("class_path"):
+        return upper
+    result = dict(lower)
+    for key, value in upper.items():
+        if key.endswith("+"):
+            result[key[:-1]] = lower[key[:-1]] + value
+        else:
+            result[key] = merged(lower[key], value) if isinstance(value, dict) and key in lower else value
+    return result
+
+
+def files(config):
+    """Arguments that name a config, after the one that it goes on top of."""
+    base = base_of(config)
+    return [config] if base is None else [base, "--config", config]
 
 
 def small(config):
@@ -97,16 +194,47 @@ def named(entry):
     return {entry["class_path"].rpartition(".")[2]: entry.get("init_args", {})}
 
 
+def plain(loss):
+    """A loss made of losses: theirs beside its own arguments."""
+    ((name, arguments),) = loss.items()
+    parts = [argument for argument in arguments.values() if isinstance(argument, dict)]
+    numbers = {key: value for key, value in arguments.items() if not isinstance(value, dict)}
+    return {name: {**numbers, **{key: value for part in parts for key, value in named(part).items()}}}
+
+
 @each_config
 class TestEveryConfig:
     def test_runs(self, config):
-        cli = quiet("fit", config, *small(config))
+        cli = quiet("fit", *files(config), *small(config))
         assert cli.trainer.current_epoch == 2
         folder = Path("runs", read(config)["trainer"]["logger"]["init_args"]["name"], "version_0")
         written = {path.name for path in folder.iterdir()}
         assert {"config.yaml", "noise.json", "noisy_labels.npz", "summary.json", "checkpoints"} <= written
         assert (folder / "checkpoints" / "last.ckpt").exists() == (config in PAPER_CONFIGS)
 
+    def test_full_class_paths(self, config):
+        paths = list(class_paths(read(config)))
+        assert len(paths) >= 8
+        assert all("." in path for path in paths)
+        for path in paths:
+            module, _, name = path.rpartition(".")
+            assert isinstance(getattr(importlib.import_module(module), name), type)
+
+    def test_evidence(self, config):
+        trainer = read(config)["trainer"]
+        assert {"StepSeed", "ConfidenceTracker", "RunSummary"} <= {
+            name for c in trainer["callbacks"] for name in named(c)
+        }
+        logger = trainer["logger"]["init_args"]
+        assert (logger["save_dir"], logger["name"]) == ("runs", name_of(config))
+
+    @pytest.mark.slow
+    def test_runs_with_its_own_network(self, config):
+        run_with_own_network(config)
+
+
+@each_whole_config
+class TestEveryWholeConfig:
     def test_printed_config_runs_and_prints_itself(self, config, capsys):
         text = printed_config(capsys, "--config", config)
         Path("printed.yaml").write_text(text)
@@ -122,29 +250,10 @@ class TestEveryConfig:
         assert folder != again.trainer.log_dir
         assert yaml.safe_load(first)["data"]["init_args"]["batch_size"] == 16
 
-    def test_full_class_paths(self, config):
-        paths = list(class_paths(read(config)))
-        assert len(paths) >= 8
-        for path in paths:
-            module, _, name = path.rpartition(".")
-            assert isinstance(getattr(importlib.import_module(module), name), type)
-
-    def test_evidence(self, config):
-        trainer = read(config)["trainer"]
-        assert {"StepSeed", "ConfidenceTracker", "RunSummary"} <= {
-            name for c in trainer["callbacks"] for name in named(c)
-        }
-        logger = trainer["logger"]["init_args"]
-        assert (logger["save_dir"], logger["name"]) == ("runs", str(config.relative_to(ROOT).with_suffix("")))
-
-    @pytest.mark.slow
-    def test_runs_with_its_own_network(self, config):
-        run_with_own_network(config)
-
 
 def run_with_own_network(config):
     tiny = ["--data.batch_size", "8", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
-    quiet("fit", config, *tiny, "--trainer.fast_dev_run", "true")
+    quiet("fit", *files(config), *tiny, "--trainer.fast_dev_run", "true")
 
 
 def test_one_config_runs_with_its_own_network():
@@ -152,14 +261,14 @@ def test_one_config_runs_with_its_own_network():
 
 
 def test_every_paper_config_is_in_the_table():
-    assert {str(path.relative_to(ROOT).with_suffix("")) for path in PAPER_CONFIGS} == set(PAPERS)
+    assert set(map(name_of, PAPER_CONFIGS)) == set(PAPERS)
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_settings_are_those_of_the_paper(name):
     config = read(ROOT / f"{name}.yaml")
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
-    shared = {"StepSeed", "ConfidenceTracker", "RunSummary", "ModelCheckpoint"}
+    shared = {"StepSeed", "ConfidenceTracker", "MemorizationTracker", "RunSummary", "ModelCheckpoint"}
     methods = [named(callback) for callback in trainer["callbacks"]]
     assert PAPERS[name] == Settings(
         epochs=trainer["max_epochs"],
@@ -168,19 +277,22 @@ def test_settings_are_those_of_the_paper(name):
         lr=model["optimizer"]["init_args"]["lr"],
         wd=model["optimizer"]["init_args"]["weight_decay"],
         schedule=named(model["lr_scheduler"]),
-        loss=named(model["loss"]),
+        loss=plain(named(model["loss"])),
         method={key: value for entry in methods for key, value in entry.items() if key not in shared},
         noise=named(data["noise"]),
         val=data.get("val_fraction", 0.0),
+        head=named(model["head"]),
+        clip=trainer.get("gradient_clip_val"),
+        data=next(iter(named(config["data"]))),
     )
     assert list(named(model["optimizer"])) == ["SGD"]
     assert model["optimizer"]["init_args"]["momentum"] == 0.9
-    assert model["num_classes"] == 10
+    assert model["num_classes"] == (100 if "100" in config["data"]["class_path"] else 10)
     assert config["seed_everything"] == 0
     assert "lightning.pytorch.callbacks.ModelCheckpoint" in class_paths(trainer["callbacks"])
 
 
-@pytest.mark.parametrize("config", PAPER_CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
+@each_paper_config
 def test_first_line_says_where_it_comes_from(config):
     first, second = config.read_text().splitlines()[:2]
     assert first.startswith("# ")
