@@ -2,12 +2,14 @@
 
 Every function takes logits (B, K) of any floating dtype, computes in float32 (float64 for float64 logits) and returns
 losses (B,) of that dtype. Where a paper's code clamps a probability, so do these: the gradient through a clamped
-probability is zero. Finite logits of any size give finite values and gradients.
+probability is zero. Finite logits of any size give finite gradients, and finite values but for cross entropy, which
+overflows where logits differ by more than the dtype holds.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -20,6 +22,11 @@ def _full_precision(logits: Tensor) -> Tensor:
 
 def _log_probability(logits: Tensor) -> Tensor:
     return _full_precision(logits).log_softmax(dim=1)
+
+
+def _at_label(values: Tensor, target: Tensor) -> Tensor:
+    """The entry of each row (B, K) that the label (B,) names."""
+    return values.gather(1, target.unsqueeze(1)).squeeze(1)
 
 
 def _log_floor(eps: float) -> float:
@@ -81,7 +88,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     log_probability = _log_probability(logits)
     if target.is_floating_point():
         return -(target.to(log_probability.dtype) * log_probability).sum(dim=1)
-    return -log_probability.gather(1, target.unsqueeze(1)).squeeze(1)
+    return -_at_label(log_probability, target)
 
 
 def generalized_cross_entropy(logits: Tensor, target: Tensor, q: float = 0.7, eps: float = 1e-7) -> Tensor:
@@ -215,3 +222,135 @@ def early_learning_regularization(
     probability = clipped_softmax(logits, eps)
     agreement = (history.detach().to(probability) * probability).sum(dim=1)
     return cross_entropy(logits, target) + lam * (1.0 - agreement).log()
+
+
+def mean_absolute_error(logits: Tensor, target: Tensor, scale: float = 1.0) -> Tensor:
+    r"""Mean absolute error of the prediction, bounded and linear in the label's probability.
+
+    .. math:: s\,(1 - p_y) = \frac{s}{2} \sum_k |p_k - q_k|, \qquad q = \text{the one-hot row of } y
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,).
+        scale: The factor s.
+
+    Returns:
+        Losses (B,) in [0, s], float32 or float64.
+    """
+    return scale * (1.0 - _at_label(_full_precision(logits).softmax(dim=1), target))
+
+
+def normalized_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Cross entropy divided by its sum over all labels, with the gradient through both.
+
+    .. math:: \frac{\log p_y}{\sum_k \log p_k}
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,).
+
+    Returns:
+        Losses (B,) in [0, 1], float32 or float64.
+    """
+    log_probability = _log_probability(logits)
+    summable = torch.finfo(log_probability.dtype).min / logits.shape[1]  # K of them do not overflow
+    log_probability = log_probability.clamp(min=summable)
+    return _at_label(log_probability, target) / log_probability.sum(dim=1)
+
+
+def reverse_cross_entropy(logits: Tensor, target: Tensor, eps: float = 1e-7, label_floor: float = 1e-4) -> Tensor:
+    r"""Cross entropy with prediction and target exchanged.
+
+    .. math:: -\sum_k \max(p_k, \epsilon) \log \operatorname{clip}(q_k, \epsilon_q, 1)
+
+    For a label it is :math:`-\log(\epsilon_q) \sum_{k \ne y} \max(p_k, \epsilon)`.
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,), or floating-point targets (B, K).
+        eps: Floor of the probability; 0 for none.
+        label_floor: Floor of the target inside its logarithm, more than 0.
+
+    Returns:
+        Losses (B,), float32 or float64.
+    """
+    probability = _full_precision(logits).softmax(dim=1).clamp(min=eps)
+    rows = target if target.is_floating_point() else one_hot(target, logits.shape[1])
+    log_target = rows.to(probability.dtype).clamp(label_floor, 1.0).log()
+    return -(probability * log_target).sum(dim=1)
+
+
+def symmetric_cross_entropy(
+    logits: Tensor, target: Tensor, alpha: float, beta: float, eps: float = 1e-7, label_floor: float = 1e-4
+) -> Tensor:
+    r"""Weighted sum of cross entropy and reverse cross entropy.
+
+    .. math:: \alpha \mathcal{L}_{CE} + \beta \mathcal{L}_{RCE}
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,), or floating-point targets (B, K).
+        alpha: Weight of the cross entropy.
+        beta: Weight of the reverse cross entropy.
+        eps: Floor of the probability in the latter; 0 for none.
+        label_floor: Floor of the target inside its logarithm, more than 0.
+
+    Returns:
+        Losses (B,), float32 or float64.
+    """
+    return alpha * cross_entropy(logits, target) + beta * reverse_cross_entropy(logits, target, eps, label_floor)
+
+
+def normalized_negative_cross_entropy(logits: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
+    r"""Normalised negative cross entropy: the complement of the label's share in what is above the floor.
+
+    .. math:: 1 - \frac{r_y}{\sum_k r_k}, \qquad r_k = \log \max(p_k, \epsilon) - \log \epsilon
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,).
+        eps: Floor of the probability, more than 0 and at most 1 / (2 K), so that the sum is at least log 2.
+
+    Returns:
+        Losses (B,) in [0, 1], float32 or float64.
+    """
+    log_floor = _log_floor(eps)
+    remainder = _log_probability(logits).clamp(min=log_floor) - log_floor
+    return 1.0 - _at_label(remainder, target) / remainder.sum(dim=1)
+
+
+ACTIVE_NEGATIVE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "ce": (normalized_cross_entropy, normalized_negative_cross_entropy),
+}
+"""Base loss of :func:`active_negative_loss` -> its normalised form and its normalised negative form."""
+
+
+def active_negative_loss(logits: Tensor, target: Tensor, alpha: float, beta: float, base: str = "ce") -> Tensor:
+    r"""Weighted sum of a normalised loss and its normalised negative loss, without the penalty on the weights.
+
+    .. math:: \alpha \mathcal{L}_{NCE} + \beta \mathcal{L}_{NNCE}
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,).
+        alpha: Weight of the normalised loss.
+        beta: Weight of the normalised negative loss.
+        base: A key of :data:`ACTIVE_NEGATIVE`.
+
+    Returns:
+        Losses (B,), float32 or float64.
+    """
+    active, negative = ACTIVE_NEGATIVE[base]
+    return alpha * active(logits, target) + beta * negative(logits, target)
+
+
+def absolute_sum(tensors: Iterable[Tensor]) -> Tensor:
+    """Sum of the absolute values of all entries, differentiable: the sign is the gradient, 0 at 0.
+
+    Args:
+        tensors: At least one floating-point tensor, all on one device.
+
+    Returns:
+        Scalar, float64: a float32 norm on the CPU keeps three digits of a ResNet's weights.
+    """
+    return torch.stack(torch._foreach_norm(tuple(tensors), 1, dtype=torch.float64)).sum()

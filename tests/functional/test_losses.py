@@ -91,6 +91,38 @@ def oracle_elr(logits: Array, target: Array, history: Array, lam: float, eps: fl
     return values, softmax * target.sum(1, keepdims=True) - target + through_softmax(softmax, by_p)
 
 
+def oracle_mae(logits: Array, target: NDArray[np.int64], scale: float) -> tuple[Array, Array]:
+    """The literal sum of absolute differences, halved."""
+    probability, rows = numpy_softmax(logits), np.eye(logits.shape[1])[target]
+    values = scale / 2 * np.abs(probability - rows).sum(1)
+    return values, through_softmax(probability, scale / 2 * np.sign(probability - rows))
+
+
+def oracle_nce(logits: Array, target: NDArray[np.int64]) -> tuple[Array, Array]:
+    log_probability, rows = numpy_log_softmax(logits), np.eye(logits.shape[1])[target]
+    total = log_probability.sum(1, keepdims=True)
+    values = (rows * log_probability).sum(1) / total[:, 0]
+    by_log = (rows - values[:, None]) / total
+    return values, by_log - numpy_softmax(logits) * by_log.sum(1, keepdims=True)
+
+
+def oracle_rce(logits: Array, target: Array, eps: float, label_floor: float) -> tuple[Array, Array]:
+    probability = numpy_softmax(logits)
+    log_target = np.log(np.clip(target, label_floor, 1))
+    values = -(np.clip(probability, eps, 1) * log_target).sum(1)
+    return values, through_softmax(probability, -log_target * inside(probability, eps, 1))
+
+
+def oracle_nnce(logits: Array, target: NDArray[np.int64], eps: float) -> tuple[Array, Array]:
+    probability, log_probability = numpy_softmax(logits), numpy_log_softmax(logits)
+    rows = np.eye(logits.shape[1])[target]
+    remainder = -np.log(eps) + np.maximum(log_probability, np.log(eps))
+    total = remainder.sum(1, keepdims=True)
+    share = (rows * remainder).sum(1, keepdims=True) / total
+    by_log = (share - rows) / total * inside(log_probability, np.log(eps), 0)
+    return 1 - share[:, 0], by_log - probability * by_log.sum(1, keepdims=True)
+
+
 def value_and_gradient(function: Callable[[Tensor], Tensor], logits: Array) -> tuple[Array, Array]:
     leaf = torch.tensor(logits, requires_grad=True)
     losses = function(leaf)
@@ -119,6 +151,13 @@ class Batch:
     @property
     def one_hot(self) -> Array:
         return np.eye(self.logits.shape[1])[self.labels]
+
+
+def assert_sum_over_labels(loss: Callable[[Tensor, Tensor], Tensor], batch: Batch, total: float) -> None:
+    """A loss whose sum over all labels is constant is robust to symmetric noise."""
+    logits = torch.tensor(batch.logits)
+    by_label = [loss(logits, torch.full((len(logits),), k)) for k in range(logits.shape[1])]
+    np.testing.assert_allclose(sum(by_label).numpy(), total, **close)
 
 
 batches = st.builds(Batch, st.integers(1, 5), st.integers(2, 20), st.sampled_from(SCALES), st.integers(0, 2**32 - 1))
@@ -406,6 +445,208 @@ class TestEarlyLearningRegularization:
         assert gradcheck(lambda z: F.early_learning_regularization(z, labels, history, 3.0), leaf)
 
 
+class TestMeanAbsoluteError:
+    @given(batches, st.sampled_from([1.0, 2.0]))
+    @quick
+    def test_oracle(self, batch: Batch, scale: float) -> None:
+        labels = torch.tensor(batch.labels)
+        actual = value_and_gradient(lambda z: F.mean_absolute_error(z, labels, scale), batch.logits)
+        assert_equal(actual, oracle_mae(batch.logits, batch.labels, scale))
+
+    @given(batches)
+    @quick
+    def test_is_generalized_cross_entropy_at_one(self, batch: Batch) -> None:
+        labels = torch.tensor(batch.labels)
+        actual = value_and_gradient(lambda z: F.mean_absolute_error(z, labels), batch.logits)
+        assert_equal(actual, oracle_gce(batch.logits, batch.labels, 1.0, 0.0))
+
+    def test_gradcheck(self) -> None:
+        batch = moderate()
+        labels, leaf = torch.tensor(batch.labels), torch.tensor(batch.logits, requires_grad=True)
+        assert gradcheck(lambda z: F.mean_absolute_error(z, labels, 2.0), leaf)
+
+
+class TestNormalizedCrossEntropy:
+    @given(batches)
+    @quick
+    def test_oracle(self, batch: Batch) -> None:
+        labels = torch.tensor(batch.labels)
+        actual = value_and_gradient(lambda z: F.normalized_cross_entropy(z, labels), batch.logits)
+        assert_equal(actual, oracle_nce(batch.logits, batch.labels))
+
+    @given(batches)
+    @quick
+    def test_sums_to_one_over_the_labels(self, batch: Batch) -> None:
+        assert_sum_over_labels(F.normalized_cross_entropy, batch, 1.0)
+
+    def test_extremes_by_hand(self) -> None:
+        logits, labels = torch.tensor([[1e4, -1e4, 0.0]] * 3, dtype=torch.float64), torch.tensor([0, 1, 2])
+        losses = F.normalized_cross_entropy(logits, labels)
+        np.testing.assert_allclose(losses.numpy(), [0.0, 2 / 3, 1 / 3], **close)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_denominator_does_not_overflow(self, dtype: torch.dtype) -> None:
+        logits = torch.full((2, 5), -torch.finfo(dtype).max, dtype=dtype)
+        logits[:, 0] *= -1.0
+        assert F.normalized_cross_entropy(logits, torch.tensor([0, 1])).tolist() == [0.0, 0.25]
+
+    def test_gradcheck(self) -> None:
+        batch = moderate()
+        labels, leaf = torch.tensor(batch.labels), torch.tensor(batch.logits, requires_grad=True)
+        assert gradcheck(lambda z: F.normalized_cross_entropy(z, labels), leaf)
+
+
+class TestReverseCrossEntropy:
+    @given(batches, st.sampled_from([0.0, 1e-7, 1e-2]), st.sampled_from([1e-4, 0.05]))
+    @quick
+    def test_labels(self, batch: Batch, eps: float, label_floor: float) -> None:
+        labels = torch.tensor(batch.labels)
+        actual = value_and_gradient(lambda z: F.reverse_cross_entropy(z, labels, eps, label_floor), batch.logits)
+        assert_equal(actual, oracle_rce(batch.logits, batch.one_hot, eps, label_floor))
+
+    @given(batches, st.sampled_from([1e-7, 1e-2]), st.sampled_from([1e-4, 0.05]), st.sampled_from([1.0, 2.0]))
+    @quick
+    def test_distribution_that_need_not_sum_to_one(
+        self, batch: Batch, eps: float, label_floor: float, total: float
+    ) -> None:
+        target = total * batch.soft
+        actual = value_and_gradient(
+            lambda z: F.reverse_cross_entropy(z, torch.tensor(target), eps, label_floor), batch.logits
+        )
+        assert_equal(actual, oracle_rce(batch.logits, target, eps, label_floor))
+
+    @given(batches)
+    @quick
+    def test_is_scaled_mean_absolute_error(self, batch: Batch) -> None:
+        labels = torch.tensor(batch.labels)
+        actual = value_and_gradient(lambda z: F.reverse_cross_entropy(z, labels, eps=0.0), batch.logits)
+        assert_equal(actual, oracle_mae(batch.logits, batch.labels, 9.210340371976182))
+
+    def test_extremes_by_hand(self) -> None:
+        logits, labels = np.array([[1e4, -1e4, 0.0]] * 2), torch.tensor([0, 1])
+        values, gradient = value_and_gradient(lambda z: F.reverse_cross_entropy(z, labels), logits)
+        np.testing.assert_allclose(values, -np.log(1e-4) * np.array([2e-7, 1 + 1e-7]), **close)
+        assert not gradient.any()
+
+    def test_gradcheck(self) -> None:
+        batch = moderate()
+        leaf = torch.tensor(batch.logits, requires_grad=True)
+        for target in (torch.tensor(batch.labels), torch.tensor(batch.soft)):
+            assert gradcheck(lambda z, target=target: F.reverse_cross_entropy(z, target), leaf)
+
+
+class TestSymmetricCrossEntropy:
+    @given(batches, st.sampled_from(["one_hot", "soft"]), st.sampled_from([(0.1, 1.0), (6.0, 0.1), (0.0, 2.0)]))
+    @quick
+    def test_oracle(self, batch: Batch, kind: str, weights: tuple[float, float]) -> None:
+        target = getattr(batch, kind)
+        given_target = torch.tensor(target if kind == "soft" else batch.labels)
+        actual = value_and_gradient(
+            lambda z: F.symmetric_cross_entropy(z, given_target, *weights, eps=1e-3, label_floor=1e-2), batch.logits
+        )
+        forth = oracle_elr(batch.logits, target, batch.history, 0.0, 1e-4)
+        back = oracle_rce(batch.logits, target, 1e-3, 1e-2)
+        assert_equal(actual, tuple(weights[0] * f + weights[1] * b for f, b in zip(forth, back, strict=True)))
+
+
+class TestNormalizedNegativeCrossEntropy:
+    @given(batches, st.sampled_from([1e-7, 1e-2]))
+    @quick
+    def test_oracle(self, batch: Batch, eps: float) -> None:
+        labels = torch.tensor(batch.labels)
+        actual = value_and_gradient(lambda z: F.normalized_negative_cross_entropy(z, labels, eps), batch.logits)
+        assert_equal(actual, oracle_nnce(batch.logits, batch.labels, eps))
+
+    @given(batches)
+    @quick
+    def test_sums_to_one_less_than_the_number_of_labels(self, batch: Batch) -> None:
+        assert_sum_over_labels(F.normalized_negative_cross_entropy, batch, batch.logits.shape[1] - 1)
+
+    def test_extremes_by_hand(self) -> None:
+        logits, labels = np.array([[1e4, -1e4, 0.0]] * 3), torch.tensor([0, 1, 2])
+        values, gradient = value_and_gradient(lambda z: F.normalized_negative_cross_entropy(z, labels), logits)
+        assert values.tolist() == [0.0, 1.0, 1.0]
+        assert not gradient.any()
+
+    def test_label_below_the_floor_teaches_nothing(self) -> None:
+        logits, labels = np.array([[-17.0, 0.0, -1.0], [-15.0, 0.0, -1.0]]), torch.tensor([0, 0])  # 3e-8 and 2e-7
+        values, gradient = value_and_gradient(lambda z: F.normalized_negative_cross_entropy(z, labels), logits)
+        assert values[0] == 1.0
+        assert not gradient[0].any()
+        assert gradient[1].all()
+
+    @pytest.mark.parametrize("num_classes", [2, 10, 1000])
+    def test_largest_floor_leaves_a_sum_to_divide_by(self, num_classes: int) -> None:
+        logits, labels = np.zeros((1, num_classes)), torch.tensor([1])
+        values, gradient = value_and_gradient(
+            lambda z: F.normalized_negative_cross_entropy(z, labels, 0.5 / num_classes), logits
+        )
+        np.testing.assert_allclose(values, 1 - 1 / num_classes, **close)
+        expected = oracle_nnce(logits, np.array([1]), 0.5 / num_classes)[1]
+        np.testing.assert_allclose(gradient, expected, **close)
+
+    def test_gradcheck(self) -> None:
+        batch = moderate()
+        labels, leaf = torch.tensor(batch.labels), torch.tensor(batch.logits, requires_grad=True)
+        assert gradcheck(lambda z: F.normalized_negative_cross_entropy(z, labels), leaf)
+
+
+class TestActiveNegativeLoss:
+    @given(batches, st.sampled_from([(5.0, 5.0), (10.0, 1.0), (0.0, 2.0)]))
+    @quick
+    def test_oracle(self, batch: Batch, weights: tuple[float, float]) -> None:
+        labels = torch.tensor(batch.labels)
+        actual = value_and_gradient(lambda z: F.active_negative_loss(z, labels, *weights, base="ce"), batch.logits)
+        active, negative = oracle_nce(batch.logits, batch.labels), oracle_nnce(batch.logits, batch.labels, 1e-7)
+        assert_equal(actual, tuple(weights[0] * a + weights[1] * n for a, n in zip(active, negative, strict=True)))
+
+
+class TestAbsoluteSum:
+    @given(
+        st.lists(st.sampled_from([(), (0,), (5,), (3, 4), (2, 3, 2, 2)]), min_size=1, max_size=6), st.integers(0, 1000)
+    )
+    @quick
+    def test_oracle(self, shapes: list[tuple[int, ...]], seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        arrays = [np.asarray(draw.standard_normal(shape)) for shape in shapes]
+        leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
+        value = F.absolute_sum(leaves)
+        value.backward()
+        np.testing.assert_allclose(value.item(), sum(np.abs(array).sum() for array in arrays), rtol=1e-13)
+        for leaf, array in zip(leaves, arrays, strict=True):
+            assert leaf.grad is not None
+            np.testing.assert_array_equal(leaf.grad.numpy(), np.sign(array))
+
+    def test_gradient_at_zero_is_zero(self) -> None:
+        leaf = torch.tensor([-2.0, 0.0, 3.0], requires_grad=True)
+        (5.0 * F.absolute_sum([leaf])).backward()
+        assert leaf.grad is not None
+        assert leaf.grad.tolist() == [-5.0, 0.0, 5.0]
+
+    def test_float32_loses_no_digits_over_many_weights(self) -> None:
+        weights = 0.02 * np.random.default_rng(0).standard_normal(2**21, dtype=np.float32)
+        value = F.absolute_sum([torch.tensor(weights)])
+        np.testing.assert_allclose(value.item(), np.abs(weights.astype(np.float64)).sum(), rtol=1e-12)
+
+    def test_any_dtype_and_layout_in_one_walk(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        tensors = [
+            torch.randn(300, generator=generator).bfloat16().requires_grad_(),
+            torch.randn(2, 3, 4, 4, generator=generator).to(memory_format=torch.channels_last).requires_grad_(),
+            torch.randn(3, 5, generator=generator).half(),
+            torch.randn(4, 3, generator=generator).double().T.requires_grad_(),
+        ]
+        value = F.absolute_sum(tensor for tensor in tensors)
+        value.backward()
+        expected = sum(np.abs(tensor.detach().double().numpy()).sum() for tensor in tensors)
+        np.testing.assert_allclose(value.item(), expected, rtol=1e-13)
+        for tensor in tensors:
+            if tensor.requires_grad:
+                assert tensor.grad is not None
+                assert tensor.grad.dtype == tensor.dtype
+                assert torch.equal(tensor.grad, tensor.detach().sign())
+
+
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "cross_entropy": lambda z: F.cross_entropy(z, labels_of(z)),
     "cross_entropy_soft": lambda z: F.cross_entropy(z, torch.full_like(z, 0.25)),
@@ -415,6 +656,20 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "dynamics_aware_loss": lambda z: F.dynamics_aware_loss(z, labels_of(z), 1.2, 0.5),
     "noise_attention": lambda z: F.noise_attention(z, F.one_hot(labels_of(z), z.shape[1]), z[:, 0], 0.5, 0.1),
     "early_learning": lambda z: F.early_learning_regularization(z, labels_of(z), torch.full_like(z, 0.25), 3.0),
+    "mean_absolute_error": lambda z: F.mean_absolute_error(z, labels_of(z)),
+    "normalized_cross_entropy": lambda z: F.normalized_cross_entropy(z, labels_of(z)),
+    "reverse_cross_entropy": lambda z: F.reverse_cross_entropy(z, labels_of(z)),
+    "reverse_cross_entropy_soft": lambda z: F.reverse_cross_entropy(z, torch.full_like(z, 0.25)),
+    "symmetric_cross_entropy": lambda z: F.symmetric_cross_entropy(z, labels_of(z), 0.1, 1.0),
+    "normalized_negative_cross_entropy": lambda z: F.normalized_negative_cross_entropy(z, labels_of(z)),
+    "active_negative_loss": lambda z: F.active_negative_loss(z, labels_of(z), 5.0, 5.0),
+}
+BOUNDED = {
+    "mean_absolute_error": 1.0,
+    "normalized_cross_entropy": 1.0,
+    "reverse_cross_entropy": 9.22,
+    "normalized_negative_cross_entropy": 1.0,
+    "active_negative_loss": 10.0,
 }
 
 
@@ -430,6 +685,7 @@ def test_result_has_the_dtype_of_the_logits_whatever_the_others_have() -> None:
         other = torch.float64 if dtype == torch.float32 else torch.float32
         target = soft.to(other)
         assert F.cross_entropy(logits, target).dtype == dtype
+        assert F.reverse_cross_entropy(logits, target).dtype == dtype
         assert F.noise_attention(logits, target, attention.to(other), 0.5, 0.1).dtype == dtype
         assert F.early_learning_regularization(logits, target, history.to(other), 3.0).dtype == dtype
 
@@ -446,3 +702,17 @@ def test_half_precision_logits_are_computed_in_float32(name: str, scale: float, 
     assert losses.isfinite().all()
     assert logits.grad.isfinite().all()
     assert torch.equal(losses, LOSSES[name](logits.detach().float()))
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_bounded_losses_are_finite_for_every_finite_logit(name: str, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    values = torch.tensor([largest, -largest, 1e4, -1e4, 0.0], dtype=dtype)
+    logits = torch.cartesian_prod(values, values, values).requires_grad_()
+    losses = LOSSES[name](logits)
+    losses.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert (losses >= 0).all()
+    assert (losses <= BOUNDED[name]).all()
