@@ -114,10 +114,10 @@ class ArrayFile:
             raise self.error(wanted, f"shape {array.shape}", "take the labels of these samples")
         if array.dtype.kind not in "iu":
             raise self.error(f"integer {name}", f"dtype {array.dtype}", "save them with `.astype(np.int64)`")
-        outside = array < 0 if num_classes is None else (array < 0) | (array >= num_classes)
+        end = np.iinfo(np.int64).max if num_classes is None else num_classes
+        outside = (array < 0) | (array >= end)
         if outside.any():
             first = int(outside.argmax())
-            end = "infinity" if num_classes is None else num_classes
             came = f"{array[first]} at position {first}"
             raise self.error(f"{name} in [0, {end})", came, "check `num_classes`, and that they count from 0")
         return torch.from_numpy(array.astype(np.int64))

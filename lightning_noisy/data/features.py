@@ -90,9 +90,11 @@ class FeaturesDataModule(NoisyDataModule):
         check_argument(suffix in _SUFFIXES, "path", "a .npz, .pt or .npy file", str(path))
         if suffix == ".npy":
             check_argument(labels is not None, "labels", "the file of the labels, as a .npy `path` holds none", labels)
-        for name, other in {"labels": labels, "test_path": test_path}.items():
-            known = other is None or Path(other).suffix.lower() in _SUFFIXES
-            check_argument(known, name, "a .npz, .pt or .npy file", str(other))
+        if labels is not None:
+            check_argument(Path(labels).suffix.lower() in _SUFFIXES, "labels", "a .npz, .pt or .npy file", str(labels))
+        if test_path is not None:
+            suffix = Path(test_path).suffix.lower()
+            check_argument(suffix in _SUFFIXES[:2], "test_path", "a .npz or .pt file", str(test_path))
         check_argument(labels is not None or labels_key is None, "labels_key", "None without `labels`", labels_key)
         check_argument(test_rows is None or test_rows >= 1, "test_rows", "an int of at least 1", test_rows)
         check_argument(test_rows is None or test_path is None, "test_rows", "None beside `test_path`", test_rows)
@@ -313,7 +315,7 @@ class _Standardize:
         mean = torch.stack([chunk.double().sum(dim=0) for chunk in chunks]).sum(dim=0) / len(x)
         squares = torch.stack([(chunk.double() - mean).square().sum(dim=0) for chunk in chunks]).sum(dim=0)
         std = (squares / len(x)).sqrt().float()
-        return cls(mean.float(), torch.where(std > 0, std, 1.0))
+        return cls(mean.float(), torch.where(std >= torch.finfo(std.dtype).tiny, std, 1.0))
 
     def __call__(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.scale

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_noisy.data import AsymmetricNoise, LabelledImages, NoisyDataModule, SymmetricNoise
+from lightning_noisy.data import AsymmetricNoise, FileNoise, LabelledImages, NoisyDataModule, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
 from tests.foreign import make_trainer
 from tests.small import MemoryLogger, SmallDataModule, make_module
@@ -218,6 +218,90 @@ def test_a_validation_split_that_takes_all_is_refused():
 def test_the_base_cannot_be_used():
     with pytest.raises(TypeError, match="abstract"):
         NoisyDataModule()
+
+
+# Sets that come with their noise, or without a test set
+
+WRONG = (LABELS + (torch.arange(SAMPLES) % 4 == 0)) % CLASSES
+
+
+class Given(Numbered):
+    """Comes with noisy labels; clean ones are known or not; there is a test set or not."""
+
+    def __init__(self, clean=LABELS, test=True, noise=None, **options):
+        super().__init__(noise, **options)
+        self.clean, self.test = clean, test
+
+    def training_images(self):
+        return LabelledImages(torch.arange(SAMPLES).__getitem__, self.clean, WRONG)
+
+    def test_images(self):
+        return super().test_images() if self.test else None
+
+
+def given(**options):
+    data = Given(**options)
+    data.setup("fit")
+    return data
+
+
+@pytest.mark.parametrize("clean", [LABELS, None])
+@pytest.mark.parametrize("val_fraction", [0.0, 0.25])
+def test_given_noise_is_trained_on(clean, val_fraction):
+    data = given(clean=clean, val_fraction=val_fraction)
+    images, target, index = read(data.train_dataloader())
+    positions = images.long()
+
+    assert torch.equal(target, WRONG[positions])
+    assert torch.equal(data.noisy_targets[index], target)
+    if clean is None:
+        assert data.clean_targets is None
+        assert data.realised_noise_rate is None
+    else:
+        assert torch.equal(data.clean_targets[index], LABELS[positions])
+        assert data.realised_noise_rate == pytest.approx((target != LABELS[positions]).double().mean().item())
+    if val_fraction:
+        images, target = read(data.val_dataloader()[0])
+        assert torch.equal(target, WRONG[images])
+
+
+@pytest.mark.parametrize("clean", [LABELS, None])
+def test_given_noise_and_noise_drawn_are_refused_together(clean):
+    with pytest.raises(
+        NoisyLabelError, match=r"^The training set of Given comes with noisy labels, but got noise=Symm"
+    ):
+        given(clean=clean, noise=NOISE)
+
+
+def test_unknown_clean_labels_of_the_validation_split_are_refused():
+    images, target = read(given(noisy_val=False, val_fraction=0.25).val_dataloader()[0])
+    assert torch.equal(target, LABELS[images])
+    with pytest.raises(
+        NoisyLabelError, match=r"`noisy_val` to be true, as nobody knows the clean labels of Given, but"
+    ):
+        given(clean=None, noisy_val=False, val_fraction=0.25)
+
+
+@pytest.mark.parametrize(("val_fraction", "splits"), [(0.0, ()), (0.25, ("val",))])
+def test_without_a_test_set_the_validation_split_alone_is_evaluated(val_fraction, splits):
+    data = given(test=False, val_fraction=val_fraction)
+
+    assert data.validation_splits == splits
+    assert [len(read(loader)[0]) for loader in data.val_dataloader()] == [15] * len(splits)
+    for loader in (data.test_dataloader, data.predict_dataloader):
+        with pytest.raises(
+            NoisyLabelError, match=r"^This Given has no test set, which `test` and `predict` read: give"
+        ):
+            loader()
+
+
+def test_an_empty_set_is_refused_before_its_noise_is_drawn():
+    class Empty(Numbered):
+        def training_images(self):
+            return LabelledImages(torch.arange(0).__getitem__, LABELS[:0])
+
+    with pytest.raises(NoisyLabelError, match=r"^The training set of Empty is empty"):
+        Empty(noise=FileNoise("nowhere.npy")).setup("fit")
 
 
 # Evidence

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lightning_noisy import networks
-from lightning_noisy.networks import CNN8, CIFARResNet, ResNet18, ResNet34, SmallCNN, TorchvisionBackbone
+from lightning_noisy.networks import CNN8, MLP, CIFARResNet, ResNet18, ResNet34, SmallCNN, TorchvisionBackbone
 
 BACKBONES = {
     "small_cnn": SmallCNN,
@@ -13,6 +13,8 @@ BACKBONES = {
     "resnet18": ResNet18,
     "resnet34": ResNet34,
     "resnet10_grey": lambda: CIFARResNet([1, 1, 1, 1], in_channels=1),
+    "mlp": lambda: MLP(6, (8, 7)),
+    "mlp_norm": lambda: MLP(6, (8, 7), batch_norm=True),
     "torchvision": lambda: TorchvisionBackbone("mobilenet_v3_small"),
 }
 
@@ -28,6 +30,8 @@ def backbone(request):
 
 
 def images(backbone, batch_size):
+    if isinstance(backbone, MLP):
+        return torch.randn(batch_size, backbone.in_features)
     convolution = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
     size = 64 if isinstance(backbone, TorchvisionBackbone) else 32
     return torch.randn(batch_size, convolution.in_channels, size, size)
@@ -77,7 +81,7 @@ def test_state_dict_loads_strictly_and_carries_the_features(backbone, request):
     assert torch.equal(copy(batch), backbone(batch))
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "cnn8", "resnet18"])
+@pytest.mark.parametrize("name", ["small_cnn", "cnn8", "resnet18", "mlp", "mlp_norm"])
 def test_a_training_batch_of_one_sample(name):
     backbone = BACKBONES[name]()
     features = backbone(images(backbone, 1))
