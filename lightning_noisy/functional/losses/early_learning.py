@@ -1,0 +1,34 @@
+"""Early-learning regularization."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_noisy.functional.losses.cross_entropy import cross_entropy
+from lightning_noisy.functional.losses.probabilities import clipped_softmax
+
+
+def early_learning_regularization(
+    logits: Tensor, target: Tensor, history: Tensor, lam: float, eps: float = 1e-4
+) -> Tensor:
+    r"""Cross entropy with early-learning regularization.
+
+    .. math::
+        \mathcal{L} = -\log p_y + \lambda \log\Big(1 - \sum_k \bar t_k \tilde p_k\Big), \qquad
+        \tilde p = \operatorname{clip}(p, \epsilon, 1 - \epsilon)
+
+    The regulariser is negative: it pulls the prediction towards its own running average :math:`\bar t`.
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,) or floating-point targets (B, K) of the cross entropy.
+        history: Running averages of the predictions (B, K), no gradient; any floating dtype and device.
+        lam: Weight of the regulariser.
+        eps: Clip of the prediction in the regulariser, more than 0; it is not renormalised there.
+
+    Returns:
+        Losses (B,), float32 or float64.
+    """
+    probability = clipped_softmax(logits, eps)
+    agreement = (history.detach().to(probability) * probability).sum(dim=1)
+    return cross_entropy(logits, target) + lam * (1.0 - agreement).log()
