@@ -1,0 +1,84 @@
+"""Dtypes of logits and results, half precision and extremes, for every loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_noisy.functional import losses as F
+from tests.functional.losses.oracle import (
+    moderate,
+)
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cross_entropy": lambda z: F.cross_entropy(z, labels_of(z)),
+    "cross_entropy_soft": lambda z: F.cross_entropy(z, torch.full_like(z, 0.25)),
+    "generalized_cross_entropy": lambda z: F.generalized_cross_entropy(z, labels_of(z)),
+    "generalized_cross_entropy_no_floor": lambda z: F.generalized_cross_entropy(z, labels_of(z), 0.1, 0.0),
+    "soft_bootstrapping": F.soft_bootstrapping,
+    "dynamics_aware_loss": lambda z: F.dynamics_aware_loss(z, labels_of(z), 1.2, 0.5),
+    "noise_attention": lambda z: F.noise_attention(z, F.one_hot(labels_of(z), z.shape[1]), z[:, 0], 0.5, 0.1),
+    "early_learning": lambda z: F.early_learning_regularization(z, labels_of(z), torch.full_like(z, 0.25), 3.0),
+    "mean_absolute_error": lambda z: F.mean_absolute_error(z, labels_of(z)),
+    "normalized_cross_entropy": lambda z: F.normalized_cross_entropy(z, labels_of(z)),
+    "reverse_cross_entropy": lambda z: F.reverse_cross_entropy(z, labels_of(z)),
+    "reverse_cross_entropy_soft": lambda z: F.reverse_cross_entropy(z, torch.full_like(z, 0.25)),
+    "symmetric_cross_entropy": lambda z: F.symmetric_cross_entropy(z, labels_of(z), 0.1, 1.0),
+    "normalized_negative_cross_entropy": lambda z: F.normalized_negative_cross_entropy(z, labels_of(z)),
+    "active_negative_loss": lambda z: F.active_negative_loss(z, labels_of(z), 5.0, 5.0),
+}
+BOUNDED = {
+    "mean_absolute_error": 1.0,
+    "normalized_cross_entropy": 1.0,
+    "reverse_cross_entropy": 9.22,
+    "normalized_negative_cross_entropy": 1.0,
+    "active_negative_loss": 10.0,
+}
+
+
+def labels_of(logits: Tensor) -> Tensor:
+    return torch.arange(len(logits)) % logits.shape[1]
+
+
+def test_result_has_the_dtype_of_the_logits_whatever_the_others_have() -> None:
+    batch = moderate()
+    soft, history, attention = map(torch.tensor, (batch.soft, batch.history, batch.attention))
+    for dtype in (torch.float32, torch.float64):
+        logits = torch.tensor(batch.logits, dtype=dtype)
+        other = torch.float64 if dtype == torch.float32 else torch.float32
+        target = soft.to(other)
+        assert F.cross_entropy(logits, target).dtype == dtype
+        assert F.reverse_cross_entropy(logits, target).dtype == dtype
+        assert F.noise_attention(logits, target, attention.to(other), 0.5, 0.1).dtype == dtype
+        assert F.early_learning_regularization(logits, target, history.to(other), 3.0).dtype == dtype
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("scale", [1.0, 6e4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_computed_in_float32(name: str, scale: float, dtype: torch.dtype) -> None:
+    logits = (scale * torch.linspace(-1, 1, 28).sin().reshape(7, 4)).to(dtype).requires_grad_()
+    losses = LOSSES[name](logits)
+    losses.sum().backward()
+    assert logits.grad is not None
+    assert losses.dtype == torch.float32
+    assert losses.isfinite().all()
+    assert logits.grad.isfinite().all()
+    assert torch.equal(losses, LOSSES[name](logits.detach().float()))
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_bounded_losses_are_finite_for_every_finite_logit(name: str, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    values = torch.tensor([largest, -largest, 1e4, -1e4, 0.0], dtype=dtype)
+    logits = torch.cartesian_prod(values, values, values).requires_grad_()
+    losses = LOSSES[name](logits)
+    losses.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert (losses >= 0).all()
+    assert (losses <= BOUNDED[name]).all()
