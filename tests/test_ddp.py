@@ -22,11 +22,14 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchvision.transforms import v2
 
 from lightning_noisy.callbacks import (
+    CDR,
     SELC,
     ConfidenceTracker,
     DALSchedule,
     GradientSwitching,
     MaskRefresh,
+    MaskTracker,
+    MemorizationTracker,
     ParameterSchedule,
     StepSeed,
 )
@@ -196,6 +199,12 @@ CASES: dict[str, Callable[[bool, int], Parts]] = {
     ),
     "confidence": lambda foreign, n: (None, [ConfidenceTracker(clean_targets=clean_of(n, foreign))]),
     "confidence-blind": lambda foreign, n: (None, [BlindTracker()]),
+    "memorization": lambda foreign, n: (None, [MemorizationTracker(clean_targets=clean_of(n, foreign))]),
+    "cdr": lambda foreign, n: (None, [CDR(0.4)]),
+    "mask-tracker": lambda foreign, n: (
+        None,
+        [MaskTracker(head_name(foreign)), MaskRefresh(head_name(foreign), ratio=0.5)],
+    ),
     "mask": lambda foreign, n: (None, [MaskRefresh(head_name(foreign), ratio=0.5)]),
     "mask-3": lambda foreign, n: (None, [MaskRefresh(head_name(foreign), ratio=0.5, every_n_steps=3)]),
     "mask-always": lambda foreign, n: (
@@ -371,10 +380,12 @@ def test_two_processes_equal_one(pool: Pool, case: str, foreign: bool) -> None:
 @every_case
 def test_every_row_is_written(pool: Pool, case: str, foreign: bool) -> None:
     for run in pool.run(fit, Fit(case, foreign, epochs=2, validate=False)):
-        assert not run["tables"] or case not in ("mask", "gce", "dal")
+        assert not run["tables"] or case not in ("mask", "mask-tracker", "cdr", "gce", "dal")
         for name, values in run["tables"].items():
             if "confidence" in name:  # forgotten at the end of an epoch
                 assert values.isnan().all(), name
+            elif "outcome" in name:
+                assert (values == -1).all(), name
             elif "drawn" in name:
                 assert (values >= 0).all(), name
             else:
@@ -524,8 +535,30 @@ def test_padded_confidence_is_a_mean_over_samples(pool: Pool, case: str, foreign
         assert history[epoch] in [pytest.approx(option, rel=1e-6) for option in options]
 
 
+@pytest.mark.parametrize("foreign", [False, True], ids=["ours", "foreign"])
+def test_padded_memorization_counts_each_sample_once(pool: Pool, foreign: bool) -> None:
+    ranks = pool.run(fit, padded("memorization", foreign, epochs=2, validate=False))
+    check_padding(ranks)
+    given, clean = labels_of(PADDED)
+    for epoch in range(2):
+        passes = passes_of(ranks, epoch)
+        options = []
+        for chosen in range(2):
+            predicted = torch.stack([passes[i][chosen % len(passes[i])]["logits"].argmax() for i in range(PADDED)])
+            noisy, right = given != clean, predicted == clean
+            shares = {
+                "noisy/correct": right[noisy],
+                "noisy/memorized": (predicted == given)[noisy],
+                "noisy/other": ((predicted != given) & ~right)[noisy],
+                "clean/correct": right[~noisy],
+                "clean/wrong": ~right[~noisy],
+            }
+            options.append({f"train/memorization/{k}": v.double().mean().item() for k, v in shares.items()})
+        assert ranks[0]["history"][0][epoch] in [pytest.approx(option) for option in options]
+
+
 def training_figures(figures: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in figures.items() if name.startswith(("train/", "target/"))}
+    return {name: value for name, value in figures.items() if name.startswith(("train/", "target/", "mask/"))}
 
 
 RESUMES = {

@@ -7,11 +7,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import TensorDataset
 
 from lightning_noisy.callbacks import (
+    CDR,
     SELC,
     ConfidenceTracker,
     DALSchedule,
     GradientSwitching,
     MaskRefresh,
+    MaskTracker,
+    MemorizationTracker,
     ParameterSchedule,
     RunSummary,
     StepSeed,
@@ -50,6 +53,16 @@ METHODS = {
     "schedule": (
         lambda: GeneralizedCrossEntropy(0.1),
         lambda: [ParameterSchedule("loss.q", 0.0, 1.0, interval="step", total_epochs=EPOCHS)],
+    ),
+    "cdr": (cross_entropy, lambda: [CDR(0.4)]),
+    "memorization": (cross_entropy, lambda: [MemorizationTracker()]),
+    "mask-tracker": (cross_entropy, lambda: [MaskTracker(), MaskRefresh(ratio=0.5, score="random")]),
+    "ratio": (
+        cross_entropy,
+        lambda: [
+            MaskRefresh(ratio=0.5),
+            ParameterSchedule("MaskRefresh.ratio", 0.0, 1.0, interval="step", total_epochs=EPOCHS),
+        ],
     ),
     "elr": (lambda: EarlyLearningRegularization(lam=3.0, momentum=0.7), list),
     "together": (
@@ -134,7 +147,7 @@ def test_at_the_last_batch_of_an_epoch(tmp_path, method):
         state.pop("RunSummary")
     assert_same(*states)
     assert_same(whole.figures(2), resumed.figures(2))
-    trained = [name for name in whole.figures(1) if name.startswith(("train/", "target/"))]
+    trained = [name for name in whole.figures(1) if name.startswith(("train/", "target/", "mask/"))]
     for name in trained:  # Lightning rounds what it logs to float32
         assert resumed.figures(1)[name] == pytest.approx(whole.figures(1)[name], rel=1e-6)
 

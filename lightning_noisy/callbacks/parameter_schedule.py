@@ -190,7 +190,7 @@ def find_number(trainer: Trainer, root: nn.Module, path: str) -> tuple[nn.Module
     owner = dict(root.named_modules(remove_duplicate=False)).get(prefix) or _find_callback(trainer, root, path)
     value = getattr(owner, name, None)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise NoisyLabelError(f"Cannot schedule `{path}`: {type(root).__name__} has no number `{name}` on `{prefix}`.")
+        raise NoisyLabelError(f"Cannot schedule `{path}`: there is no number `{name}` on `{prefix}`.")
     return owner, name
 
 

@@ -13,11 +13,14 @@ from torch.utils.data import TensorDataset
 
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import (
+    CDR,
     SELC,
     ConfidenceTracker,
     DALSchedule,
     GradientSwitching,
     MaskRefresh,
+    MaskTracker,
+    MemorizationTracker,
     ParameterSchedule,
     RunSummary,
     StepSeed,
@@ -56,6 +59,11 @@ REFUSED = [
     (ParameterSchedule, {"target": "q", "start": 0, "end": 1}, "`target` to be a dotted name"),
     (ParameterSchedule, {"target": "loss.q", "start": 0, "end": 1, "interval": "day"}, "`interval`"),
     (ConfidenceTracker, {"figure_every_n_epochs": 0}, "`figure_every_n_epochs`"),
+    (MemorizationTracker, {"figure_every_n_epochs": 0}, "`figure_every_n_epochs`"),
+    (MaskTracker, {"figure_every_n_epochs": 0}, "`figure_every_n_epochs`"),
+    (CDR, {"noise_rate": 1.0}, "Expected argument `noise_rate` to be a float in [0, 1), but got 1.0."),
+    (CDR, {"noise_rate": -0.1}, "`noise_rate`"),
+    (CDR, {"noise_rate": math.nan}, "`noise_rate`"),
     (RunSummary, {"metric": ()}, "`metric`"),
 ]
 
@@ -118,6 +126,10 @@ def test_instances_of_one_class_keep_apart():
     callbacks = [
         MaskRefresh("head"),
         MaskRefresh("aux.head"),
+        MaskTracker("head"),
+        MaskTracker("aux.head"),
+        MemorizationTracker(),
+        MemorizationTracker(criterion="aux.loss"),
         SELC(),
         SELC(criterion="aux.loss"),
         ParameterSchedule("loss.q", 0, 1),
@@ -136,6 +148,9 @@ def test_instances_of_one_class_keep_apart():
         SELC,
         lambda: GradientSwitching(total_epochs=3),
         ConfidenceTracker,
+        MemorizationTracker,
+        MaskTracker,
+        lambda: CDR(0.4),
         RunSummary,
         lambda: ParameterSchedule("loss.label_smoothing", 0.0, 0.1),
     ],
