@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib import _pylab_helpers
 from matplotlib.colors import to_hex
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 import lightning_noisy
 from lightning_noisy import plots
-from lightning_noisy.plots import comparison_figure, confidence_figure
+from lightning_noisy.plots import comparison_figure, confidence_figure, mask_figure, memorization_figure
 
 PACKAGE = Path(lightning_noisy.__file__).parent
 
@@ -24,6 +25,15 @@ def confidence(clean, noisy):
 
 HISTORY = confidence([0.2, 0.5, 0.9], [0.1, 0.3, 0.6])
 ACCURACIES = {"plain": {0: [0.2, 0.4], 1: [0.5, 0.5], 2: [0.7, 0.6]}, "robust": {0: [0.3], 1: [0.6], 2: [0.9]}}
+MEMORIZATION = {
+    epoch: {f"train/memorization/{name}": share for name, share in shares.items()}
+    for epoch, shares in {
+        0: {"noisy/correct": 0.2, "noisy/memorized": 0.1, "noisy/other": 0.7, "clean/correct": 0.3, "clean/wrong": 0.7},
+        1: {"noisy/correct": 0.5, "noisy/memorized": 0.3, "noisy/other": 0.2, "clean/correct": 0.8, "clean/wrong": 0.2},
+        2: {"noisy/correct": 0.1, "noisy/memorized": 0.8, "noisy/other": 0.1, "clean/correct": 1.0, "clean/wrong": 0.0},
+    }.items()
+}
+KEPT = np.linspace(0, 1, 24).reshape(4, 6)
 CONFIDENCES = {"robust": confidence([0.2, 0.4, 0.6], [0.1, 0.2, 0.2]), "plain": HISTORY}
 
 
@@ -77,7 +87,13 @@ def test_no_file_of_the_package_imports_pyplot(path):
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda: confidence_figure(HISTORY), lambda: comparison_figure(ACCURACIES, CONFIDENCES)]
+    "draw",
+    [
+        lambda: confidence_figure(HISTORY),
+        lambda: comparison_figure(ACCURACIES, CONFIDENCES),
+        lambda: memorization_figure(MEMORIZATION),
+        lambda: mask_figure(KEPT),
+    ],
 )
 def test_figures_belong_to_nobody_and_can_be_drawn(draw):
     before = set(_pylab_helpers.Gcf.figs)
@@ -131,6 +147,103 @@ def test_no_history_is_an_empty_figure(recwarn):
     assert not axes.lines
     assert axes.get_legend() is None
     assert not recwarn.list
+
+
+# Memorisation
+
+
+def areas(axes):
+    """colour -> height of each area at every epoch, from its outline."""
+    found = {}
+    for area in axes.collections:
+        corners = area.get_paths()[0].vertices
+        heights = {x: np.ptp([round(y, 9) for at, y in corners if at == x]) for x in {x for x, _ in corners}}
+        found[to_hex(area.get_facecolor()[0])] = {float(x): round(float(h), 9) for x, h in heights.items()}
+    return found
+
+
+def test_memorization_shares_stand_on_one_another():
+    shuffled = {epoch: MEMORIZATION[epoch] for epoch in (2, 0, 1)}
+    figure = memorization_figure(shuffled, "my run")
+    noisy, clean = figure.axes
+    names = dict(zip(legend_texts(figure.legends[0]), figure.legends[0].get_patches(), strict=True))
+    colours = {text: to_hex(patch.get_facecolor()) for text, patch in names.items()}
+
+    assert list(colours) == ["the true class", "the wrong label it was given", "another class"]
+    assert len(set(colours.values())) == 3
+    expected = {
+        "the true class": [0.2, 0.2, 0.5, 0.1, 0.1],
+        "the wrong label it was given": [0.1, 0.1, 0.3, 0.8, 0.8],
+        "another class": [0.7, 0.7, 0.2, 0.1, 0.1],
+    }
+    ends = [-0.5, 0.0, 1.0, 2.0, 2.5]
+    assert areas(noisy) == {colours[text]: dict(zip(ends, shares, strict=True)) for text, shares in expected.items()}
+    assert areas(clean) == {
+        colours["the true class"]: dict(zip(ends, [0.3, 0.3, 0.8, 1.0, 1.0], strict=True)),
+        colours["another class"]: dict(zip(ends, [0.7, 0.7, 0.2, 0.0, 0.0], strict=True)),
+    }
+    assert noisy.get_ylim() == clean.get_ylim() == (0, 1)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Mislabelled samples", "Correctly labelled samples"]
+    assert figure.get_suptitle() == "my run"
+
+
+def test_memorization_of_one_epoch_is_visible():
+    noisy, _ = memorization_figure({7: MEMORIZATION[0]}).axes
+    assert noisy.get_xlim() == (6.5, 7.5)
+    assert all(set(heights) == {6.5, 7.0, 7.5} for heights in areas(noisy).values())
+    assert [tick for tick in noisy.get_xticks() if tick != round(tick)] == []
+
+
+@pytest.mark.parametrize(
+    "history", [{}, {0: {}, 1: {"train/memorization/clean/correct": 1.0, "train/memorization/clean/wrong": 0.0}}]
+)
+def test_memorization_of_what_is_known(history, recwarn):
+    figure = memorization_figure(history)
+    noisy, clean = figure.axes
+    assert not noisy.collections
+    assert len(clean.collections) == (2 if history else 0)
+    png(figure)
+    assert not recwarn.list
+
+
+# Mask
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (10, 512), (100, 512), (1000, 2048), (21, 4096)])
+def test_every_edge_has_its_place_in_the_map(shape):
+    kept = np.random.default_rng(0).random(shape)
+    figure = mask_figure(kept, "classifier")
+    axes, bar = figure.axes
+    (image,) = axes.images
+
+    assert np.array_equal(image.get_array(), kept)
+    assert image.get_clim() == (0, 1)
+    assert tuple(image.get_extent()) == (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)  # the first class at the top
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == ("input feature", "class", "share of steps kept")
+    assert axes.get_title(loc="left") == "classifier"
+    assert [tick for tick in (*axes.get_xticks(), *axes.get_yticks()) if tick != round(tick)] == []
+
+
+def test_a_map_is_as_large_as_it_needs_to_be():
+    sizes = {
+        shape: mask_figure(np.zeros(shape)).get_size_inches() for shape in [(2, 3), (10, 512), (100, 512), (1000, 4096)]
+    }
+    assert all(6 <= width <= 16 and 1.5 <= height <= 8 for width, height in sizes.values())
+    assert sizes[10, 512][1] < sizes[100, 512][1]
+
+
+def test_rows_and_columns_of_a_map_stay_apart():
+    """Each edge of 10 x 512 is sharp: no colour but those of 0 and of 1."""
+    kept = np.indices((10, 512)).sum(axis=0) % 2
+    figure = mask_figure(kept.astype(float))
+    axes = figure.axes[0]
+    stream = io.BytesIO()
+    figure.savefig(stream, format="raw", dpi=150)
+    pixels = np.frombuffer(stream.getvalue(), np.uint8).reshape(round(figure.bbox.height), round(figure.bbox.width), 4)
+    box = axes.get_window_extent()
+    height = len(pixels)
+    inside = pixels[height - int(box.y1) + 3 : height - int(box.y0) - 3, int(box.x0) + 3 : int(box.x1) - 3]
+    assert len(np.unique(inside.reshape(-1, 4), axis=0)) == 2
 
 
 # Comparison
