@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -11,10 +12,10 @@ from torch import Tensor
 def dropped_edges(num_edges: int, ratio: float) -> int:
     """Number of edges dropped of so many, floor(ratio * K), for the ratio as it was written.
 
-    Binary floating point puts some products just below the integer they mean (0.29 * 100 = 28.999...); products within
-    1e-9 of an integer count as that integer.
+    Binary floating point puts some products just below the integer they mean (0.29 * 100 = 28.999...), so the ratio
+    counts as the nearest fraction with a denominator of at most a billion, which is what nine digits can write.
     """
-    return math.floor(ratio * num_edges + 1e-9)
+    return math.floor(Fraction(float(ratio)).limit_denominator(10**9) * num_edges)
 
 
 def node_mask(scores: Tensor, ratio: float, drop: str = "unimportant") -> Tensor:
@@ -35,6 +36,7 @@ def node_mask(scores: Tensor, ratio: float, drop: str = "unimportant") -> Tensor
 
     Reference: Dynamic Connection Masking, arXiv 2508.09697, section 3 (masking ratio per input node).
     """
+    scores = scores.detach()
     return _keep_highest(-scores if drop == "important" else scores, dropped_edges(scores.shape[0], ratio))
 
 
@@ -61,7 +63,7 @@ def _keep_highest(scores: Tensor, count: int) -> Tensor:
     """Ones but for the ``count`` lowest scores of each column, ties by row."""
     if count == 0:
         return torch.ones_like(scores)
-    if scores.device.type != "cpu":
+    if scores.device.type != "cpu" or scores.dtype == torch.bfloat16:
         return _keep_highest_by_order(scores, count)
     # NumPy sorts with vector instructions, 5 to 50 times faster than torch on a CPU.
     by_column = scores.t().clone(memory_format=torch.contiguous_format).numpy()

@@ -59,8 +59,8 @@ def std_scores(basis: Tensor, coefficients: Tensor, all_reduce: AllReduce | None
                = \sqrt{c_{o \cdot i}^\top \operatorname{Cov}_b(\phi(x_{bi}))\, c_{o \cdot i}}
 
     The covariance comes from centred moments in float64: splines sum to one, so it is singular, and float32 would lose
-    an edge that is nearly constant. Edges of a feature that is constant in the batch have a spread below any other
-    (1e-100) and rank among themselves by the size of their coefficients.
+    an edge that is nearly constant. Edges of a feature that is constant in the batch, to float32's rounding, have a
+    spread below any other (1e-100) and rank among themselves by the size of their coefficients.
 
     Args:
         basis: (B, F, D).
@@ -71,10 +71,10 @@ def std_scores(basis: Tensor, coefficients: Tensor, all_reduce: AllReduce | None
         Scores (K, D), float64. The deviation is that of the population, so that a batch of one is defined.
     """
     mean, covariance = _moments(basis, all_reduce)
-    variances, terms = covariance[: basis.shape[1]], basis.shape[1]
-    constant = (variances <= (8 * torch.finfo(torch.float64).eps * mean).square()).all(dim=0)
-    covariance = torch.where(constant, 0.0, covariance)
-    covariance[:terms] += constant * _VANISHING
+    terms = basis.shape[1]
+    constant = (covariance[:terms] <= (torch.finfo(torch.float32).eps * mean).square()).all(dim=0)
+    covariance = covariance.masked_fill(constant, 0.0)
+    covariance[:terms].masked_fill_(constant, _VANISHING)
     return _quadratic_form(covariance, coefficients).sqrt_()
 
 

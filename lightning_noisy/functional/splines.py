@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_NEGLIGIBLE = 1e-5
+"""Singular value of a fit that counts as zero, by the largest."""
+
 
 def uniform_knots(grid_size: int, spline_order: int, low: float, high: float) -> Tensor:
     """Equidistant knots of ``grid_size`` intervals on [low, high], continued by ``spline_order`` on either side.
@@ -124,6 +127,9 @@ def fit_splines(basis: Tensor, values: Tensor) -> Tensor:
 
     .. math:: c_j = A_j^{+} v_j
 
+    Combinations of splines that the points hardly touch stay at zero (singular values up to 1e-5 of the largest): a
+    single point at the foot of a spline would else ask for a coefficient of 1e10, which float32 cannot evaluate.
+
     Args:
         basis: Basis at the points, (B, n, D).
         values: Values at the points, (D, B, m).
@@ -131,5 +137,5 @@ def fit_splines(basis: Tensor, values: Tensor) -> Tensor:
     Returns:
         Coefficients (D, n, m) in the dtype of ``values``; computed in float64.
     """
-    inverse: Tensor = torch.linalg.pinv(basis.double().permute(2, 0, 1))
+    inverse: Tensor = torch.linalg.pinv(basis.double().permute(2, 0, 1), rtol=_NEGLIGIBLE)
     return (inverse @ values.double()).to(values.dtype)

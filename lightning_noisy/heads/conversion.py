@@ -35,4 +35,4 @@ def _is_efficient_kan(layer: nn.Module) -> bool:
     if len(parts) != len(_KAN_PARTS) or not isinstance(order, int) or not hasattr(layer, "base_activation"):
         return False
     base, splines, scaler, grid = (tuple(part.shape) for part in parts)
-    return base == scaler == splines[:2] and grid == (base[1], splines[2] + order + 1)
+    return len(splines) == 3 and base == scaler == splines[:2] and grid == (base[1], splines[2] + order + 1)

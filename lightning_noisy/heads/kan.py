@@ -17,6 +17,9 @@ _CUBIC = 3
 _EVEN = 1e-5
 """Largest deviation of knots from equidistant ones, in steps: float32 rounding gives 2e-6."""
 
+_NOTHING = 1e-19
+"""Size of a spline, and share of an edge, that counts as zero: 1 / _NOTHING does not overflow in float32."""
+
 
 class KANHead(MaskableHead):
     r"""A Kolmogorov-Arnold classifier: each edge is a learned function, a spline plus a base function.
@@ -111,9 +114,7 @@ class KANHead(MaskableHead):
 
     def basis(self, features: Tensor) -> Tensor:
         """Splines and base function of each feature, (B, G + m + 1, D), at least float32."""
-        features = features.to(torch.promote_types(features.dtype, torch.float32))
-        if self.normalize:
-            features = F.layer_norm(features, (self.in_features,))
+        features = self._normalized(features)
         return torch.cat([self._splines(features), self.base_activation(features).unsqueeze(1)], dim=1)
 
     def coefficients(self, mask: Tensor | None = None) -> Tensor:
@@ -138,17 +139,22 @@ class KANHead(MaskableHead):
         Call it outside a training step and, under DDP, with the same features on all processes.
 
         Args:
-            features: (B, D), at least one.
-            margin: How far the grid goes beyond the features.
+            features: (B, D), at least one row, all finite.
+            margin: How far the grid goes beyond the features, at least 0.
+
+        Raises:
+            NoisyLabelError: An argument outside its range; the head stays as it was.
         """
-        features = features.to(self.grid)
-        if self.normalize:
-            features = F.layer_norm(features, (self.in_features,))
+        wanted = f"finite features (B, {self.in_features}), at least one row"
+        valid = features.ndim == 2 and len(features) > 0 and features.shape[1] == self.in_features
+        check_argument(valid, "features", wanted, tuple(features.shape))
+        check_argument(bool(features.isfinite().all()), "features", wanted, "infinite ones or NaN")
+        check_argument(margin >= 0, "margin", "a float of at least 0", margin)
+        features = self._normalized(features).to(self.grid.device, torch.float64)
         before = self._splines(features)
         self.grid.copy_(_adapted_knots(features, self.grid_size, self.spline_order, self.grid_eps, margin))
-        after = self._splines(features)
-        transfer = fit_splines(after, before.permute(2, 0, 1))
-        self.spline_weight.copy_(torch.einsum("inm,oim->oin", transfer, self.spline_weight))
+        transfer = fit_splines(self._splines(features), before.permute(2, 0, 1))
+        self.spline_weight.copy_(torch.einsum("inm,oim->oin", transfer, self.spline_weight.double()))
 
     def regularization_loss(self, lam_activation: float = 1.0, lam_entropy: float = 1.0) -> Tensor:
         r"""Sparsity of the splines: the size of all, and the entropy of its distribution over edges.
@@ -157,12 +163,12 @@ class KANHead(MaskableHead):
             \lambda_a \sum_{oi} n_{oi} - \lambda_e \sum_{oi} \pi_{oi} \log \pi_{oi}, \qquad
             n_{oi} = \operatorname{mean}_k |v_{oik}|, \quad \pi = n / \textstyle\sum n
 
-        The scaler does not enter, as in efficient-kan. Splines that are all zero have no entropy.
+        The scaler does not enter, as in efficient-kan. Splines that are zero have no entropy and no gradient.
         """
         sizes = self.spline_weight.abs().mean(dim=2)
         total = sizes.sum()
-        shares = sizes / total.clamp(min=torch.finfo(total.dtype).tiny)
-        return lam_activation * total - lam_entropy * torch.xlogy(shares, shares).sum()
+        shares = sizes / total.clamp(min=_NOTHING)
+        return lam_activation * total - lam_entropy * (shares * shares.clamp(min=_NOTHING).log()).sum()
 
     @property
     def num_terms(self) -> int:  # type: ignore[override]
@@ -174,6 +180,15 @@ class KANHead(MaskableHead):
         names = ("in_features", "out_features", "grid_size", "spline_order", "normalize")
         return ", ".join(f"{name}={getattr(self, name)}" for name in names)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies look their grid up anew: a copied tensor starts with a version of its own."""
+        return {name: value for name, value in vars(self).items() if name != "_even_grid"}
+
+    def _normalized(self, features: Tensor) -> Tensor:
+        """Features in at least float32, normalised over each sample where asked for."""
+        features = features.to(torch.promote_types(features.dtype, torch.float32))
+        return F.layer_norm(features, (self.in_features,)) if self.normalize else features
+
     def _splines(self, features: Tensor) -> Tensor:
         """The B-splines (B, G + m, D)."""
         even = self._even() if self.spline_order == _CUBIC else None
@@ -184,7 +199,9 @@ class KANHead(MaskableHead):
 
     def _even(self) -> tuple[Tensor, Tensor] | None:
         """First knot and step (D,) of each feature's grid where all are equidistant; looked up once for each grid."""
-        version = 0 if self.grid.is_inference() else self.grid._version
+        if self.grid.is_inference():
+            return _even_knots(self.grid)
+        version = self.grid._version
         if self._even_grid is None or self._even_grid[0] is not self.grid or self._even_grid[1] != version:
             self._even_grid = (self.grid, version, _even_knots(self.grid))
         return self._even_grid[2]
@@ -213,7 +230,7 @@ class _Planes(torch.autograd.Function):
 def _even_knots(knots: Tensor) -> tuple[Tensor, Tensor] | None:
     origin, step = knots[:, 0], (knots[:, -1] - knots[:, 0]) / (knots.shape[1] - 1)
     even = origin.unsqueeze(1) + step.unsqueeze(1) * torch.arange(knots.shape[1], device=knots.device)
-    return (origin, step) if bool(((knots - even).abs() <= _EVEN * step.unsqueeze(1)).all()) else None
+    return (origin, step) if bool(((knots - even).abs() < _EVEN * step.unsqueeze(1)).all()) else None
 
 
 def _adapted_knots(features: Tensor, grid_size: int, spline_order: int, grid_eps: float, margin: float) -> Tensor:

@@ -94,7 +94,8 @@ class CosineHead(MaskableHead):
     .. math:: z_o = T \sum_i M_{oi} \frac{W_{oi}}{\lVert W_o \rVert} \frac{x_i}{\lVert x \rVert}
 
     There is no bias. The mask comes after the normalisation, so it rescales nothing; edges of one input rank by
-    :math:`|W_{oi}| / \lVert W_o \rVert`. How masking and this head meet is not published; this is our reading.
+    :math:`|W_{oi}| / \lVert W_o \rVert`. A masked edge still counts in :math:`\lVert W_o \rVert`, through which alone
+    it has a gradient. How masking and this head meet is not published; this is our reading.
 
     Args:
         in_features: Features D.

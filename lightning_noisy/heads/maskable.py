@@ -61,6 +61,8 @@ class MaskableHead(nn.Module, ABC):
 
     def forward(self, input: Tensor) -> Tensor:
         """Features (..., D) to logits (..., K)."""
+        wanted = f"features (..., {self.in_features})"
+        check_argument(input.shape[-1:] == (self.in_features,), "input", wanted, tuple(input.shape))
         basis = self.basis(input.reshape(-1, self.in_features))
         if self.on_basis is not None:
             self.on_basis(basis.detach())

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_noisy.functional.masks import dropped_edges, node_mask
+from lightning_noisy.functional.masks import dropped_edges, edge_mask, node_mask
 from lightning_noisy.heads import LinearHead
 
 
@@ -81,6 +81,69 @@ def test_exactly_the_floor_of_the_written_ratio(num_classes):
         assert dropped_edges(num_classes, ratio) == math.floor(Fraction(percent, 100) * num_classes)
         mask = node_mask(torch.zeros(num_classes, 2), ratio)
         assert (mask == 0).sum(dim=0).tolist() == [dropped_edges(num_classes, ratio)] * 2
+
+
+def test_large_heads_lose_exactly_the_floor_too():
+    for num_edges in (21841 * 2048, 10**8, 10**9):
+        for percent in range(100):
+            assert dropped_edges(num_edges, percent / 100) == percent * num_edges // 100
+
+
+def test_a_ratio_that_arithmetic_left_a_little_off_counts_as_what_it_means():
+    assert dropped_edges(10, 1 - 0.3) == 7
+    assert dropped_edges(10, 0.1 + 0.2) == 3
+    assert dropped_edges(10, 0.7 - 1e-15) == 7
+    assert dropped_edges(10, 0.699) == 6
+
+
+@st.composite
+def awkward_scores(draw):
+    """Scores (K, D) with ties, signed zeros, infinities and NaN."""
+    values = st.sampled_from([-math.inf, -2.5, -0.0, 0.0, 1e-300, 1.0, 1.0 + 2**-52, 7.0, math.inf, math.nan])
+    shape = draw(st.integers(2, 9)), draw(st.integers(1, 4))
+    flat = draw(st.lists(values, min_size=math.prod(shape), max_size=math.prod(shape)))
+    return np.array(flat).reshape(shape)
+
+
+def stable_ranks(scores, drop):
+    """Order in which a column's edges go: low scores first, NaN last, of equal ones the lower index."""
+    sign = 1 if drop == "unimportant" else -1
+    return sorted(
+        range(len(scores)), key=lambda o: (math.isnan(scores[o]), 0 if math.isnan(scores[o]) else sign * scores[o], o)
+    )
+
+
+@given(awkward_scores(), st.sampled_from([0.0, 0.3, 0.5, 0.9]), st.sampled_from(["unimportant", "important"]))
+@settings(max_examples=200, deadline=None)
+def test_ties_infinities_and_nan_have_an_order(scores, ratio, drop):
+    expected = np.ones_like(scores)
+    for i in range(scores.shape[1]):
+        expected[stable_ranks(scores[:, i], drop)[: math.floor(Fraction(str(ratio)) * len(scores))], i] = 0
+    np.testing.assert_array_equal(node_mask(torch.from_numpy(scores), ratio, drop).numpy(), expected)
+
+    flat = np.ones(scores.size)
+    flat[stable_ranks(scores.reshape(-1), drop)[: math.floor(Fraction(str(ratio)) * scores.size)]] = 0
+    transposed = torch.from_numpy(scores.T.copy()).t()  # another layout in memory
+    for tensor in (torch.from_numpy(scores), transposed):
+        np.testing.assert_array_equal(edge_mask(tensor, ratio, drop).numpy(), flat.reshape(scores.shape))
+
+
+def test_whole_inputs_may_go_from_a_head_but_not_node_by_node():
+    scores = torch.tensor([[1.0, 9.0], [2.0, 8.0]])
+    assert edge_mask(scores, 0.5).tolist() == [[0, 1], [0, 1]]
+    assert node_mask(scores, 0.5).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_masks_take_any_scores_and_change_none(dtype):
+    scores = torch.tensor([[3.0, 1.0], [2.0, 2.0], [1.0, 2.0], [2.0, 3.0]], dtype=dtype, requires_grad=True)
+    before = scores.detach().clone()
+    for mask in (node_mask(scores, 0.5), edge_mask(scores, 0.5)):
+        assert mask.dtype == dtype
+        assert not mask.requires_grad
+        assert mask.sum() == 4
+    assert node_mask(scores, 0.5).tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
+    assert torch.equal(scores.detach(), before)
 
 
 def test_of_equal_scores_the_lower_index_goes_first():
