@@ -14,6 +14,8 @@ from lightning_noisy.functional.losses.active_negative import (
     active_negative_loss,
     normalized_negative_cross_entropy,
 )
+from lightning_noisy.functional.losses.bootstrap import bootstrap_cross_entropy
+from lightning_noisy.functional.losses.correction import backward_correction, estimate_transition, forward_correction
 from lightning_noisy.functional.losses.cross_entropy import cross_entropy
 from lightning_noisy.functional.losses.early_learning import early_learning_regularization
 from lightning_noisy.functional.losses.generalized import (
@@ -34,10 +36,14 @@ __all__ = [
     "ACTIVE_NEGATIVE",
     "absolute_sum",
     "active_negative_loss",
+    "backward_correction",
+    "bootstrap_cross_entropy",
     "clipped_softmax",
     "cross_entropy",
     "dynamics_aware_loss",
     "early_learning_regularization",
+    "estimate_transition",
+    "forward_correction",
     "generalized_cross_entropy",
     "mean_absolute_error",
     "noise_attention",

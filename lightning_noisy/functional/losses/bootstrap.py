@@ -1,0 +1,37 @@
+"""Cross entropy with the network's own prediction as a part of the target."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_noisy.functional.losses._numerics import log_softmax
+from lightning_noisy.functional.losses.cross_entropy import cross_entropy
+from lightning_noisy.functional.losses.generalized import soft_bootstrapping
+
+
+def bootstrap_cross_entropy(
+    logits: Tensor, target: Tensor, beta: float, mode: str = "soft", detach: bool = False
+) -> Tensor:
+    r"""Cross entropy with a mixture of target and prediction.
+
+    .. math:: -\sum_k \big(\beta q_k + (1 - \beta) s_k\big) \log p_k, \qquad s = p \;\text{ or }\; e_{\arg\max p}
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,), or floating-point targets q (B, K).
+        beta: Weight of the target, in [0, 1].
+        mode: ``"soft"``: s is the prediction; ``"hard"``: its one-hot maximum.
+        detach: Take a soft s as a constant. Else the second term is the entropy of the prediction, with the gradient
+            through both factors.
+
+    Returns:
+        Losses (B,), float32 or float64.
+    """
+    if mode == "hard":
+        own = cross_entropy(logits, logits.argmax(dim=1))
+    elif detach:
+        log_probability = log_softmax(logits)
+        own = -(log_probability.detach().exp() * log_probability).sum(dim=1)
+    else:
+        own = soft_bootstrapping(logits, eps=0.0)
+    return beta * cross_entropy(logits, target) + (1.0 - beta) * own
