@@ -20,7 +20,6 @@ from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.noise import check_num_classes
 
-_SUFFIXES = (".npz", ".pt", ".npy")
 _NAMES = ("x", "y", "clean", "x_test", "y_test")
 _CHUNK = 2**16  # rows held in float64 at once
 
@@ -86,22 +85,15 @@ class FeaturesDataModule(NoisyDataModule):
         standardize: bool = True,
     ) -> None:
         super().__init__(noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
-        suffix = Path(path).suffix.lower()
-        check_argument(suffix in _SUFFIXES, "path", "a .npz, .pt or .npy file", str(path))
-        if suffix == ".npy":
+        self.path = _checked(path, "path", (".npz", ".pt", ".npy"))
+        self.labels = None if labels is None else _checked(labels, "labels", (".npz", ".pt", ".npy"))
+        self.test_path = None if test_path is None else _checked(test_path, "test_path", (".npz", ".pt"))
+        if self.path.lower().endswith(".npy"):
             check_argument(labels is not None, "labels", "the file of the labels, as a .npy `path` holds none", labels)
-        if labels is not None:
-            check_argument(Path(labels).suffix.lower() in _SUFFIXES, "labels", "a .npz, .pt or .npy file", str(labels))
-        if test_path is not None:
-            suffix = Path(test_path).suffix.lower()
-            check_argument(suffix in _SUFFIXES[:2], "test_path", "a .npz or .pt file", str(test_path))
         check_argument(labels is not None or labels_key is None, "labels_key", "None without `labels`", labels_key)
         check_argument(test_rows is None or test_rows >= 1, "test_rows", "an int of at least 1", test_rows)
         check_argument(test_rows is None or test_path is None, "test_rows", "None beside `test_path`", test_rows)
-        self.path = str(path)
-        self.labels = None if labels is None else str(labels)
         self.labels_key = labels_key
-        self.test_path = None if test_path is None else str(test_path)
         self.test_rows = test_rows
         self.standardize = standardize
         self._given_classes = num_classes
@@ -241,6 +233,11 @@ class RowsBatch(Sequence[Any]):
 
 def _columns(batch: RowsBatch) -> tuple[Tensor, ...]:
     return batch.columns
+
+
+def _checked(path: str | Path, name: str, suffixes: tuple[str, ...]) -> str:
+    check_argument(Path(path).suffix.lower() in suffixes, name, f"a {' or '.join(suffixes)} file", str(path))
+    return str(path)
 
 
 @dataclass(frozen=True)

@@ -538,10 +538,10 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"path": "f.csv"}, "Expected argument `path` to be a .npz, .pt or .npy file, but got 'f.csv'."),
-        ({"path": "f"}, "Expected argument `path` to be a .npz, .pt or .npy file, but got 'f'."),
+        ({"path": "f.csv"}, "Expected argument `path` to be a .npz or .pt or .npy file, but got 'f.csv'."),
+        ({"path": "f"}, "Expected argument `path` to be a .npz or .pt or .npy file, but got 'f'."),
         ({"path": "f.npy"}, "Expected argument `labels` to be the file of the labels, as a .npy `path` holds none"),
-        ({"labels": "y.txt"}, "Expected argument `labels` to be a .npz, .pt or .npy file, but got 'y.txt'."),
+        ({"labels": "y.txt"}, "Expected argument `labels` to be a .npz or .pt or .npy file, but got 'y.txt'."),
         ({"test_path": "t.txt"}, "Expected argument `test_path` to be a .npz or .pt file, but got 't.txt'."),
         ({"test_path": "t.npy"}, "Expected argument `test_path` to be a .npz or .pt file, but got 't.npy'."),
         ({"labels_key": "y"}, "Expected argument `labels_key` to be None without `labels`, but got 'y'."),
