@@ -2,8 +2,8 @@
 
 Every function takes logits (B, K) of any floating dtype, computes in float32 (float64 for float64 logits) and returns
 losses (B,) of that dtype. Where a paper's code clamps a probability, so do these: the gradient through a clamped
-probability is zero. Finite logits of any size give finite gradients, and finite values but for cross entropy, which
-overflows where logits differ by more than the dtype holds.
+probability is zero. Finite logits of any size give finite gradients, and finite values but for cross entropy and
+Poly-1, which overflow where logits differ by more than the dtype holds.
 """
 
 from __future__ import annotations
@@ -12,20 +12,43 @@ from lightning_noisy.functional.losses.active_negative import (
     ACTIVE_NEGATIVE,
     absolute_sum,
     active_negative_loss,
+    entropy_regularization,
     normalized_negative_cross_entropy,
+    normalized_negative_focal_loss,
 )
+from lightning_noisy.functional.losses.asymmetric import (
+    asymmetric_exponential_loss,
+    asymmetric_generalized_cross_entropy,
+    asymmetric_unhinged_loss,
+)
+from lightning_noisy.functional.losses.bi_tempered import bi_tempered_logistic_loss, log_tempered_softmax
 from lightning_noisy.functional.losses.bootstrap import bootstrap_cross_entropy
 from lightning_noisy.functional.losses.correction import backward_correction, estimate_transition, forward_correction
-from lightning_noisy.functional.losses.cross_entropy import cross_entropy
+from lightning_noisy.functional.losses.cross_entropy import (
+    cross_entropy,
+    focal_loss,
+    poly1_cross_entropy,
+    taylor_cross_entropy,
+)
 from lightning_noisy.functional.losses.early_learning import early_learning_regularization
 from lightning_noisy.functional.losses.generalized import (
     dynamics_aware_loss,
     generalized_cross_entropy,
     soft_bootstrapping,
 )
+from lightning_noisy.functional.losses.jensen_shannon import (
+    generalized_jensen_shannon,
+    log_mean_prediction,
+    view_consistency,
+)
 from lightning_noisy.functional.losses.noise_attention import noise_attention
-from lightning_noisy.functional.losses.normalized import normalized_cross_entropy
+from lightning_noisy.functional.losses.normalized import (
+    normalized_cross_entropy,
+    normalized_focal_loss,
+    normalized_generalized_cross_entropy,
+)
 from lightning_noisy.functional.losses.probabilities import clipped_softmax, one_hot
+from lightning_noisy.functional.losses.sparse_regularization import normalized_logits, sparsity_penalty
 from lightning_noisy.functional.losses.symmetric import (
     mean_absolute_error,
     reverse_cross_entropy,
@@ -36,21 +59,38 @@ __all__ = [
     "ACTIVE_NEGATIVE",
     "absolute_sum",
     "active_negative_loss",
+    "asymmetric_exponential_loss",
+    "asymmetric_generalized_cross_entropy",
+    "asymmetric_unhinged_loss",
     "backward_correction",
+    "bi_tempered_logistic_loss",
     "bootstrap_cross_entropy",
     "clipped_softmax",
     "cross_entropy",
     "dynamics_aware_loss",
     "early_learning_regularization",
+    "entropy_regularization",
     "estimate_transition",
+    "focal_loss",
     "forward_correction",
     "generalized_cross_entropy",
+    "generalized_jensen_shannon",
+    "log_mean_prediction",
+    "log_tempered_softmax",
     "mean_absolute_error",
     "noise_attention",
     "normalized_cross_entropy",
+    "normalized_focal_loss",
+    "normalized_generalized_cross_entropy",
+    "normalized_logits",
     "normalized_negative_cross_entropy",
+    "normalized_negative_focal_loss",
     "one_hot",
+    "poly1_cross_entropy",
     "reverse_cross_entropy",
     "soft_bootstrapping",
+    "sparsity_penalty",
     "symmetric_cross_entropy",
+    "taylor_cross_entropy",
+    "view_consistency",
 ]

@@ -18,6 +18,12 @@ def log_softmax(logits: Tensor) -> Tensor:
     return full_precision(logits).log_softmax(dim=1)
 
 
+def summable_log_softmax(logits: Tensor) -> Tensor:
+    """:func:`log_softmax` without values so low that K of them overflow; these have no gradient."""
+    log_probability = log_softmax(logits)
+    return log_probability.clamp(min=torch.finfo(log_probability.dtype).min / logits.shape[1])
+
+
 def at_label(values: Tensor, target: Tensor) -> Tensor:
     """The entry of each row (B, K) that the label (B,) names."""
     return values.gather(1, target.unsqueeze(1)).squeeze(1)
@@ -26,6 +32,19 @@ def at_label(values: Tensor, target: Tensor) -> Tensor:
 def log_of_floor(eps: float) -> float:
     """The logarithm of a probability floor; a floor of zero is none."""
     return math.log(eps) if eps > 0.0 else -math.inf
+
+
+def log_complement(log_probability: Tensor) -> Tensor:
+    """``log(1 - p)`` of ``log p``, accurate for small and for large p; finite, without a gradient where p is 1."""
+    half = -math.log(2.0)
+    rest = (-log_probability.expm1()).clamp(min=torch.finfo(log_probability.dtype).tiny)
+    return torch.where(log_probability > half, rest.log(), torch.log1p(-log_probability.clamp(max=half).exp()))
+
+
+def focal(log_probability: Tensor, gamma: float, detach: bool) -> Tensor:
+    """``-(1 - p)**gamma * log p`` of ``log p``; detached, the first factor is a constant to the gradient."""
+    modulator = (gamma * log_complement(log_probability)).exp()
+    return -(modulator.detach() if detach else modulator) * log_probability
 
 
 def power_minus_one(log_base: Tensor, exponent: float) -> Tensor:

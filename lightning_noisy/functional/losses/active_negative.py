@@ -1,14 +1,20 @@
-"""Active negative losses and their penalty."""
+"""Active negative losses and their penalties."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from lightning_noisy.functional.losses._numerics import at_label, log_of_floor, log_softmax
-from lightning_noisy.functional.losses.normalized import normalized_cross_entropy
+from lightning_noisy.functional.losses._numerics import at_label, focal, log_of_floor, log_softmax
+from lightning_noisy.functional.losses.normalized import normalized_cross_entropy, normalized_focal_loss
+
+
+def _lacking_share(remainder: Tensor, target: Tensor) -> Tensor:
+    """What the label lacks of the sum of each row."""
+    return 1.0 - at_label(remainder, target) / remainder.sum(dim=1)
 
 
 def normalized_negative_cross_entropy(logits: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
@@ -26,17 +32,43 @@ def normalized_negative_cross_entropy(logits: Tensor, target: Tensor, eps: float
     """
     log_floor = log_of_floor(eps)
     remainder = log_softmax(logits).clamp(min=log_floor) - log_floor
-    return 1.0 - at_label(remainder, target) / remainder.sum(dim=1)
+    return _lacking_share(remainder, target)
+
+
+def normalized_negative_focal_loss(
+    logits: Tensor, target: Tensor, gamma: float = 0.5, eps: float = 1e-7, detach: bool = True
+) -> Tensor:
+    r"""Normalised negative focal loss: the complement of the label's share in what the focal losses are below the most.
+
+    .. math::
+        1 - \frac{A - f_y}{\sum_k (A - f_k)}, \qquad f_k = -(1 - \tilde p_k)^\gamma \log \tilde p_k, \quad
+        \tilde p_k = \max(p_k, \epsilon), \quad A = -(1 - \epsilon)^\gamma \log \epsilon
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        target: int64 labels (B,).
+        gamma: Exponent, at least 0; 0 is normalised negative cross entropy.
+        eps: Floor of the probability, more than 0 and at most 1 / (2 K), so that the sum is not 0.
+        detach: Whether the factors :math:`(1 - \tilde p_k)^\gamma` are constants to the gradient.
+
+    Returns:
+        Losses (B,) in [0, 1], float32 or float64.
+    """
+    log_floor = log_of_floor(eps)
+    log_probability = log_softmax(logits).clamp(min=log_floor)
+    most = focal(log_probability.new_full((), log_floor), gamma, detach)
+    return _lacking_share(most - focal(log_probability, gamma, detach), target)
 
 
 ACTIVE_NEGATIVE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "ce": (normalized_cross_entropy, normalized_negative_cross_entropy),
+    "focal": (normalized_focal_loss, normalized_negative_focal_loss),
 }
 """Base loss of :func:`active_negative_loss` -> its normalised form and its normalised negative form."""
 
 
 def active_negative_loss(logits: Tensor, target: Tensor, alpha: float, beta: float, base: str = "ce") -> Tensor:
-    r"""Weighted sum of a normalised loss and its normalised negative loss, without the penalty on the weights.
+    r"""Weighted sum of a normalised loss and its normalised negative loss, without the penalties.
 
     .. math:: \alpha \mathcal{L}_{NCE} + \beta \mathcal{L}_{NNCE}
 
@@ -52,6 +84,22 @@ def active_negative_loss(logits: Tensor, target: Tensor, alpha: float, beta: flo
     """
     active, negative = ACTIVE_NEGATIVE[base]
     return alpha * active(logits, target) + beta * negative(logits, target)
+
+
+def entropy_regularization(mean_prediction: Tensor, eps: float = 1e-7) -> Tensor:
+    r"""How far the mean prediction is from uniform: what its entropy lacks.
+
+    .. math:: \ln K + \sum_k \tilde m_k \ln \tilde m_k, \qquad \tilde m_k = \max(m_k, \epsilon)
+
+    Args:
+        mean_prediction: Mean of the probabilities of many samples (K,), floating point.
+        eps: Floor of the mean, more than 0.
+
+    Returns:
+        Scalar from 0 to ln K, and so little below 0 as rounding and the floor make it.
+    """
+    mean = mean_prediction.clamp(min=eps)
+    return math.log(len(mean)) + (mean * mean.log()).sum()
 
 
 def absolute_sum(tensors: Iterable[Tensor]) -> Tensor:

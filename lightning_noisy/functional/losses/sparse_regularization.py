@@ -1,0 +1,40 @@
+"""Sparse regularization: sharp predictions of normalised logits."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_noisy.functional.losses._numerics import full_precision, log_of_floor, log_softmax
+
+
+def normalized_logits(logits: Tensor) -> Tensor:
+    r"""Logits of Euclidean length 1.
+
+    .. math:: z / \max(\lVert z \rVert_2, 10^{-12})
+
+    Args:
+        logits: Floating-point tensor (B, K).
+
+    Returns:
+        Tensor (B, K), float32 or float64.
+    """
+    logits = full_precision(logits)
+    logits = logits / logits.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-12)  # or squares would overflow
+    length: Tensor = logits.norm(dim=1, keepdim=True)
+    return logits / length.clamp(min=1.0)
+
+
+def sparsity_penalty(logits: Tensor, p: float, eps: float = 1e-7) -> Tensor:
+    r"""The p-norm of the prediction, without the root: the sparser, the lower.
+
+    .. math:: \sum_k \max(p_k, \epsilon)^p
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        p: Exponent in (0, 1).
+        eps: Floor of the probability, more than 0.
+
+    Returns:
+        Penalties (B,) of at least 1, float32 or float64.
+    """
+    return (p * log_softmax(logits).clamp(min=log_of_floor(eps))).exp().sum(dim=1)
