@@ -306,3 +306,15 @@ def test_one_number_of_scores_serves_several_optimizers(tmp_path):
     make_trainer(tmp_path, [callback, Watch()], precision="64-true").fit(module, loader())
     assert F.relu(torch.tensor(shares) - 0.5).max() == 0
     assert max(shares) > 0.4
+
+
+def test_scores_of_one_optimizer_are_double_though_those_of_another_are_single():
+    callback, module = CDR(0.5), nn.ModuleList([nn.Linear(3, 3).float(), nn.Linear(2, 1).double()])
+    for layer in module:
+        nn.init.ones_(layer.weight)
+        layer.weight.grad = torch.ones_like(layer.weight)
+    module[1].weight.grad[0, 1] += 1e-12  # float32 would see a tie
+    for layer in module:
+        callback.on_before_optimizer_step(None, module, torch.optim.SGD(layer.parameters(), lr=0.1))
+    assert (module[0].weight.grad == 0.5).all()
+    assert (module[1].weight.grad != 0).tolist() == [[False, True]]
