@@ -7,19 +7,25 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import (
     ACTIVE_NEGATIVE,
     absolute_sum,
     active_negative_loss,
+    entropy_regularization,
     normalized_negative_cross_entropy,
+    normalized_negative_focal_loss,
+    softmax,
 )
+from lightning_noisy.losses._batch import batch_mean
+from lightning_noisy.losses._per_sample import PerSampleLoss
 from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class NormalizedNegativeCrossEntropy(NoisyLabelLoss):
+class NormalizedNegativeCrossEntropy(PerSampleLoss):
     r"""Normalized negative cross entropy (NNCE): a robust passive loss that is no scaled MAE.
 
     .. math::
@@ -56,23 +62,63 @@ class NormalizedNegativeCrossEntropy(NoisyLabelLoss):
         check_argument(0.0 < eps < 0.5, "eps", "a float in (0, 1 / (2 K)]", eps)
         self.eps = eps
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
+    @override
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        _check_floor(self.eps, logits)
+        return normalized_negative_cross_entropy(logits, target, self.eps)
 
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
 
-        Returns:
-            Scalar, or (B,) without reduction.
+class NormalizedNegativeFocalLoss(PerSampleLoss):
+    r"""Normalized negative focal loss (NNFL): :class:`NormalizedNegativeCrossEntropy` of focal losses.
 
-        Raises:
-            NoisyLabelError: ``eps`` is too large for K, or the target is not int64 labels (B,).
-        """
-        largest = 0.5 / logits.shape[1]
-        check_argument(self.eps <= largest, "eps", f"at most 1 / (2 K) = {largest:.3g} for these logits", self.eps)
-        check_target(self, logits, target)
-        return self.reduce(normalized_negative_cross_entropy(logits, target, self.eps))
+    .. math::
+        \mathcal{L}_{NNFL} = 1 - \frac{A - f_y}{\sum_k (A - f_k)}, \qquad
+        f_k = -(1 - \tilde p_k)^\gamma \log \tilde p_k, \quad \tilde p = \operatorname{clip}(p, \epsilon, 1), \quad
+        A = -(1 - \epsilon)^\gamma \log \epsilon, \quad p = \operatorname{softmax}(z)
+
+    ``forward(logits, target)`` takes logits (B, K) of any floating dtype and int64 labels (B,), no soft targets; it
+    computes in float32 (float64 for float64 logits). Values are in [0, 1]. A sample whose :math:`p_y` is below
+    :math:`\epsilon` has the value 1 and no gradient.
+
+    Reference: X. Ye et al., "Active Negative Loss Functions for Learning with Noisy Labels", NeurIPS 2023.
+
+    The official code takes the factors :math:`(1 - \tilde p_k)^\gamma` as constants to the gradient, and so does this
+    class by default; ``detach=False`` has the gradient of the equation.
+
+    Args:
+        gamma: Exponent, finite and at least 0. Published: 0.5.
+        eps: Floor of the probability, in (0, 1 / (2 K)].
+        detach: Whether the factors are constants to the gradient.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        NoisyLabelError: An argument is out of range (``eps`` for the number of classes, in ``forward``), or ``forward``
+            gets another target.
+
+    Example:
+        >>> import torch
+        >>> NormalizedNegativeFocalLoss()(torch.zeros(8, 4), torch.arange(8) % 4)  # 1 - 1 / K
+        tensor(0.7500)
+    """
+
+    def __init__(self, gamma: float = 0.5, eps: float = 1e-7, detach: bool = True, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        check_argument(0.0 <= gamma < math.inf, "gamma", "a finite float >= 0", gamma)
+        check_argument(0.0 < eps < 0.5, "eps", "a float in (0, 1 / (2 K)]", eps)
+        self.gamma = gamma
+        self.eps = eps
+        self.detach = detach
+
+    @override
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        _check_floor(self.eps, logits)
+        return normalized_negative_focal_loss(logits, target, self.gamma, self.eps, self.detach)
+
+
+def _check_floor(eps: float, logits: Tensor) -> None:
+    """Refuse a floor that could leave nothing to divide by."""
+    largest = 0.5 / logits.shape[1]
+    check_argument(eps <= largest, "eps", f"at most 1 / (2 K) = {largest:.3g} for these logits", eps)
 
 
 class ActiveNegativeLoss(NoisyLabelLoss):
@@ -80,22 +126,28 @@ class ActiveNegativeLoss(NoisyLabelLoss):
 
     .. math::
         \mathcal{L} = \alpha \mathcal{L}_{NCE} + \beta \mathcal{L}_{NNCE} + \delta \sum_w |w|
+        + \lambda \Big(\ln K + \sum_k m_k \ln m_k\Big)
 
-    with :class:`NormalizedCrossEntropy`, :class:`NormalizedNegativeCrossEntropy` and w all entries of all parameters.
-    The penalty is against overfitting and replaces weight decay: **give the optimizer** ``weight_decay=0``.
+    with :class:`NormalizedCrossEntropy`, :class:`NormalizedNegativeCrossEntropy` (base ``"ce"``, ANL-CE) or
+    :class:`NormalizedFocalLoss`, :class:`NormalizedNegativeFocalLoss` (base ``"focal"``, ANL-FL), w all entries of all
+    parameters, and m the mean prediction of the batch, floored at 1e-7. The last term (ANL-ER) is least where all
+    classes are predicted equally often; with ``lam=0`` it is not computed. In training it is that of the whole batch of
+    all processes, whose losses together have the gradient of a single process.
+
+    The L1 penalty is against overfitting and replaces weight decay: **give the optimizer** ``weight_decay=0``.
 
     ``forward(logits, target, parameters=model.parameters())`` takes logits (B, K) of any floating dtype, int64 labels
     (B,), no soft targets, and the tensors to be penalised: in a NoisyLabelModule all parameters of the module, biases,
-    batch normalisation, frozen ones and those of the loss included. They have to be on one device. The penalty is part
-    of each sample's loss: without reduction it is in every entry, ``"mean"`` has it once and ``"sum"`` B times. With
-    ``delta=0`` no parameters are needed or looked at. It computes in float32 (float64 for float64 logits). ``alpha``,
-    ``beta`` and ``delta`` are plain attributes: set them between steps to schedule them.
+    batch normalisation, frozen ones and those of the loss included. They have to be on one device. Both penalties are
+    part of each sample's loss: without reduction they are in every entry, ``"mean"`` has them once and ``"sum"`` B
+    times. With ``delta=0`` no parameters are needed or looked at. It computes in float32 (float64 for float64 logits).
+    ``alpha``, ``beta``, ``delta`` and ``lam`` are plain attributes: set them between steps to schedule them.
 
     Reference: X. Ye et al., "Active Negative Loss Functions for Learning with Noisy Labels", NeurIPS 2023.
 
-    As in the official code the penalty includes biases and batch normalisation. That code clips the gradient's norm at
-    5 (``Trainer(gradient_clip_val=5.0)``) and adds the penalty to its test loss as well; evaluation here reports cross
-    entropy. Its further variant with an entropy term on the batch's mean prediction is not part of this loss.
+    As in the official code the L1 penalty includes biases and batch normalisation. That code clips the gradient's norm
+    at 5 (``Trainer(gradient_clip_val=5.0)``) and adds the penalty to its test loss as well; evaluation here reports
+    cross entropy. With the entropy term it clips each prediction and their mean to [1e-7, 1 - 1e-7], those of NNCE too.
 
     Args:
         alpha: Weight of the normalised loss, finite and at least 0. Paper: 1 (MNIST), 5 (CIFAR-10), 10 (CIFAR-100),
@@ -103,7 +155,9 @@ class ActiveNegativeLoss(NoisyLabelLoss):
         beta: Weight of the normalised negative loss, finite and at least 0. Paper: 5 (CIFAR-10), 1 elsewhere.
         delta: Weight of the penalty, finite and at least 0. Paper: 1e-6 (MNIST), 5e-5 (CIFAR-10), 5e-7 (CIFAR-100),
             5e-6 (WebVision).
-        base: The loss that is normalised: ``"ce"``, cross entropy.
+        base: The loss that is normalised: ``"ce"``, cross entropy, or ``"focal"``, focal loss with gamma 0.5 and a
+            detached factor. Published with the same weights.
+        lam: Weight of the entropy term, finite and at least 0. Code, for ``"ce"``: 2 (CIFAR-10), 0.01 (CIFAR-100).
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
@@ -119,16 +173,26 @@ class ActiveNegativeLoss(NoisyLabelLoss):
 
     requires: ClassVar[tuple[str, ...]] = ("parameters",)
 
-    def __init__(self, alpha: float, beta: float, delta: float, base: str = "ce", reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        alpha: float,
+        beta: float,
+        delta: float,
+        base: str = "ce",
+        lam: float = 0.0,
+        reduction: str = "mean",
+    ) -> None:
         super().__init__(reduction)
         check_argument(0.0 <= alpha < math.inf, "alpha", "a finite float >= 0", alpha)
         check_argument(0.0 <= beta < math.inf, "beta", "a finite float >= 0", beta)
         check_argument(0.0 <= delta < math.inf, "delta", "a finite float >= 0", delta)
         check_argument(base in ACTIVE_NEGATIVE, "base", " or ".join(map(repr, ACTIVE_NEGATIVE)), base)
+        check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
         self.alpha = alpha
         self.beta = beta
         self.delta = delta
         self.base = base
+        self.lam = lam
 
     def forward(self, logits: Tensor, target: Tensor, *, parameters: Iterable[Tensor] | None = None) -> Tensor:
         """The loss of a batch.
@@ -148,6 +212,8 @@ class ActiveNegativeLoss(NoisyLabelLoss):
         losses = active_negative_loss(logits, target, self.alpha, self.beta, self.base)
         if self.delta > 0.0:
             losses = losses + self.delta * self._penalty(parameters)
+        if self.lam > 0.0:
+            losses = losses + self.lam * self._entropy_term(logits)
         return self.reduce(losses)
 
     def _penalty(self, parameters: Iterable[Tensor] | None) -> Tensor:
@@ -159,3 +225,7 @@ class ActiveNegativeLoss(NoisyLabelLoss):
                 "in a NoisyLabelModule."
             )
         return absolute_sum(tensors)
+
+    def _entropy_term(self, logits: Tensor) -> Tensor:
+        predictions = softmax(logits)
+        return entropy_regularization(batch_mean(predictions) if self.training else predictions.mean(dim=0))

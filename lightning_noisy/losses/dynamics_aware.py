@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import dynamics_aware_loss
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_sample import PerSampleLoss
 
 
-class DynamicsAwareLoss(NoisyLabelLoss):
+class DynamicsAwareLoss(PerSampleLoss):
     r"""Dynamics-aware loss (DAL): generalized cross entropy that grows robust, then trusts the network.
 
     .. math::
@@ -77,19 +77,7 @@ class DynamicsAwareLoss(NoisyLabelLoss):
                 f"{self.lam!r}: raise `q` or keep `lam` at 0."
             )
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch, with ``q`` and ``lam`` as they are now.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,) or floating-point targets (B, K).
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: ``q`` and ``lam`` were set to values the constructor refuses, or another target came.
-        """
+    @override
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         self._check_schedule()
-        check_target(self, logits, target)
-        return self.reduce(dynamics_aware_loss(logits, target, self.q, self.lam, self.eps))
+        return dynamics_aware_loss(logits, target, self.q, self.lam, self.eps)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.functional.losses import clipped_softmax, early_learning_regularization
+from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, early_learning_penalty
+from lightning_noisy.losses._composite import CompositeLoss
 from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class EarlyLearningRegularization(NoisyLabelLoss):
+class EarlyLearningRegularization(CompositeLoss):
     r"""Early-learning regularization (ELR): cross entropy that holds on to what the network predicted early.
 
     .. math::
@@ -30,6 +30,11 @@ class EarlyLearningRegularization(NoisyLabelLoss):
     int64 (B,). It computes in float32 (float64 for float64 logits). The averages are the table ``"prediction"``, which
     is written in training mode only; in evaluation mode rows are read.
 
+    A ``base`` loss takes the place of cross entropy: one of this package or a torch criterion, with what it requires as
+    further keywords and its tables named ``"base.<name>"``. ELR+DAL of Dynamics-Aware Loss (Li et al., 2023) has
+    ``base=DynamicsAwareLoss(q=0.0)``, whose ``q`` rises to 1 (``DALSchedule(q_start=0.0, q_end=1.0,
+    target="loss.base")``); there is no code of it.
+
     Reference: S. Liu, J. Niles-Weed, N. Razavian and C. Fernandez-Granda, "Early-Learning Regularization Prevents
     Memorization of Noisy Labels", NeurIPS 2020.
 
@@ -43,21 +48,28 @@ class EarlyLearningRegularization(NoisyLabelLoss):
             (asymmetric, and CIFAR-100).
         eps: Clip of the prediction at both ends, in (0, 0.5). Below 1e-7, float32 no longer keeps the regulariser
             finite.
+        base: The loss that is regularised; None for cross entropy. Its reduction has to be that of this loss.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` lacks the index or the attached table or gets
-            a target of another dtype or shape.
+            a target of another dtype or shape, or keywords that nobody requires.
 
     Example:
         >>> EarlyLearningRegularization(lam=7.0, momentum=0.9).memory_shapes(num_classes=100)
         {'prediction': (100,)}
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("index",)
-    soft_targets: ClassVar[bool] = True
+    own_requires: ClassVar[tuple[str, ...]] = ("index",)
 
-    def __init__(self, lam: float = 3.0, momentum: float = 0.7, eps: float = 1e-4, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        lam: float = 3.0,
+        momentum: float = 0.7,
+        eps: float = 1e-4,
+        base: nn.Module | None = None,
+        reduction: str = "mean",
+    ) -> None:
         super().__init__(reduction)
         check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
         check_argument(0.0 <= momentum < 1.0, "momentum", "a float in [0, 1)", momentum)
@@ -65,17 +77,19 @@ class EarlyLearningRegularization(NoisyLabelLoss):
         self.lam = lam
         self.momentum = momentum
         self.eps = eps
+        self.base = base
+        self.check_parts()
 
     def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The table of running averages.
+        """The table of running averages, and those of the base.
 
         Args:
             num_classes: K.
 
         Returns:
-            ``{"prediction": (K,)}``.
+            ``{"prediction": (K,)}`` and the base's shapes, their names prefixed with ``"base."``.
         """
-        return {"prediction": (num_classes,)}
+        return {"prediction": (num_classes,), **super().memory_shapes(num_classes)}
 
     def _history(self, logits: Tensor, index: Tensor) -> Tensor:
         """The running averages of the samples, updated in training."""
@@ -85,25 +99,30 @@ class EarlyLearningRegularization(NoisyLabelLoss):
         prediction = prediction / prediction.sum(dim=1, keepdim=True)
         return self.recall("prediction").lerp(index, prediction, 1.0 - self.momentum)
 
-    def forward(self, logits: Tensor, target: Tensor, *, index: Tensor | None = None) -> Tensor:
+    def forward(self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, **context: Any) -> Tensor:
         """The loss of a batch; in training it updates the running averages first.
 
         Args:
             logits: Floating-point tensor (B, K).
-            target: int64 labels (B,) or floating-point targets (B, K).
+            target: int64 labels (B,), or floating-point targets (B, K) where the base takes them.
             index: Positions of the samples in the training set, int64 (B,).
+            context: The keywords that the base requires.
 
         Returns:
             Scalar, or (B,) without reduction.
 
         Raises:
-            NoisyLabelError: No index, a target of another dtype or shape, or nobody has attached the table.
+            NoisyLabelError: No index, a keyword that nobody requires, a target of another dtype or shape, or nobody has
+                attached the table.
         """
         if index is None:
             raise NoisyLabelError(
                 "EarlyLearningRegularization expects the index (B,) of the samples, but got None: pass `index=...`, "
                 "or use it in a NoisyLabelModule with a dataset wrapped in IndexedDataset."
             )
+        self.check_context(context)
         check_target(self, logits, target)
-        history = self._history(logits, index)
-        return self.reduce(early_learning_regularization(logits, target, history, self.lam, self.eps))
+        penalties = self.lam * early_learning_penalty(logits, self._history(logits, index), self.eps)
+        if self.base is None:
+            return self.reduce(cross_entropy(logits, target) + penalties)
+        return self.evaluate("base", logits, target, {"index": index, **context}) + self.reduce(penalties)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import generalized_cross_entropy
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_sample import PerSampleLoss
 
 
-class GeneralizedCrossEntropy(NoisyLabelLoss):
+class GeneralizedCrossEntropy(PerSampleLoss):
     r"""Generalized cross entropy (GCE): between cross entropy, which learns fast, and MAE, which resists noise.
 
     .. math:: \mathcal{L}_q = \frac{1 - \max(p_y, \epsilon)^q}{q}, \qquad p = \operatorname{softmax}(z)
@@ -59,18 +59,6 @@ class GeneralizedCrossEntropy(NoisyLabelLoss):
         self.q = q
         self.eps = eps
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,) or floating-point targets (B, K).
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The target is not int64 labels (B,).
-        """
-        check_target(self, logits, target)
-        return self.reduce(generalized_cross_entropy(logits, target, self.q, self.eps))
+    @override
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        return generalized_cross_entropy(logits, target, self.q, self.eps)

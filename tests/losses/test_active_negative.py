@@ -94,6 +94,7 @@ class TestActiveNegativeLoss:
     def test_defaults(self) -> None:
         loss = ActiveNegativeLoss(5.0, 5.0, 5e-5)
         assert (loss.alpha, loss.beta, loss.delta, loss.base, loss.reduction) == (5.0, 5.0, 5e-5, "ce", "mean")
+        assert loss.lam == 0.0
         assert loss.requires == ("parameters",)
         assert not loss.soft_targets
         assert loss.memory_shapes(4) == {}
@@ -150,7 +151,9 @@ class TestActiveNegativeLoss:
         twin.delta = 0.0
         assert loss.delta == 5e-5
         assert loss.state_dict() == {}
-        assert repr(loss) == "ActiveNegativeLoss(reduction='mean', alpha=5.0, beta=5.0, delta=5e-05, base='ce')"
+        assert repr(loss) == (
+            "ActiveNegativeLoss(reduction='mean', alpha=5.0, beta=5.0, delta=5e-05, base='ce', lam=0.0)"
+        )
 
     @pytest.mark.parametrize(
         ("name", "wanted", "values"),
@@ -158,7 +161,8 @@ class TestActiveNegativeLoss:
             ("alpha", "a finite float >= 0", (-0.1, math.nan, math.inf)),
             ("beta", "a finite float >= 0", (-0.1, math.nan, math.inf)),
             ("delta", "a finite float >= 0", (-0.1, math.nan, math.inf)),
-            ("base", "'ce'", ("mae", "")),
+            ("base", "'ce' or 'focal'", ("mae", "")),
+            ("lam", "a finite float >= 0", (-0.1, math.nan, math.inf)),
             ("reduction", "'mean', 'sum' or 'none'", ("all",)),
         ],
     )

@@ -267,8 +267,8 @@ def test_parts_reduce_as_the_pair(side: str, part: nn.Module, reduction: str, na
     with pytest.raises(NoisyLabelError) as caught:
         ActivePassiveLoss(**parts, alpha=1.0, beta=1.0, reduction=reduction)
     assert str(caught.value) == (
-        f"Expected argument `{side}` to be a loss with reduction={reduction!r}, that of the pair, but got {named}: "
-        "give the pair and both losses the same."
+        f"Expected argument `{side}` to be a loss with reduction={reduction!r}, that of ActivePassiveLoss, but got "
+        f"{named}: give both the same."
     )
 
 

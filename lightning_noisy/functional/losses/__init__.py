@@ -30,7 +30,7 @@ from lightning_noisy.functional.losses.cross_entropy import (
     poly1_cross_entropy,
     taylor_cross_entropy,
 )
-from lightning_noisy.functional.losses.early_learning import early_learning_regularization
+from lightning_noisy.functional.losses.early_learning import early_learning_penalty, early_learning_regularization
 from lightning_noisy.functional.losses.generalized import (
     dynamics_aware_loss,
     generalized_cross_entropy,
@@ -47,8 +47,8 @@ from lightning_noisy.functional.losses.normalized import (
     normalized_focal_loss,
     normalized_generalized_cross_entropy,
 )
-from lightning_noisy.functional.losses.probabilities import clipped_softmax, one_hot
-from lightning_noisy.functional.losses.sparse_regularization import normalized_logits, sparsity_penalty
+from lightning_noisy.functional.losses.probabilities import clipped_softmax, one_hot, softmax
+from lightning_noisy.functional.losses.sparse_regularization import sparsity_penalty, tempered_logits
 from lightning_noisy.functional.losses.symmetric import (
     mean_absolute_error,
     reverse_cross_entropy,
@@ -68,6 +68,7 @@ __all__ = [
     "clipped_softmax",
     "cross_entropy",
     "dynamics_aware_loss",
+    "early_learning_penalty",
     "early_learning_regularization",
     "entropy_regularization",
     "estimate_transition",
@@ -82,15 +83,16 @@ __all__ = [
     "normalized_cross_entropy",
     "normalized_focal_loss",
     "normalized_generalized_cross_entropy",
-    "normalized_logits",
     "normalized_negative_cross_entropy",
     "normalized_negative_focal_loss",
     "one_hot",
     "poly1_cross_entropy",
     "reverse_cross_entropy",
     "soft_bootstrapping",
+    "softmax",
     "sparsity_penalty",
     "symmetric_cross_entropy",
     "taylor_cross_entropy",
+    "tempered_logits",
     "view_consistency",
 ]

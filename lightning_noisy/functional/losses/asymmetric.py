@@ -6,11 +6,12 @@ import math
 
 from torch import Tensor
 
-from lightning_noisy.functional.losses._numerics import at_label, full_precision, power_minus_one
+from lightning_noisy.functional.losses._numerics import at_label, power_minus_one
+from lightning_noisy.functional.losses.probabilities import softmax
 
 
 def _label_probability(logits: Tensor, target: Tensor) -> Tensor:
-    return at_label(full_precision(logits).softmax(dim=1), target)
+    return at_label(softmax(logits), target)
 
 
 def asymmetric_generalized_cross_entropy(logits: Tensor, target: Tensor, a: float, q: float) -> Tensor:

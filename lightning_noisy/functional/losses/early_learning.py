@@ -8,6 +8,24 @@ from lightning_noisy.functional.losses.cross_entropy import cross_entropy
 from lightning_noisy.functional.losses.probabilities import clipped_softmax
 
 
+def early_learning_penalty(logits: Tensor, history: Tensor, eps: float = 1e-4) -> Tensor:
+    r"""The regulariser of early-learning regularization: the lower, the more the prediction is what it used to be.
+
+    .. math::
+        \log\Big(1 - \sum_k \bar t_k \tilde p_k\Big), \qquad \tilde p = \operatorname{clip}(p, \epsilon, 1 - \epsilon)
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        history: Running averages of the predictions (B, K), no gradient; any floating dtype and device.
+        eps: Clip of the prediction, more than 0; it is not renormalised.
+
+    Returns:
+        Penalties (B,) of at most 0, float32 or float64.
+    """
+    probability = clipped_softmax(logits, eps)
+    return (1.0 - (history.detach().to(probability) * probability).sum(dim=1)).log()
+
+
 def early_learning_regularization(
     logits: Tensor, target: Tensor, history: Tensor, lam: float, eps: float = 1e-4
 ) -> Tensor:
@@ -29,6 +47,4 @@ def early_learning_regularization(
     Returns:
         Losses (B,), float32 or float64.
     """
-    probability = clipped_softmax(logits, eps)
-    agreement = (history.detach().to(probability) * probability).sum(dim=1)
-    return cross_entropy(logits, target) + lam * (1.0 - agreement).log()
+    return cross_entropy(logits, target) + lam * early_learning_penalty(logits, history, eps)

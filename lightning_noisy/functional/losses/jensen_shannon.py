@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_noisy.functional.losses._numerics import full_precision, summable_log_softmax
-from lightning_noisy.functional.losses.probabilities import one_hot
+from lightning_noisy.functional.losses._numerics import summable_log_softmax
+from lightning_noisy.functional.losses.probabilities import one_hot, softmax
 
 _CLOSEST = 1e-3
 """Distance that ``pi`` keeps from 0 and 1, where the scaled divergence is 0 / 0; nearer, float32 has no digits left."""
@@ -51,7 +51,7 @@ def generalized_jensen_shannon(
         Losses (B,), float32 or float64.
     """
     pi, scale = _inner_and_scale(pi, scaled)
-    predictions = [full_precision(logits).softmax(dim=1) for logits in views]
+    predictions = [softmax(logits) for logits in views]
     rows = target if target.is_floating_point() else one_hot(target, views[0].shape[1])
     weights = [pi] + [(1.0 - pi) / len(views)] * len(views)
     return scale * _divergence([rows.to(predictions[0].dtype), *predictions], weights, eps)
@@ -74,7 +74,7 @@ def view_consistency(views: Sequence[Tensor], pi: float, scaled: bool = True, ep
         Losses (B,), float32 or float64.
     """
     pi, scale = _inner_and_scale(pi, scaled)
-    predictions = [full_precision(logits).softmax(dim=1) for logits in views]
+    predictions = [softmax(logits) for logits in views]
     return scale * (1.0 - pi) * _divergence(predictions, [1.0 / len(views)] * len(views), eps)
 
 

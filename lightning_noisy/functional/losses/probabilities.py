@@ -24,6 +24,18 @@ def one_hot(target: Tensor, num_classes: int, floor: float = 0.0, dtype: torch.d
     return rows.scatter_(1, target.unsqueeze(1), 1.0)
 
 
+def softmax(logits: Tensor) -> Tensor:
+    """Probabilities of logits of any dtype, in full precision.
+
+    Args:
+        logits: Floating-point tensor (B, K).
+
+    Returns:
+        Tensor (B, K), float32 or float64.
+    """
+    return full_precision(logits).softmax(dim=1)
+
+
 def clipped_softmax(logits: Tensor, eps: float) -> Tensor:
     r"""Softmax clipped to :math:`[\epsilon, 1 - \epsilon]`, not renormalised.
 
@@ -34,4 +46,4 @@ def clipped_softmax(logits: Tensor, eps: float) -> Tensor:
     Returns:
         Tensor (B, K), float32 or float64. Its gradient is zero where it is clipped.
     """
-    return full_precision(logits).softmax(dim=1).clamp(eps, 1.0 - eps)
+    return softmax(logits).clamp(eps, 1.0 - eps)

@@ -7,21 +7,25 @@ from torch import Tensor
 from lightning_noisy.functional.losses._numerics import full_precision, log_of_floor, log_softmax
 
 
-def normalized_logits(logits: Tensor) -> Tensor:
-    r"""Logits of Euclidean length 1.
+def tempered_logits(logits: Tensor, tau: float, normalize: bool = True) -> Tensor:
+    r"""Logits of length :math:`1 / \tau`.
 
-    .. math:: z / \max(\lVert z \rVert_2, 10^{-12})
+    .. math:: \frac{z}{\tau \max(\lVert z \rVert_2, 10^{-12})}, \qquad\text{or}\quad \frac{z}{\tau}
 
     Args:
         logits: Floating-point tensor (B, K).
+        tau: Temperature, more than 0.
+        normalize: Whether to divide by the Euclidean length.
 
     Returns:
         Tensor (B, K), float32 or float64.
     """
     logits = full_precision(logits)
+    if not normalize:
+        return logits / tau
     logits = logits / logits.detach().abs().amax(dim=1, keepdim=True).clamp(min=1e-12)  # or squares would overflow
     length: Tensor = logits.norm(dim=1, keepdim=True)
-    return logits / length.clamp(min=1.0)
+    return logits / (tau * length.clamp(min=1.0))
 
 
 def sparsity_penalty(logits: Tensor, p: float, eps: float = 1e-7) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_noisy.functional.losses._numerics import at_label, full_precision
+from lightning_noisy.functional.losses._numerics import at_label
 from lightning_noisy.functional.losses.cross_entropy import cross_entropy
-from lightning_noisy.functional.losses.probabilities import one_hot
+from lightning_noisy.functional.losses.probabilities import one_hot, softmax
 
 
 def mean_absolute_error(logits: Tensor, target: Tensor, scale: float = 1.0) -> Tensor:
@@ -22,7 +22,7 @@ def mean_absolute_error(logits: Tensor, target: Tensor, scale: float = 1.0) -> T
     Returns:
         Losses (B,) in [0, s], float32 or float64.
     """
-    return scale * (1.0 - at_label(full_precision(logits).softmax(dim=1), target))
+    return scale * (1.0 - at_label(softmax(logits), target))
 
 
 def reverse_cross_entropy(logits: Tensor, target: Tensor, eps: float = 1e-7, label_floor: float = 1e-4) -> Tensor:
@@ -41,7 +41,7 @@ def reverse_cross_entropy(logits: Tensor, target: Tensor, eps: float = 1e-7, lab
     Returns:
         Losses (B,), float32 or float64.
     """
-    probability = full_precision(logits).softmax(dim=1).clamp(min=eps)
+    probability = softmax(logits).clamp(min=eps)
     rows = target if target.is_floating_point() else one_hot(target, logits.shape[1])
     log_target = rows.to(probability.dtype).clamp(label_floor, 1.0).log()
     return -(probability * log_target).sum(dim=1)
