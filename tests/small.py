@@ -2,11 +2,12 @@
 
 import torch
 from lightning.pytorch.loggers.logger import Logger
+from torch import nn
 from torchvision.transforms import v2
 
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.data import LabelledImages, NoisyDataModule, SymmetricNoise
-from lightning_noisy.heads import LinearHead
+from lightning_noisy.heads import KANHead, LinearHead
 from lightning_noisy.networks import SmallCNN
 
 NUM_CLASSES = 4
@@ -41,16 +42,21 @@ class SmallDataModule(NoisyDataModule):
         return LabelledImages(images.__getitem__, labels)
 
 
-def make_module(loss, seed=0, dropout=0.3):
+def make_module(loss, seed=0, dropout=0.3, head=LinearHead):
     torch.manual_seed(seed)
     return NoisyLabelModule(
         SmallCNN(width=4, num_features=8, dropout=dropout),
-        LinearHead,
+        head,
         loss,
         NUM_CLASSES,
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
         lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.8),
     )
+
+
+def make_heads(in_features, num_classes):
+    """Heads behind one another, ``head.0`` to ``head.2``: linear, linear, KAN."""
+    return nn.Sequential(nn.Linear(in_features, 6), nn.Linear(6, 5), KANHead(5, num_classes, normalize=True))
 
 
 class MemoryLogger(Logger):

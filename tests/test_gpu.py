@@ -8,10 +8,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching, MaskRefresh, StepSeed
 from lightning_noisy.data import IndexedDataset
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import SampleStore
 from tests.foreign import ForeignModule, make_tensors, make_trainer
-from tests.small import SmallDataModule, make_module
+from tests.small import SmallDataModule, make_heads, make_module
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -20,12 +21,42 @@ METHODS = {
     "nal": (lambda: NoiseAttentionLoss(lam=0.5, beta=0.1), lambda: [SELC(momentum=0.7, floor=1e-4)]),
     "gss": (torch.nn.CrossEntropyLoss, lambda: [GradientSwitching(total_epochs=3)]),
     "mask": (torch.nn.CrossEntropyLoss, lambda: [MaskRefresh(ratio=0.5), ConfidenceTracker()]),
+    "mask-step-before": (
+        torch.nn.CrossEntropyLoss,
+        lambda: [
+            MaskRefresh("head.0", ratio=0.5, score="gradient"),
+            MaskRefresh("head.1", ratio=0.5, score="random", granularity="edge"),
+            MaskRefresh("head.2", ratio=0.5, score="gradient", granularity="edge", every_n_epochs=1),
+        ],
+        make_heads,
+    ),
+    "mask-batch": (
+        torch.nn.CrossEntropyLoss,
+        lambda: [
+            MaskRefresh("head.0", ratio=0.5, granularity="edge", apply_in="always"),
+            MaskRefresh("head.1", ratio=0.5, score="obd"),
+            MaskRefresh("head.2", ratio=0.5),
+        ],
+        make_heads,
+    ),
+    "mask-batch-kan": (
+        torch.nn.CrossEntropyLoss,
+        lambda: [
+            MaskRefresh(["head.0", "head.1"], ratio=0.5, score="activation", granularity="edge"),
+            MaskRefresh("head.2", ratio=0.5, score="obd", granularity="edge", every_n_steps=3),
+        ],
+        make_heads,
+    ),
     "elr": (EarlyLearningRegularization, list),
 }
 
 
 class NoSync(Callback):
     """Makes torch refuse host round trips inside training steps (not at logging steps)."""
+
+    def on_train_start(self, trainer, pl_module):
+        with torch.no_grad():  # a KAN head looks at its grid once
+            pl_module.head(torch.zeros(1, 8, device=pl_module.device))
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         torch.cuda.set_sync_debug_mode("error")
@@ -40,12 +71,12 @@ class NoSync(Callback):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("method", METHODS)
 def test_trains_without_a_host_round_trip(tmp_path, method, precision):
-    loss, callbacks = METHODS[method]
-    callbacks = [*callbacks(), NoSync()]
+    loss, callbacks, *head = METHODS[method]
+    callbacks = [NoSync(), *callbacks()]
     trainer = make_trainer(
         tmp_path, callbacks, max_epochs=3, accelerator="gpu", precision=precision, log_every_n_steps=1000
     )
-    module = make_module(loss())
+    module = make_module(loss(), head=(head or [LinearHead])[0])
     trainer.fit(module, datamodule=SmallDataModule(seed=0))
     tables = [t for c in callbacks if hasattr(c, "stores") for t in c.stores.tables.values()]
     for table in [*tables, *module._stores.tables.values()]:
@@ -55,10 +86,10 @@ def test_trains_without_a_host_round_trip(tmp_path, method, precision):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_equals_the_cpu(tmp_path, method):
-    loss, callbacks = METHODS[method]
+    loss, callbacks, *head = METHODS[method]
     states = []
     for accelerator in ("cpu", "gpu"):
-        module = make_module(loss(), dropout=0.0).double()
+        module = make_module(loss(), dropout=0.0, head=(head or [LinearHead])[0]).double()
         trainer = make_trainer(
             tmp_path, callbacks(), max_epochs=2, accelerator=accelerator, precision="64-true", deterministic="warn"
         )

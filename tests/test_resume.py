@@ -20,6 +20,7 @@ from lightning_noisy.callbacks import (
     StepSeed,
 )
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
     DynamicsAwareLoss,
     EarlyLearningRegularization,
@@ -27,7 +28,7 @@ from lightning_noisy.losses import (
     NoiseAttentionLoss,
 )
 from tests.foreign import ForeignModule, make_tensors, make_trainer
-from tests.small import MemoryLogger, SmallDataModule, assert_same, make_module
+from tests.small import MemoryLogger, SmallDataModule, assert_same, make_heads, make_module
 
 EPOCHS, BATCHES = 4, 5
 
@@ -41,6 +42,31 @@ METHODS = {
     "mask": (cross_entropy, lambda: [MaskRefresh(ratio=0.5)]),
     "mask-every-3": (cross_entropy, lambda: [MaskRefresh(ratio=0.5, every_n_steps=3, apply_in="always")]),
     "mask-every-2-epochs": (cross_entropy, lambda: [MaskRefresh(ratio=0.5, every_n_epochs=2)]),
+    "mask-gradient": (
+        cross_entropy,
+        lambda: [
+            MaskRefresh("head.0", ratio=0.5, score="gradient"),
+            MaskRefresh("head.1", ratio=0.3, score="random", granularity="edge", every_n_epochs=1),
+            MaskRefresh("head.2", ratio=0.5, score="obd", every_n_steps=3, apply_in="always"),
+        ],
+        make_heads,
+    ),
+    "mask-gradient-every-3": (
+        cross_entropy,
+        lambda: [
+            MaskRefresh(["head.0", "head.1"], ratio=0.5, score="gradient", granularity="edge", every_n_steps=3),
+            MaskRefresh("head.2", ratio=0.5, every_n_steps=4),
+        ],
+        make_heads,
+    ),
+    "mask-gradient-every-2-epochs": (
+        cross_entropy,
+        lambda: [
+            MaskRefresh(["head.2", "head.0"], ratio=0.5, score="gradient", every_n_epochs=2),
+            MaskRefresh("head.1", ratio=0.5, score="activation", granularity="edge", every_n_steps=2),
+        ],
+        make_heads,
+    ),
     "selc": (cross_entropy, lambda: [SELC(momentum=0.7, warmup_epochs=1)]),
     "nal": (
         lambda: NoiseAttentionLoss(lam=0.5, beta=0.1),
@@ -79,8 +105,8 @@ METHODS = {
 
 class Run:
     def __init__(self, folder, method, max_epochs=EPOCHS, checkpoint=None, ckpt_path=None, num_workers=0, extra=()):
-        loss, callbacks = METHODS[method]
-        self.module = make_module(loss())
+        loss, callbacks, *head = METHODS[method]
+        self.module = make_module(loss(), head=(head or [LinearHead])[0])
         self.logger = MemoryLogger()
         callbacks = [StepSeed(1), *callbacks(), RunSummary(), *extra]
         options = {"enable_checkpointing": True} if checkpoint else {}

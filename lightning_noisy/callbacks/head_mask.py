@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, cast
+from weakref import WeakSet
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,6 +15,9 @@ from lightning_noisy.functional.scores import dense_gradient
 from lightning_noisy.heads import MaskableHead
 from lightning_noisy.heads.conversion import maskable_class
 from lightning_noisy.processes import sum_over_processes
+
+_TAKEN: WeakSet[nn.Module] = WeakSet()
+"""Layers under masking: each belongs to one."""
 
 
 class HeadMask:
@@ -31,6 +35,7 @@ class HeadMask:
         """The dense gradient (K, F, D) of the last recorded optimizer step, over all processes."""
         self.renewed_at: int | None = None
         """The step or epoch the mask is from."""
+        self._recorded_step: int | None = None
         self._recorded: Tensor | None = None
         self._basis: Tensor | None = None
         self._layer: nn.Module | None = None
@@ -56,7 +61,7 @@ class HeadMask:
         """Find the layer and make it maskable, the same object.
 
         Raises:
-            NoisyLabelError: There is no such layer, it cannot be masked, or it is compiled.
+            NoisyLabelError: There is no such layer, it cannot be masked, is masked already, or is compiled.
         """
         if self._layer is not None:
             return
@@ -74,16 +79,23 @@ class HeadMask:
                 f"MaskRefresh cannot mask `{self.name}`, a {type(layer).__name__}: wanted an nn.Linear, a layer of "
                 "efficient-kan with its spline_scaler, or a head of lightning_noisy.heads."
             )
+        if layer in _TAKEN:
+            raise NoisyLabelError(
+                f"`{self.name}` is masked already, under another name or by another MaskRefresh: name it once."
+            )
+        _TAKEN.add(layer)
         self._layer, self._own_class = layer, type(layer)
         layer.__class__ = maskable
 
     def release(self) -> None:
         """Give the layer back as it was."""
-        self.stop_recording()
+        self._recorded_step = self._recorded = None
         if self._layer is not None and self._own_class is not None:
+            self.stop_listening()
             for name in ("edge_mask", "on_basis", "_even_grid"):
                 vars(self._layer).pop(name, None)
             self._layer.__class__ = self._own_class
+            _TAKEN.discard(self._layer)
         self._layer = self._own_class = None
 
     def show(self, mask: Tensor | None) -> None:
@@ -113,24 +125,31 @@ class HeadMask:
             if self.gradient is not None:
                 self.gradient = self.gradient.to(self.weight.device, copy=True)
 
-    def record_gradient(self) -> None:
-        """Add up the dense gradient of every training forward pass from now on."""
-        if self._hook is None:
-            self.head.on_basis = self._keep_basis
-            self._hook = self.head.register_forward_hook(self._watch)
+    def record_gradient(self, step: int) -> None:
+        """Add up the dense gradient of this batch's training forward passes with those of the same optimizer step."""
+        if step != self._recorded_step:
+            self._recorded_step, self._recorded = step, None
+        self.head.on_basis = self._keep_basis
+        self._hook = self.head.register_forward_hook(self._watch)
 
-    def stop_recording(self) -> None:
-        """Forget what was not finished."""
+    def stop_listening(self) -> None:
+        """See no forward pass until the next batch."""
+        self.head.on_basis = None
         if self._hook is not None:
             self._hook.remove()
-            self.head.on_basis = None
-        self._hook = self._recorded = self._basis = None
+        self._hook = self._basis = None
 
     def finish_recording(self) -> None:
-        """Keep the recorded gradient, summed over processes: a collective."""
-        if self._recorded is not None:
-            self.gradient = sum_over_processes(self._recorded)
-        self.stop_recording()
+        """Keep the recorded gradient, if a step was recorded, summed over processes: a collective."""
+        if self._recorded_step is None:
+            return
+        if self._recorded is None:  # other processes may have one, and wait
+            coefficients = self.head.coefficients().detach()
+            self._recorded = torch.zeros_like(
+                coefficients, dtype=torch.promote_types(coefficients.dtype, torch.float32)
+            )
+        self.gradient = sum_over_processes(self._recorded)
+        self._recorded_step = self._recorded = None
 
     def state_dict(self) -> dict[str, Any]:
         """Mask, gradient and their time as plain values."""
@@ -146,7 +165,7 @@ class HeadMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies have no layer: the original has it."""
-        outside = dict.fromkeys(("_layer", "_own_class", "_hook", "_recorded", "_basis"))
+        outside = dict.fromkeys(("_layer", "_own_class", "_hook", "_recorded_step", "_recorded", "_basis"))
         return {**self.__dict__, **outside}
 
     def _keep_basis(self, basis: Tensor) -> None:

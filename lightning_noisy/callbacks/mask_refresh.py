@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.head_mask import HeadMask
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.masks import edge_mask, node_mask
 from lightning_noisy.functional.random import hash_uniform
 from lightning_noisy.functional.scores import gradient_scores
 from lightning_noisy.heads.maskable import BATCH_SCORES, WEIGHT_SCORES
 from lightning_noisy.processes import process_count, sum_over_processes
-from lightning_noisy.trainer import run_seed, starts_afresh
+from lightning_noisy.trainer import check_not_sharded, run_seed, starts_afresh
 
 SCORES = (*BATCH_SCORES, *WEIGHT_SCORES, "gradient", "random")
 _RANDOM_STREAM = 0x6D61736B  # keeps random masks apart from other draws under the same seed
@@ -34,8 +34,9 @@ class MaskRefresh(Callback):
               \qquad \textstyle\sum_o (1 - M_{oi}) = \lfloor pK \rfloor
 
     with the activation :math:`a_{oi}(x) = W_{oi} x` of an edge of a linear head (DFC), or its learned function in a KAN
-    head (DKAN). Score and mask are renewed every step by default. Masked edges have no gradient in that step and keep
-    their value but for weight decay and momentum; the bias is not masked and kept edges are not rescaled.
+    head (DKAN). Score and mask are renewed every step by default. Masked edges have no gradient in that step (but, in a
+    cosine head, through the length of their row) and keep their value but for weight decay and momentum; the bias is
+    not masked and kept edges are not rescaled.
 
     The scores of an edge, formulas in :mod:`lightning_noisy.functional.scores`:
 
@@ -54,12 +55,14 @@ class MaskRefresh(Callback):
     On a linear or cosine head ``std`` and ``activation`` rank the edges of one input as :math:`|W_{oi}|`, whatever the
     batch, so with ``granularity="node"`` they *are* ``magnitude``: the mask comes from the weights alone and is equal
     on all processes without communication. The published ablation "by weight" can therefore not be node-wise
-    magnitude; ``signed``, and ``magnitude`` with ``granularity="edge"``, are its open readings. Everywhere else
-    processes add up their statistics with one all-reduce, and the mask is that of the global batch.
+    magnitude; ``signed``, and ``magnitude`` with ``granularity="edge"``, are its open readings. Where a score looks at
+    the batch or at a gradient, processes add up their statistics with one all-reduce for each renewal and head, and the
+    mask is that of the global batch; so each process has to call the head in each batch.
 
     With gradient accumulation the mask stays within an optimizer step; its first batch decides. A second forward pass
-    of a batch (SAM, a second view) keeps the mask. The very first step of ``gradient`` has none before it and keeps all
-    edges.
+    of a batch (SAM, a second view) keeps the mask, and passes without gradients do not count. The gradient is summed
+    over all passes of its step. Scores that are all zero rank nothing, and all edges stay: in the first step of
+    ``gradient``, and for a head that starts at zero, whose classes of lowest index would otherwise never learn.
 
     It works on any project's ``nn.Linear`` and on efficient-kan's layers, in place: state-dict keys, parameters and
     optimizer stay, and the layer is what it was after training and after an exception.
@@ -68,8 +71,8 @@ class MaskRefresh(Callback):
         head: Dotted name of the classifier, or of several: an ``nn.Linear``, an efficient-kan layer, or a head of this
             package.
         ratio: Share p of the edges to drop, in [0, 1): floor(p K) of each input, or floor(p K D) of the head. The value
-            behind the published tables is lost; the text says the best ratio grows with the noise. Try 0.3 to 0.8;
-            ``ParameterSchedule("MaskRefresh.ratio", ...)`` moves it.
+            behind the published tables is lost; the text says the best ratio grows with the noise. Try 0.3 to 0.8. It
+            is read at each renewal: ``ParameterSchedule("MaskRefresh.ratio", ...)`` moves it.
         every_n_steps: Renew every n optimizer steps.
         every_n_epochs: Renew at the start of every n-th epoch instead.
         score: See the table.
@@ -79,8 +82,8 @@ class MaskRefresh(Callback):
         apply_in: ``"train"``; ``"always"`` also masks validation, test and prediction (the published ablation).
 
     Raises:
-        NoisyLabelError: An argument outside its range; at start, no such layer, one that cannot be masked, a compiled
-            module, or a strategy that shards parameters.
+        NoisyLabelError: An argument outside its range; at start, no such layer, one that cannot be masked or is masked
+            already, a compiled module, or a strategy that shards parameters; a checkpoint of another layer.
 
     References:
         Dynamic Connection Masking, arXiv 2508.09697; its third version calls it Selective Edge Masking and derives it
@@ -103,7 +106,6 @@ class MaskRefresh(Callback):
         drop: str = "unimportant",
         apply_in: str = "train",
     ) -> None:
-        check_argument(0 <= ratio < 1, "ratio", "a float in [0, 1)", ratio)
         check_argument(every_n_steps >= 1, "every_n_steps", "an int of at least 1", every_n_steps)
         check_argument(every_n_epochs is None or every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
         check_argument(score in SCORES, "score", f"one of {', '.join(map(repr, SCORES))}", score)
@@ -121,12 +123,22 @@ class MaskRefresh(Callback):
         self.granularity = granularity
         self.drop = drop
         self.apply_in = apply_in
-        self._seed = 0
+        self._seed: int | None = None
 
     @property
     @override
     def state_key(self) -> str:
         return self._generate_state_key(head=list(self.heads))
+
+    @property
+    def ratio(self) -> float:
+        """Share of the edges to drop."""
+        return self._ratio
+
+    @ratio.setter
+    def ratio(self, ratio: float) -> None:
+        check_argument(0 <= ratio < 1, "ratio", "a float in [0, 1)", ratio)
+        self._ratio = ratio
 
     @property
     def mask(self) -> Tensor | None:
@@ -135,19 +147,18 @@ class MaskRefresh(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
-            raise NoisyLabelError(
-                f"MaskRefresh cannot mask `{', '.join(self.heads)}` under {type(trainer.strategy).__name__}, which "
-                "shards its weights: use strategy='ddp'."
-            )
+        check_not_sharded(trainer, f"MaskRefresh cannot mask `{', '.join(self.heads)}`")
         for head in self.heads.values():
             head.take(pl_module)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._seed = run_seed(None)
+        fresh = starts_afresh(trainer)
+        if fresh or self._seed is None:
+            # Projects that seed each process differently still need one mask.
+            self._seed = trainer.strategy.broadcast(run_seed(None))
         for head in self.heads.values():
-            if starts_afresh(trainer):
+            if fresh:
                 head.forget()
             head.adopt()
 
@@ -157,23 +168,29 @@ class MaskRefresh(Callback):
         for head in self.heads.values():
             if self._is_due(head, now):
                 self._renew(head, now)
-            if self.score == "gradient" and self._is_due(head, now + 1) and self._ends_interval(trainer):
-                head.record_gradient()
+            if self.score == "gradient" and self._is_due(head, now + 1):
+                head.record_gradient(trainer.global_step)
             head.show(head.mask)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._leave_batch()
         for head in self.heads.values():
             if self._is_due(head, self._now(trainer)) or trainer.is_last_batch:
                 head.finish_recording()
-            if self.apply_in == "train":
-                head.show(None)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A batch that the module skips, and the rest of the epoch with it, has no end.
+        self._leave_batch()
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._apply_always(pl_module)
+        # A run that begins has not yet forgotten the one before.
+        if not (trainer.sanity_checking and starts_afresh(trainer)):
+            self._apply_always(pl_module)
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -185,12 +202,13 @@ class MaskRefresh(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {name: head.state_dict() for name, head in self.heads.items()}
+        return {"seed": self._seed, "heads": {name: head.state_dict() for name, head in self.heads.items()}}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seed = state_dict["seed"]
         for name, head in self.heads.items():
-            head.load_state_dict(state_dict[name])
+            head.load_state_dict(state_dict["heads"][name])
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -208,10 +226,6 @@ class MaskRefresh(Callback):
         interval = self.every_n_epochs or self.every_n_steps
         return head.renewed_at is None or now // interval != head.renewed_at // interval
 
-    def _ends_interval(self, trainer: Trainer) -> bool:
-        """Whether this batch belongs to the last optimizer step of its step or epoch."""
-        return self.every_n_epochs is None or trainer.is_last_batch
-
     def _renew(self, head: HeadMask, now: int) -> None:
         """Give a head its new mask, at once or, where the score looks at the batch, in its next forward pass."""
         by_weight = self.granularity == "node" and head.head.ranks_by_magnitude(self.score)
@@ -226,26 +240,33 @@ class MaskRefresh(Callback):
         head.head.on_basis = None
         all_reduce = sum_over_processes if process_count() > 1 else None
         with torch.no_grad(), torch.autocast(basis.device.type, enabled=False):
+            basis = basis.to(torch.promote_types(basis.dtype, head.weight.dtype))
             self._set_mask(head, now, head.head.batch_scores(basis, self.score, all_reduce))
         head.show(head.mask)
 
-    def _scores(self, head: HeadMask, score: str, now: int) -> Tensor | None:
-        """Scores (K, D) that do not look at the batch; None without a gradient yet."""
+    def _scores(self, head: HeadMask, score: str, now: int) -> Tensor:
+        """Scores (K, D) that do not look at the batch."""
+        device = head.weight.device
         if score == "random":
-            edges = torch.arange(math.prod(head.shape), device=head.weight.device)
-            position = list(self.heads).index(head.name)
-            return hash_uniform(self._seed, _RANDOM_STREAM, now, position, edges).view(head.shape)
+            assert self._seed is not None
+            edges = torch.arange(math.prod(head.shape), device=device).view(head.shape)
+            return hash_uniform(self._seed, _RANDOM_STREAM, zlib.crc32(head.name.encode()), now, edges)
         if score == "gradient":
-            coefficients = head.head.coefficients().detach()
-            return None if head.gradient is None else gradient_scores(head.gradient, coefficients)
+            if head.gradient is None:
+                return torch.zeros(head.shape, device=device)
+            return gradient_scores(head.gradient, head.head.coefficients().detach())
         return head.head.edge_scores(score=score)
 
-    def _set_mask(self, head: HeadMask, now: int, scores: Tensor | None) -> None:
-        if scores is None:
-            head.mask = torch.ones(head.shape, dtype=head.weight.dtype, device=head.weight.device)
-        else:
-            head.mask = _MASKS[self.granularity](scores, self.ratio, self.drop).to(head.weight.dtype)
+    def _set_mask(self, head: HeadMask, now: int, scores: Tensor) -> None:
+        mask = _MASKS[self.granularity](scores, self.ratio, self.drop)
+        head.mask = mask.masked_fill_(~scores.any(), 1.0).to(head.weight.dtype)
         head.renewed_at = now
+
+    def _leave_batch(self) -> None:
+        for head in self.heads.values():
+            head.stop_listening()
+            if self.apply_in == "train":
+                head.show(None)
 
     def _apply_always(self, pl_module: LightningModule) -> None:
         for head in self.heads.values():
