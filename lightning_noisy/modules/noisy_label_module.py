@@ -31,13 +31,16 @@ _TOP_K_FROM_CLASSES = 10
 class NoisyLabelModule(LightningModule):
     """A classifier for noisy labels: any backbone, head and loss. Methods join as losses and callbacks.
 
-    Training batches are ``(images, target, index)``, evaluation batches ``(images, target)``. Validation and test log
+    Training batches are ``(images, target, index)``, evaluation batches ``(images, target)``. Where the images of a
+    training batch are a list of views, each (B, C, H, W), all pass through the network together, so that batch
+    normalisation sees them as one batch; the loss gets the logits and features of the first view, and as ``views`` the
+    logits of all, a tuple of tensors (B, K). Validation and test log
     accuracy, top-5 accuracy when K > 10, expected calibration error and cross entropy, whatever the training loss.
     ``predict_step`` gives probabilities.
 
     Args:
         backbone: Maps images (B, C, H, W) to features (B, D), with an int attribute ``num_features`` = D.
-        head: Makes the classifier from (D, K), e.g. ``LinearHead``.
+        head: Makes the classifier from (D, K), e.g. ``LinearHead``; K plus the ``extra_outputs`` of the loss, if any.
         loss: A loss of this package, or any torch criterion ``loss(logits, target)``.
         num_classes: K, at least 2.
         optimizer: Makes the optimizer from parameters; Adam by default.
@@ -68,7 +71,7 @@ class NoisyLabelModule(LightningModule):
         self.save_hyperparameters(ignore=["backbone", "loss", "head", "optimizer", "lr_scheduler"])
         self.num_classes = num_classes
         self.backbone = backbone
-        self.head = head(_num_features(backbone), num_classes)
+        self.head = head(_num_features(backbone), num_classes + getattr(loss, "extra_outputs", 0))
         self.loss = loss
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
@@ -87,8 +90,8 @@ class NoisyLabelModule(LightningModule):
 
     @override
     def forward(self, images: Any) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K)."""
-        return cast(Tensor, self.head(self.features(images)))
+        """Images (B, C, H, W) to logits (B, K), without the extra outputs that a loss may have asked for."""
+        return cast(Tensor, self.head(self.features(images)))[:, : self.num_classes]
 
     def features(self, images: Any) -> Tensor:
         """Images (B, C, H, W) to features (B, D).
@@ -108,10 +111,10 @@ class NoisyLabelModule(LightningModule):
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         images, target, index = unpack_batch(batch)
-        features = self.features(images)
-        logits = self.head(features)
-        loss = self.training_loss(logits, target, index=index, features=features)
-        self._record(loss, logits, target, index, batch_idx)
+        features = self.features(torch.cat(list(images)) if isinstance(images, (tuple, list)) else images)
+        views = self.head(features).split(len(index))
+        loss = self.training_loss(views[0], target, index=index, features=features[: len(index)], views=views)
+        self._record(loss, views[0], target, index, batch_idx)
         return loss
 
     def training_loss(self, logits: Tensor, target: Tensor, **context: Any) -> Tensor:
@@ -121,7 +124,7 @@ class NoisyLabelModule(LightningModule):
         offered["parameters"] = self.parameters()
         if unknown := set(requires) - set(offered):
             raise NoisyLabelError(f"{type(self.loss).__name__} requires {unknown}, which this module does not offer.")
-        passed = {name: _wide(offered[name]) if name == "features" else offered[name] for name in requires}
+        passed = {name: _wide_context(offered[name]) for name in requires}
         with torch.autocast(logits.device.type, enabled=False):
             return cast(Tensor, self.loss(_wide(logits), target, **passed))
 
@@ -250,7 +253,7 @@ class NoisyLabelModule(LightningModule):
         )
         if (batch_idx + 1) % log_interval(self.trainer) == 0:
             self._checks.settle()
-        accuracy = (logits.detach().argmax(dim=1) == target).float().mean()
+        accuracy = (logits.detach()[:, : self.num_classes].argmax(dim=1) == target).float().mean()
         self._sums.add(len(target), loss=loss, acc=accuracy)
         self.log("train/loss_step", loss, prog_bar=True)
 
@@ -286,3 +289,10 @@ def _num_features(backbone: nn.Module) -> int:
 def _wide(values: Tensor) -> Tensor:
     """Half precision to float32."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def _wide_context(value: Any) -> Any:
+    """Half precision to float32 in a tensor and in a tuple of them; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_wide(part) for part in value)
+    return _wide(value) if isinstance(value, Tensor) else value

@@ -11,7 +11,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.losses import EarlyLearningRegularization, GeneralizedCrossEntropy, NoiseAttentionLoss
+from lightning_noisy.losses import (
+    EarlyLearningRegularization,
+    GeneralizedCrossEntropy,
+    GeneralizedJensenShannon,
+    NoiseAttentionLoss,
+)
 from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.networks import SmallCNN
 from tests.foreign import make_trainer
@@ -39,7 +44,7 @@ def loader(num_samples=20, num_features=3, num_classes=4, batch_size=8, indexed=
 
 
 class Recording(NoisyLabelLoss):
-    requires = ("index", "features", "epoch", "total_epochs", "parameters")
+    requires = ("index", "features", "epoch", "total_epochs", "parameters", "views")
 
     def __init__(self):
         super().__init__()
@@ -65,6 +70,8 @@ def test_a_loss_gets_exactly_what_it_requires(tmp_path):
     assert len(context["parameters"]) == len(list(module.parameters()))
     assert context["features"].shape == (8, 3)
     assert context["features"].requires_grad
+    assert len(context["views"]) == 1
+    assert torch.equal(context["views"][0], loss.seen[4][0])
 
 
 def test_a_plain_criterion_gets_logits_and_target_alone(tmp_path):
@@ -80,7 +87,65 @@ def test_the_loss_is_computed_in_float32(tmp_path, precision):
         data.dataset.dataset.tensors = (data.dataset.dataset.tensors[0].bfloat16(), data.dataset.dataset.tensors[1])
     make_trainer(tmp_path, max_epochs=1, precision=precision).fit(NoisyLabelModule(Flat(3), LinearHead, loss, 4), data)
     logits, _, context = loss.seen[0]
-    assert logits.dtype == context["features"].dtype == torch.float32
+    assert logits.dtype == context["features"].dtype == context["views"][0].dtype == torch.float32
+
+
+class Pair(torch.utils.data.Dataset):
+    """Two views of each sample: itself, and its negative doubled."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        sample, *rest = self.dataset[i]
+        return [sample, -2 * sample], *rest
+
+
+class Normalising(Flat):
+    """Features are the inputs after batch normalisation."""
+
+    def __init__(self, num_features):
+        super().__init__(num_features)
+        self.norm = nn.BatchNorm1d(num_features)
+
+    def forward(self, x):
+        return self.norm(super().forward(x))
+
+
+def pair_loader(**options):
+    data = loader(**options)
+    return DataLoader(Pair(data.dataset), data.batch_size)
+
+
+def test_views_pass_through_the_network_as_one_batch(tmp_path):
+    loss = Recording()
+    module = NoisyLabelModule(Normalising(3), LinearHead, loss, 4)
+    before = copy.deepcopy(module)
+    make_trainer(tmp_path, max_epochs=1).fit(module, pair_loader())
+    logits, target, context = loss.seen[0]
+    samples, labels = loader().dataset.dataset.tensors
+    both = torch.cat([samples[:8], -2 * samples[:8]])
+    features = (both - both.mean(0)) / (both.var(0, correction=0) + 1e-5).sqrt()
+    expected = before.head(features)
+    torch.testing.assert_close(torch.cat(context["views"]), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(context["views"][0], logits)
+    torch.testing.assert_close(context["features"], features[:8], rtol=1e-5, atol=1e-5)
+    assert torch.equal(target, labels[:8])
+    assert context["index"].tolist() == list(range(8))
+    accuracy = sum((seen.argmax(1) == target).sum().item() for seen, target, _ in loss.seen) / 20
+    assert module.history[0]["train/acc"] == pytest.approx(accuracy)
+
+
+def test_a_loss_of_views_trains_and_counts_them(tmp_path):
+    module = NoisyLabelModule(Flat(3), LinearHead, GeneralizedJensenShannon(0.5), 4)
+    before = module.head.weight.detach().clone()
+    make_trainer(tmp_path, max_epochs=1).fit(module, pair_loader())
+    assert not torch.equal(module.head.weight, before)
+    with pytest.raises(NoisyLabelError, match="expects the logits of 2 views, but got 1: give batches whose images"):
+        make_trainer(tmp_path).fit(module, loader())
 
 
 def test_a_loss_with_parameters_is_bound_and_trained(tmp_path):
@@ -267,11 +332,11 @@ class TestRefusals:
         )
 
     def test_loss_that_requires_what_nobody_offers(self, tmp_path):
-        class Views(Recording):
-            requires = ("views",)
+        class Taught(Recording):
+            requires = ("teacher",)
 
-        with pytest.raises(NoisyLabelError, match=r"Views requires \{'views'\}"):
-            make_trainer(tmp_path).fit(NoisyLabelModule(Flat(3), LinearHead, Views(), 4), loader())
+        with pytest.raises(NoisyLabelError, match=r"Taught requires \{'teacher'\}"):
+            make_trainer(tmp_path).fit(NoisyLabelModule(Flat(3), LinearHead, Taught(), 4), loader())
 
 
 def test_the_loss_runs_outside_autocast(tmp_path):
