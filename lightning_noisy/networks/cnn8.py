@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.networks.batch_norm import LoneSampleBatchNorm1d
+from lightning_noisy.networks.convolutions import convolutions
 
 _IMAGE_SIZE = 32
 _WIDTHS = (64, 128, 196)
@@ -14,15 +15,7 @@ _POOLED_SIZE = _IMAGE_SIZE // 2 ** len(_WIDTHS)
 
 def _stage(in_channels: int, out_channels: int) -> nn.Sequential:
     """Two 3x3 convolutions with bias, each with batch normalisation and ReLU, then 2x2 max-pooling."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(2),
-    )
+    return nn.Sequential(*convolutions((in_channels, out_channels, out_channels)), nn.MaxPool2d(2))
 
 
 def _initialise(module: nn.Module) -> None:

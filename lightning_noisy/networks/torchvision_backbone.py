@@ -73,6 +73,9 @@ class TorchvisionBackbone(nn.Module):
     heads (GoogLeNet, Inception v3) are removed, so the output is one tensor in training too. SqueezeNet, which ends
     in a convolution, is refused.
 
+    ``TorchvisionBackbone("resnet50", weights="IMAGENET1K_V1")`` is the ResNet-50 of Clothing1M in DivideMix, ELR+ and
+    DISC, images of 224 pixels: 23,508,032 parameters, 23,536,718 with ``nn.Linear(2048, 14)`` on top.
+
     Parameters and state-dict keys are those of torchvision's network under ``model.``, without the classifier. Batch
     normalisation of a feature map that has shrunk to one pixel needs more than one sample in a training batch.
 

@@ -1,15 +1,39 @@
+from copy import deepcopy
+
 import pytest
 import torch
+from jsonargparse import auto_cli
 from torch import nn
 
 from lightning_noisy import networks
-from lightning_noisy.networks import CNN8, MLP, CIFARResNet, ResNet18, ResNet34, SmallCNN, TorchvisionBackbone
+from lightning_noisy.networks import (
+    CNN7,
+    CNN8,
+    CNN9,
+    MLP,
+    CIFARResNet,
+    PreActResNet,
+    ResNet18,
+    ResNet34,
+    SmallCNN,
+    TorchvisionBackbone,
+    WideResNet,
+)
 
 BACKBONES = {
     "small_cnn": SmallCNN,
     "small_cnn_rgb": lambda: SmallCNN(in_channels=3, width=4, num_features=7),
+    "cnn7": CNN7,
+    "cnn7_hidden": lambda: CNN7(hidden=512),
+    "cnn7_grey": lambda: CNN7(in_channels=1, hidden=20),
     "cnn8": CNN8,
     "cnn8_grey": lambda: CNN8(in_channels=1),
+    "cnn9": CNN9,
+    "cnn9_grey": lambda: CNN9(in_channels=1),
+    "preact_resnet10": lambda: PreActResNet([1, 1, 1, 1]),
+    "preact_resnet10_he": lambda: PreActResNet([1, 1, 1, 1], variant="he"),
+    "preact_resnet_grey": lambda: PreActResNet([1, 2], [4, 6], stem_width=5, in_channels=1),
+    "wide_resnet": lambda: WideResNet(10, 2),
     "resnet18": ResNet18,
     "resnet34": ResNet34,
     "resnet10_grey": lambda: CIFARResNet([1, 1, 1, 1], in_channels=1),
@@ -81,7 +105,48 @@ def test_state_dict_loads_strictly_and_carries_the_features(backbone, request):
     assert torch.equal(copy(batch), backbone(batch))
 
 
-@pytest.mark.parametrize("name", ["small_cnn", "cnn8", "resnet18", "mlp", "mlp_norm"])
+def test_a_copy_is_independent(backbone):
+    batch = images(backbone, 2)
+    backbone(batch)
+    backbone.eval()
+    copy, features = deepcopy(backbone), backbone(batch)
+    assert torch.equal(copy(batch), features)
+    with torch.no_grad():
+        for tensor in [*copy.parameters(), *copy.buffers()]:
+            tensor.zero_()
+    assert torch.equal(backbone(batch), features)
+    assert not copy(batch).any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "network", "num_features"),
+    [
+        (["CNN7"], CNN7, 256),
+        (["CNN7", "--backbone.hidden=512"], CNN7, 512),
+        (["CNN9", "--backbone.dropout=0.5"], CNN9, 128),
+        (["PreActResNet18"], networks.PreActResNet18, 512),
+        (["PreActResNet34", "--backbone.variant=he"], networks.PreActResNet34, 512),
+        (["PreActResNet", "--backbone.blocks=[1, 1]", "--backbone.widths=[4, 6]"], PreActResNet, 6),
+        (["WideResNet", "--backbone.depth=10", "--backbone.width=2"], WideResNet, 128),
+        (["VGG19BN", "--backbone.dropout=0.2"], networks.VGG19BN, 4096),
+    ],
+)
+def test_short_names_resolve_on_the_command_line(arguments, network, num_features):
+    def build(backbone: nn.Module):
+        return backbone
+
+    first, *rest = arguments
+    with torch.device("meta"):
+        backbone = auto_cli(build, args=[f"--backbone={first}", *rest], as_positional=False)
+    assert type(backbone) is network
+    assert backbone.num_features == num_features
+
+
+LONE_SAMPLES = ["small_cnn", "cnn7_hidden", "cnn8", "cnn9", "preact_resnet10", "preact_resnet10_he", "wide_resnet"]
+LONE_SAMPLES += ["resnet18", "mlp", "mlp_norm"]
+
+
+@pytest.mark.parametrize("name", LONE_SAMPLES)
 def test_a_training_batch_of_one_sample(name):
     backbone = BACKBONES[name]()
     features = backbone(images(backbone, 1))

@@ -115,6 +115,29 @@ def test_weights_by_name_are_loaded(weights, monkeypatch):
         assert torch.equal(value, pretrained[key])
 
 
+def test_pretrained_resnet50_of_clothing1m(monkeypatch):
+    """The weights are those of 2015, which the papers used, and not torchvision's newer ones."""
+    with torch.device("meta"):
+        pretrained, addresses = get_model("resnet50").state_dict(), []
+
+        def download(url, *_, **__):
+            addresses.append(url)
+            return pretrained
+
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+        backbone = TorchvisionBackbone("resnet50", weights="IMAGENET1K_V1")
+        model = nn.Sequential(backbone, nn.Linear(backbone.num_features, 14))
+        assert model(torch.randn(2, 3, 224, 224)).shape == (2, 14)
+    assert len(addresses) == 1
+    assert addresses[0].endswith("resnet50-0676ba61.pth")
+    assert backbone.num_features == 2048
+    expected = 25_557_032 - 1000 * 2049  # the documented size of torchvision's network
+    assert torchvision.models.ResNet50_Weights.IMAGENET1K_V1.meta["num_params"] == 25_557_032
+    assert sum(parameter.numel() for parameter in backbone.parameters()) == expected
+    assert f"{expected:,} parameters" in TorchvisionBackbone.__doc__
+    assert f"{expected + 14 * 2049:,}" in TorchvisionBackbone.__doc__
+
+
 def test_model_arguments_reach_the_model():
     with torch.device("meta"):
         backbone = TorchvisionBackbone("vgg11_bn", model_arguments={"dropout": 0.2})
