@@ -113,11 +113,12 @@ def test_says_how_to_install_timm(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_names_what_timm_itself_lacks(monkeypatch, tmp_path):
-    (tmp_path / "timm.py").write_text("import a_package_that_is_missing\n")
+@pytest.mark.parametrize("line", ["import what_is_missing", "from torch import what_is_missing"])
+def test_names_what_timm_itself_lacks(line, monkeypatch, tmp_path):
+    (tmp_path / "timm.py").write_text(f"{line}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "timm", raising=False)
-    with pytest.raises(NoisyLabelError, match=r"a_package_that_is_missing.*: pip install lightning-noisy\[timm\]$"):
+    with pytest.raises(NoisyLabelError, match=r"what_is_missing.*: pip install lightning-noisy\[timm\]$"):
         TimmBackbone("resnet18")
 
 
