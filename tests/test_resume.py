@@ -22,10 +22,19 @@ from lightning_noisy.callbacks import (
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
+    DeepAbstainingClassifier,
     DynamicsAwareLoss,
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
+    NegativeLearning,
     NoiseAttentionLoss,
+    PeerLoss,
+    PencilLoss,
+    SelectiveNegativeLearning,
+    SelectivePositiveLearning,
+    SelfAdaptiveTraining,
+    StagedLoss,
+    TruncatedGeneralizedCrossEntropy,
 )
 from tests.foreign import ForeignModule, make_tensors, make_trainer
 from tests.small import MemoryLogger, SmallDataModule, assert_same, make_heads, make_module
@@ -91,6 +100,22 @@ METHODS = {
         ],
     ),
     "elr": (lambda: EarlyLearningRegularization(lam=3.0, momentum=0.7), list),
+    "sat": (lambda: SelfAdaptiveTraining(warmup_epochs=1, momentum=0.7), list),
+    "truncated": (lambda: TruncatedGeneralizedCrossEntropy(0.7, 0.3, warmup_epochs=0, every_n_epochs=2), list),
+    "nlnl": (
+        lambda: StagedLoss(
+            [
+                NegativeLearning(2, window=2),
+                SelectiveNegativeLearning(2, window=2),
+                SelectivePositiveLearning(0.3, window=2),
+            ],
+            [0, 1, 2],
+        ),
+        list,
+    ),
+    "peer": (lambda: PeerLoss(0.5), list),
+    "pencil": (lambda: PencilLoss(label_lr=40.0, warmup_epochs=1, fixed_from_epoch=3, scale=2.0), list),
+    "abstaining": (lambda: DeepAbstainingClassifier(1, total_epochs=EPOCHS), list),
     "together": (
         lambda: DynamicsAwareLoss(0.8),
         lambda: [

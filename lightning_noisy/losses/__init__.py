@@ -18,18 +18,31 @@ from lightning_noisy.losses.bi_tempered import BiTemperedLogisticLoss
 from lightning_noisy.losses.bootstrap import Bootstrap
 from lightning_noisy.losses.correction import BackwardCorrection, ForwardCorrection
 from lightning_noisy.losses.cross_entropy import FocalLoss, Poly1CrossEntropy, TaylorCrossEntropy
+from lightning_noisy.losses.deep_abstaining_classifier import DeepAbstainingClassifier
+from lightning_noisy.losses.determinant_mutual_information import DeterminantMutualInformation
 from lightning_noisy.losses.dynamics_aware import DynamicsAwareLoss
 from lightning_noisy.losses.early_learning import EarlyLearningRegularization
 from lightning_noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropy
 from lightning_noisy.losses.jensen_shannon import GeneralizedJensenShannon, JensenShannon
+from lightning_noisy.losses.joint_optimization import JointOptimizationLoss
+from lightning_noisy.losses.negative_learning import (
+    NegativeLearning,
+    SelectiveNegativeLearning,
+    SelectivePositiveLearning,
+)
 from lightning_noisy.losses.noise_attention import NoiseAttentionLoss
 from lightning_noisy.losses.normalized import (
     NormalizedCrossEntropy,
     NormalizedFocalLoss,
     NormalizedGeneralizedCrossEntropy,
 )
+from lightning_noisy.losses.peer import PeerLoss
+from lightning_noisy.losses.pencil import PencilLoss
+from lightning_noisy.losses.self_adaptive_training import SelfAdaptiveTraining
 from lightning_noisy.losses.sparse_regularization import SparseRegularization
+from lightning_noisy.losses.staged import StagedLoss
 from lightning_noisy.losses.symmetric import MeanAbsoluteError, ReverseCrossEntropy, SymmetricCrossEntropy
+from lightning_noisy.losses.truncated_generalized_cross_entropy import TruncatedGeneralizedCrossEntropy
 
 __all__ = [
     "ActiveNegativeLoss",
@@ -40,6 +53,8 @@ __all__ = [
     "BackwardCorrection",
     "BiTemperedLogisticLoss",
     "Bootstrap",
+    "DeepAbstainingClassifier",
+    "DeterminantMutualInformation",
     "DynamicsAwareLoss",
     "EarlyLearningRegularization",
     "FocalLoss",
@@ -47,7 +62,9 @@ __all__ = [
     "GeneralizedCrossEntropy",
     "GeneralizedJensenShannon",
     "JensenShannon",
+    "JointOptimizationLoss",
     "MeanAbsoluteError",
+    "NegativeLearning",
     "NoiseAttentionLoss",
     "NoisyLabelLoss",
     "NormalizedCrossEntropy",
@@ -55,9 +72,16 @@ __all__ = [
     "NormalizedGeneralizedCrossEntropy",
     "NormalizedNegativeCrossEntropy",
     "NormalizedNegativeFocalLoss",
+    "PeerLoss",
+    "PencilLoss",
     "Poly1CrossEntropy",
     "ReverseCrossEntropy",
+    "SelectiveNegativeLearning",
+    "SelectivePositiveLearning",
+    "SelfAdaptiveTraining",
     "SparseRegularization",
+    "StagedLoss",
     "SymmetricCrossEntropy",
     "TaylorCrossEntropy",
+    "TruncatedGeneralizedCrossEntropy",
 ]

@@ -49,27 +49,3 @@ def _load(path: str) -> np.ndarray[Any, np.dtype[Any]]:
         if len(loaded.files) != 1:
             raise TypeError(f"its arrays are {loaded.files}, wanted a single one")
         return np.asarray(loaded[loaded.files[0]])
-
-
-class Matrix:
-    """A constant matrix that is copied to where it is needed, once.
-
-    It is not a buffer: state dicts stay empty, and no cast of a module takes its digits.
-    """
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-        self._copy = values
-
-    def like(self, logits: Tensor, name: str) -> Tensor:
-        """The matrix on the logits' device, in float32 (float64 for float64 logits).
-
-        Raises:
-            NoisyLabelError: It is made for another number of classes.
-        """
-        classes = self.values.shape[0]
-        check_argument(logits.shape[1] == classes, name, f"for K = {logits.shape[1]} classes", f"one for {classes}")
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        if (self._copy.dtype, self._copy.device) != (dtype, logits.device):
-            self._copy = self.values.to(logits.device, dtype)
-        return self._copy

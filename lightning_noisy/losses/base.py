@@ -44,6 +44,9 @@ class NoisyLabelLoss(nn.Module):
     soft_targets: ClassVar[bool] = False
     """Whether ``forward`` takes targets (B, K)."""
 
+    extra_outputs: ClassVar[int] = 0
+    """Outputs of the network that the loss needs beside the K of the classes, after which they stand."""
+
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
         check_argument(reduction in ("mean", "sum", "none"), "reduction", "'mean', 'sum' or 'none'", reduction)

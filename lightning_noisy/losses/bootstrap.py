@@ -6,11 +6,10 @@ from torch import Tensor
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import bootstrap_cross_entropy
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_sample import PerSampleLoss
 
 
-class Bootstrap(NoisyLabelLoss):
+class Bootstrap(PerSampleLoss):
     r"""Bootstrapping: the network's own prediction is a part of the target.
 
     .. math::
@@ -54,18 +53,6 @@ class Bootstrap(NoisyLabelLoss):
         self.mode = mode
         self.detach = detach
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,) or floating-point targets (B, K).
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The target has another dtype or shape.
-        """
-        check_target(self, logits, target)
-        return self.reduce(bootstrap_cross_entropy(logits, target, self.beta, self.mode, self.detach))
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample, (B,)."""
+        return bootstrap_cross_entropy(logits, target, self.beta, self.mode, self.detach)

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import backward_correction, forward_correction
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses._transition import Matrix, read_transition
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._constant import ClassConstant
+from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses._transition import read_transition
 
 
-class ForwardCorrection(NoisyLabelLoss):
+class ForwardCorrection(PerSampleLoss):
     r"""Forward correction: the prediction goes through the noise before it meets the noisy label.
 
     .. math::
@@ -56,27 +56,14 @@ class ForwardCorrection(NoisyLabelLoss):
         never = (matrix.sum(dim=0) == 0).nonzero().flatten().tolist()
         check_argument(not never, "transition", "a matrix without a column of zeros", f"zeros in columns {never}")
         self.eps = eps
-        self._transition = Matrix(matrix)
+        self._transition = ClassConstant(matrix, "transition")
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The matrix is for another K, or the target is not int64 labels (B,).
-        """
-        check_target(self, logits, target)
-        transition = self._transition.like(logits, "transition")
-        return self.reduce(forward_correction(logits, target, transition, self.eps))
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample, (B,)."""
+        return forward_correction(logits, target, self._transition.like(logits), self.eps)
 
 
-class BackwardCorrection(NoisyLabelLoss):
+class BackwardCorrection(PerSampleLoss):
     r"""Backward correction: cross entropies of all labels, combined so that the noise cancels in the mean.
 
     .. math::
@@ -121,20 +108,8 @@ class BackwardCorrection(NoisyLabelLoss):
                 "classes: use ForwardCorrection, which needs no inverse."
             )
         self.eps = eps
-        self._inverse = Matrix(torch.linalg.inv(matrix))
+        self._inverse = ClassConstant(torch.linalg.inv(matrix), "transition")
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The matrix is for another K, or the target is not int64 labels (B,).
-        """
-        check_target(self, logits, target)
-        return self.reduce(backward_correction(logits, target, self._inverse.like(logits, "transition"), self.eps))
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample, (B,)."""
+        return backward_correction(logits, target, self._inverse.like(logits), self.eps)

@@ -106,7 +106,9 @@ def test_singular_matrices_have_no_inverse(matrix: torch.Tensor) -> None:
 def test_refused(kind: Any) -> None:
     with pytest.raises(NoisyLabelError) as caught:
         kind(TRANSITION)(torch.zeros(2, 4), torch.tensor([0, 1]))
-    assert str(caught.value) == ("Expected argument `transition` to be for K = 4 classes, but got 'one for 3'.")
+    assert str(caught.value) == (
+        "Expected argument `transition` to be for K = 4 classes, those of the logits, but got 'one for 3'."
+    )
     with pytest.raises(NoisyLabelError, match=r"^\w+ expects int64 labels \(B,\) for"):
         kind(TRANSITION)(torch.zeros(3, 3), torch.eye(3))
     for eps in (0.0, 0.5, math.nan):

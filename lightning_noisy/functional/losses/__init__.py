@@ -8,6 +8,7 @@ Poly-1, which overflow where logits differ by more than the dtype holds.
 
 from __future__ import annotations
 
+from lightning_noisy.functional.losses.abstention import abstention_terms
 from lightning_noisy.functional.losses.active_negative import (
     ACTIVE_NEGATIVE,
     absolute_sum,
@@ -30,6 +31,7 @@ from lightning_noisy.functional.losses.cross_entropy import (
     poly1_cross_entropy,
     taylor_cross_entropy,
 )
+from lightning_noisy.functional.losses.determinant import determinant_mutual_information, joint_distribution
 from lightning_noisy.functional.losses.early_learning import early_learning_penalty, early_learning_regularization
 from lightning_noisy.functional.losses.generalized import (
     dynamics_aware_loss,
@@ -41,12 +43,16 @@ from lightning_noisy.functional.losses.jensen_shannon import (
     log_mean_prediction,
     view_consistency,
 )
+from lightning_noisy.functional.losses.joint_optimization import divergence_from_uniform
+from lightning_noisy.functional.losses.negative import draw_negatives, negative_learning
 from lightning_noisy.functional.losses.noise_attention import noise_attention
 from lightning_noisy.functional.losses.normalized import (
     normalized_cross_entropy,
     normalized_focal_loss,
     normalized_generalized_cross_entropy,
 )
+from lightning_noisy.functional.losses.peer import peer_loss, shuffled_labels
+from lightning_noisy.functional.losses.pencil import label_divergence, pencil_loss
 from lightning_noisy.functional.losses.probabilities import clipped_softmax, one_hot, softmax
 from lightning_noisy.functional.losses.sparse_regularization import sparsity_penalty, tempered_logits
 from lightning_noisy.functional.losses.symmetric import (
@@ -54,10 +60,12 @@ from lightning_noisy.functional.losses.symmetric import (
     reverse_cross_entropy,
     symmetric_cross_entropy,
 )
+from lightning_noisy.functional.losses.truncated import truncated_generalized_cross_entropy
 
 __all__ = [
     "ACTIVE_NEGATIVE",
     "absolute_sum",
+    "abstention_terms",
     "active_negative_loss",
     "asymmetric_exponential_loss",
     "asymmetric_generalized_cross_entropy",
@@ -67,6 +75,9 @@ __all__ = [
     "bootstrap_cross_entropy",
     "clipped_softmax",
     "cross_entropy",
+    "determinant_mutual_information",
+    "divergence_from_uniform",
+    "draw_negatives",
     "dynamics_aware_loss",
     "early_learning_penalty",
     "early_learning_regularization",
@@ -76,9 +87,12 @@ __all__ = [
     "forward_correction",
     "generalized_cross_entropy",
     "generalized_jensen_shannon",
+    "joint_distribution",
+    "label_divergence",
     "log_mean_prediction",
     "log_tempered_softmax",
     "mean_absolute_error",
+    "negative_learning",
     "noise_attention",
     "normalized_cross_entropy",
     "normalized_focal_loss",
@@ -86,13 +100,17 @@ __all__ = [
     "normalized_negative_cross_entropy",
     "normalized_negative_focal_loss",
     "one_hot",
+    "peer_loss",
+    "pencil_loss",
     "poly1_cross_entropy",
     "reverse_cross_entropy",
+    "shuffled_labels",
     "soft_bootstrapping",
     "softmax",
     "sparsity_penalty",
     "symmetric_cross_entropy",
     "taylor_cross_entropy",
     "tempered_logits",
+    "truncated_generalized_cross_entropy",
     "view_consistency",
 ]

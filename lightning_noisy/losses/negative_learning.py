@@ -1,0 +1,278 @@
+"""Negative learning (NL), and its selective stages (SelNL, SelPL)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.losses import cross_entropy, draw_negatives, negative_learning
+from lightning_noisy.losses._batch import batch_mean
+from lightning_noisy.losses._constant import ClassConstant
+from lightning_noisy.losses._context import required
+from lightning_noisy.losses._history import LABEL_PROBABILITY, remembered_label_probability
+from lightning_noisy.losses._target import check_target
+from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.trainer import run_seed
+
+_STREAM = 0x6E656761746976  # keeps these draws apart from other draws under the same seed
+
+
+class NegativeLearning(NoisyLabelLoss):
+    r"""Negative learning (NL): tells the network classes that a sample is not of, which are seldom wrong.
+
+    .. math::
+        \mathcal{L} = -w_y \sum_{j=1}^{n} \log \operatorname{clip}(1 - p_{\bar y_j}, \epsilon, 1), \qquad
+        \bar y_j \sim \operatorname{Uniform}(\{1, \dots, K\} \setminus \{y\}), \quad p = \operatorname{softmax}(z)
+
+    The draws are independent, with replacement, and a function of (seed, epoch, index): they do not depend on batches,
+    processes or a resume. A sample that is seen twice in an epoch meets the same classes.
+
+    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
+    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
+    computes in float32 (float64 for float64 logits). Several processes compute what one does.
+
+    Reference: Y. Kim, J. Yim, J. Yun and J. Kim, "NLNL: Negative Learning for Noisy Labels", ICCV 2019. It goes on with
+    :class:`SelectiveNegativeLearning` and :class:`SelectivePositiveLearning`: see :class:`StagedLoss`.
+
+    How public code differs: the official code, and those of Active-Passive Losses and of Dynamics-Aware Loss, add a
+    cross entropy in which all labels are ignored: 0 then, NaN in a current PyTorch; it is left out. The latter two
+    train with this stage alone.
+
+    Args:
+        num_negatives: n, at least 1. Published: 1 (CIFAR-10), 110 (CIFAR-100).
+        class_weights: :math:`w_c` of each class c, K finite numbers of at least 0. Published: the size of the largest
+            class divided by that of c, counted in the noisy training labels. None weighs all alike.
+        window: Epochs of label probabilities to note in the table ``"label_probability"`` for a selective stage that
+            follows; 0 notes none.
+        seed: Seed of the draws; None takes the run's (``seed_everything``), else 0. It is saved, so a resume keeps it.
+        eps: Floor of what a class leaves, in (0, 1).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; the sum over the negatives is part of each value.
+
+    Raises:
+        NoisyLabelError: An argument is out of range (``class_weights`` for K, in ``forward``), or ``forward`` lacks the
+            index, the epoch or an attached table or gets another target.
+
+    Example:
+        >>> import torch
+        >>> loss = NegativeLearning(num_negatives=2)
+        >>> loss(torch.zeros(8, 4), torch.arange(8) % 4, index=torch.arange(8), epoch=0)  # 2 log(4 / 3)
+        tensor(0.5754)
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
+
+    seed: Tensor
+
+    def __init__(
+        self,
+        num_negatives: int = 1,
+        class_weights: list[float] | None = None,
+        window: int = 0,
+        seed: int | None = None,
+        eps: float = 1e-5,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        check_argument(num_negatives >= 1, "num_negatives", "an int of at least 1", num_negatives)
+        check_argument(window >= 0, "window", "an int of at least 0", window)
+        check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
+        valid = class_weights is None or all(0.0 <= weight < math.inf for weight in class_weights)
+        check_argument(valid, "class_weights", "finite floats >= 0, or None", class_weights)
+        self.num_negatives = num_negatives
+        self.window = window
+        self.eps = eps
+        self._class_weights: ClassConstant | None = None
+        if class_weights is not None:
+            self._class_weights = ClassConstant(torch.tensor(class_weights, dtype=torch.float64), "class_weights")
+        self.register_buffer("seed", torch.tensor(run_seed(seed)))
+
+    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The table of label probabilities, where there is a ``window``.
+
+        Args:
+            num_classes: Not used.
+
+        Returns:
+            ``{"label_probability": (window,)}``, or no table.
+        """
+        return {LABEL_PROBABILITY: (self.window,)} if self.window > 0 else {}
+
+    def _weights(self, remembered: Tensor, num_classes: int) -> Tensor | None:
+        """What selection makes of each sample (B,); None is 1 for all."""
+        return None
+
+    def forward(
+        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            logits: Floating-point tensor (B, K).
+            target: int64 labels (B,).
+            index: Positions of the samples in the training set, int64 (B,).
+            epoch: Number of the epoch, from 0.
+
+        Returns:
+            Scalar, or (B,) without reduction.
+
+        Raises:
+            NoisyLabelError: No index or epoch, weights for another K, the target is not int64 labels (B,), or nobody
+                has attached the table.
+        """
+        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
+        check_target(self, logits, target)
+        keys = _STREAM, self.seed.to(index.device), epoch, index
+        negatives = draw_negatives(target, logits.shape[1], self.num_negatives, *keys)
+        losses = negative_learning(logits, negatives, self.eps)
+        if self._class_weights is not None:
+            losses = self._class_weights.like(logits)[target] * losses
+        if self.window > 0:
+            remembered = remembered_label_probability(self, logits, target, index, epoch)
+            weights = self._weights(remembered, logits.shape[1])
+            losses = losses if weights is None else weights.to(losses) * losses
+        return self.reduce(losses)
+
+
+class SelectiveNegativeLearning(NegativeLearning):
+    r"""Selective negative learning (SelNL): :class:`NegativeLearning` without the labels the network disbelieves.
+
+    .. math::
+        \mathcal{L}_i = \frac{B}{\sum_j s_j} s_i \mathcal{L}_{NL,i}, \qquad
+        s_i = \Big[\tfrac{1}{n} \sum_{e' = e - n}^{e - 1} p_{iy}^{(e')} \ge \theta\Big]
+
+    with the label's probabilities in the training passes of the last n epochs before this one. A sample without a past
+    is kept; over fewer epochs than n the mean is that of these. A batch of which nothing is kept has the loss 0.
+
+    The mean over the kept samples is a statistic of the batch: with several processes it is that of all their samples,
+    a collective that all of them enter, with batches of one size. For all else see :class:`NegativeLearning`.
+
+    Reference: Y. Kim et al., "NLNL: Negative Learning for Noisy Labels", ICCV 2019.
+
+    The official code computes the same, but epochs without a past count as probability 0 there, and a batch of which
+    nothing is kept gives NaN.
+
+    Args:
+        num_negatives: Negatives drawn for each sample, at least 1. Published: 1 (CIFAR-10), 110 (CIFAR-100).
+        class_weights: Weight of each class, K finite numbers of at least 0, or None.
+        threshold: :math:`\theta` in [0, 1); None is 1 / K, as published.
+        window: n, at least 1. Published: 10.
+        seed: Seed of the draws; None takes the run's (``seed_everything``), else 0. It is saved, so a resume keeps it.
+        eps: Floor of what a class leaves, in (0, 1).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        NoisyLabelError: As :class:`NegativeLearning` does.
+
+    Example:
+        >>> SelectiveNegativeLearning().memory_shapes(num_classes=10)
+        {'label_probability': (10,)}
+    """
+
+    def __init__(
+        self,
+        num_negatives: int = 1,
+        class_weights: list[float] | None = None,
+        threshold: float | None = None,
+        window: int = 10,
+        seed: int | None = None,
+        eps: float = 1e-5,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(num_negatives, class_weights, window, seed, eps, reduction)
+        check_argument(window >= 1, "window", "an int of at least 1", window)
+        check_argument(threshold is None or 0.0 <= threshold < 1.0, "threshold", "a float in [0, 1) or None", threshold)
+        self.threshold = threshold
+
+    def _weights(self, remembered: Tensor, num_classes: int) -> Tensor:
+        threshold = 1.0 / num_classes if self.threshold is None else self.threshold
+        return _weights_of(remembered >= threshold, remembered)
+
+
+class SelectivePositiveLearning(NoisyLabelLoss):
+    r"""Selective positive learning (SelPL): cross entropy with the labels the network has come to believe.
+
+    .. math::
+        \mathcal{L}_i = -\frac{B}{\sum_j s_j} s_i \log p_{iy}, \qquad
+        s_i = \Big[\tfrac{1}{n} \sum_{e' = e - n}^{e - 1} p_{iy}^{(e')} > \theta\Big]
+
+    with the label's probabilities in the training passes of the last n epochs before this one. A sample without a past
+    is kept; over fewer epochs than n the mean is that of these. A batch of which nothing is kept has the loss 0.
+
+    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
+    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
+    computes in float32 (float64 for float64 logits). The probabilities are the table ``"label_probability"``, which is
+    written in training mode only.
+
+    The mean over the kept samples is a statistic of the batch: with several processes it is that of all their samples,
+    a collective that all of them enter, with batches of one size.
+
+    Reference: Y. Kim et al., "NLNL: Negative Learning for Noisy Labels", ICCV 2019.
+
+    The official code gives NaN for a batch of which nothing is kept.
+
+    Args:
+        threshold: :math:`\theta` in [0, 1). Published: 0.5.
+        window: n, at least 1. Published: 10.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached table or
+            gets another target.
+
+    Example:
+        >>> SelectivePositiveLearning().memory_shapes(num_classes=10)
+        {'label_probability': (10,)}
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
+
+    def __init__(self, threshold: float = 0.5, window: int = 10, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        check_argument(0.0 <= threshold < 1.0, "threshold", "a float in [0, 1)", threshold)
+        check_argument(window >= 1, "window", "an int of at least 1", window)
+        self.threshold = threshold
+        self.window = window
+
+    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The table of label probabilities.
+
+        Args:
+            num_classes: Not used.
+
+        Returns:
+            ``{"label_probability": (window,)}``.
+        """
+        return {LABEL_PROBABILITY: (self.window,)}
+
+    def forward(
+        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            logits: Floating-point tensor (B, K).
+            target: int64 labels (B,).
+            index: Positions of the samples in the training set, int64 (B,).
+            epoch: Number of the epoch, from 0.
+
+        Returns:
+            Scalar, or (B,) without reduction.
+
+        Raises:
+            NoisyLabelError: No index or epoch, the target is not int64 labels (B,), or nobody has attached the table.
+        """
+        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
+        check_target(self, logits, target)
+        remembered = remembered_label_probability(self, logits, target, index, epoch)
+        losses = cross_entropy(logits, target)
+        return self.reduce(_weights_of(remembered > self.threshold, losses) * losses)
+
+
+def _weights_of(kept: Tensor, like: Tensor) -> Tensor:
+    """Weights (B,) whose mean with losses is the mean over the kept samples of the whole batch; 0 if there are none."""
+    chosen = kept.to(like)
+    return chosen / batch_mean(chosen).clamp(min=torch.finfo(chosen.dtype).tiny)

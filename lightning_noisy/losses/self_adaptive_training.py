@@ -1,0 +1,111 @@
+"""Self-adaptive training."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, one_hot
+from lightning_noisy.losses._batch import batch_mean
+from lightning_noisy.losses._context import required
+from lightning_noisy.losses._target import check_target
+from lightning_noisy.losses.base import NoisyLabelLoss
+
+
+class SelfAdaptiveTraining(NoisyLabelLoss):
+    r"""Self-adaptive training (SAT): targets move towards the predictions, uncertain ones count less.
+
+    The target :math:`t_i` of each training sample starts as the one-hot given label. In epochs
+    :math:`e <` ``warmup_epochs`` the loss is cross entropy with the label; then, each time sample i is seen,
+
+    .. math::
+        t_i \leftarrow m\, t_i + (1 - m) \operatorname{softmax}(z_i), \qquad
+        w_i = \frac{\max_k t_{ik}}{\frac{1}{B} \sum_j \max_k t_{jk}}, \qquad
+        \mathcal{L}_i = -w_i \sum_k t_{ik} \log p_{ik}
+
+    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
+    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
+    computes in float32 (float64 for float64 logits). The targets are the table ``"target"``, whose rows are zero until
+    a sample is first seen after the warm-up; it is written in training mode only.
+
+    The weights are a statistic of the batch: with several processes it is that of all their samples, a collective that
+    all of them enter, with batches of one size.
+
+    Reference: L. Huang, C. Zhang and H. Zhang, "Self-Adaptive Training: beyond Empirical Risk Minimization", NeurIPS
+    2020.
+
+    The official code computes the same (its epochs count from 0 as well).
+
+    Args:
+        warmup_epochs: Epochs of cross entropy. Paper: 60 of 200.
+        momentum: m, weight of the past in a target, in [0, 1). Paper: 0.9.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached table or
+            gets another target.
+
+    Example:
+        >>> SelfAdaptiveTraining(warmup_epochs=60).memory_shapes(num_classes=10)
+        {'target': (10,)}
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
+
+    def __init__(self, warmup_epochs: int = 60, momentum: float = 0.9, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
+        check_argument(0.0 <= momentum < 1.0, "momentum", "a float in [0, 1)", momentum)
+        self.warmup_epochs = warmup_epochs
+        self.momentum = momentum
+
+    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The table of targets.
+
+        Args:
+            num_classes: K.
+
+        Returns:
+            ``{"target": (K,)}``.
+        """
+        return {"target": (num_classes,)}
+
+    def _targets(self, logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
+        """The targets of the samples, updated in training."""
+        table = self.recall("target")
+        rows = table.get(index)
+        given = one_hot(target, logits.shape[1], dtype=rows.dtype)
+        rows = torch.where(rows.sum(dim=1, keepdim=True) > 0, rows, given)
+        if not self.training:
+            return rows
+        prediction = clipped_softmax(logits.detach(), 0.0).to(rows)
+        return table.update(index, torch.lerp(prediction, rows, self.momentum))
+
+    def forward(
+        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
+    ) -> Tensor:
+        """The loss of a batch; in training, after the warm-up, it updates the targets first.
+
+        Args:
+            logits: Floating-point tensor (B, K).
+            target: int64 labels (B,).
+            index: Positions of the samples in the training set, int64 (B,).
+            epoch: Number of the epoch, from 0.
+
+        Returns:
+            Scalar, or (B,) without reduction.
+
+        Raises:
+            NoisyLabelError: No index or epoch, the target is not int64 labels (B,), or nobody has attached the table.
+        """
+        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
+        check_target(self, logits, target)
+        if epoch < self.warmup_epochs:
+            return self.reduce(cross_entropy(logits, target))
+        targets = self._targets(logits, target, index)
+        losses = cross_entropy(logits, targets)
+        certainty = targets.amax(dim=1).to(losses)
+        return self.reduce(certainty / batch_mean(certainty) * losses)

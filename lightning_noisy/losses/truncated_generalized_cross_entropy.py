@@ -1,0 +1,115 @@
+"""Truncated generalized cross entropy."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.losses import clipped_softmax, truncated_generalized_cross_entropy
+from lightning_noisy.losses._context import required
+from lightning_noisy.losses._target import check_target
+from lightning_noisy.losses.base import NoisyLabelLoss
+
+
+class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
+    r"""Truncated generalized cross entropy: from time to time the samples the network disbelieves are dropped.
+
+    .. math::
+        \mathcal{L}_i = v_i \left(\frac{1 - p_{iy}^q}{q} - \frac{1 - k^q}{q}\right), \qquad
+        v_i \leftarrow [p_{iy} > k] \text{ in epochs } e \ge \text{warmup\_epochs}, \; (e + 1) \bmod n = 0
+
+    All samples are kept at first (:math:`v_i = 1`). In an epoch of refreshing, v of each sample is set when it is seen,
+    counts at once, and stands until the next such epoch. The gradient of a kept sample is that of
+    :class:`GeneralizedCrossEntropy` without a floor, that of a dropped one is zero. Values are negative where
+    :math:`p_y > k`; the mean is over the whole batch, dropped samples included.
+
+    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
+    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
+    computes in float32 (float64 for float64 logits). The table ``"dropped"`` holds 1 - v; it is written in training
+    mode only. Nothing depends on the rest of the batch, so several processes compute what one does.
+
+    Reference: Z. Zhang and M. R. Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy
+    Labels", NeurIPS 2018, section 3.3.
+
+    How the known code (a port, Truncated-Loss) differs: it refreshes v in an extra pass over the training set before
+    the epoch, with the best checkpoint in evaluation mode. A loss has neither; this one decides with the probabilities
+    of the training pass itself, so those of augmented samples and of the network as it is.
+
+    Args:
+        q: Exponent, in (0, 1]. Paper: 0.7.
+        k: Threshold of the probability, in [0, 1). Paper: 0.5.
+        warmup_epochs: Epochs without refreshing. The port refreshes in epochs e, from 0, with e + 1 >= 40, so 39.
+        every_n_epochs: n, epochs between two refreshings. Port: 10.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached table or
+            gets another target.
+
+    Example:
+        >>> TruncatedGeneralizedCrossEntropy().memory_shapes(num_classes=10)
+        {'dropped': ()}
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
+
+    def __init__(
+        self,
+        q: float = 0.7,
+        k: float = 0.5,
+        warmup_epochs: int = 39,
+        every_n_epochs: int = 10,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction)
+        check_argument(0.0 < q <= 1.0, "q", "a float in (0, 1]", q)
+        check_argument(0.0 <= k < 1.0, "k", "a float in [0, 1)", k)
+        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
+        check_argument(every_n_epochs >= 1, "every_n_epochs", "an int of at least 1", every_n_epochs)
+        self.q = q
+        self.k = k
+        self.warmup_epochs = warmup_epochs
+        self.every_n_epochs = every_n_epochs
+
+    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The table of dropped samples.
+
+        Args:
+            num_classes: Not used.
+
+        Returns:
+            ``{"dropped": ()}``.
+        """
+        return {"dropped": ()}
+
+    def _dropped(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """1 for dropped samples (B,), decided anew in training where it is time."""
+        due = epoch >= self.warmup_epochs and (epoch + 1) % self.every_n_epochs == 0
+        if not (self.training and due):
+            return self.recall("dropped").get(index)
+        probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1)).squeeze(1)
+        return self.recall("dropped").update(index, (probability <= self.k).to(probability))
+
+    def forward(
+        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
+    ) -> Tensor:
+        """The loss of a batch; in training, in an epoch of refreshing, it first decides which samples are kept.
+
+        Args:
+            logits: Floating-point tensor (B, K).
+            target: int64 labels (B,).
+            index: Positions of the samples in the training set, int64 (B,).
+            epoch: Number of the epoch, from 0.
+
+        Returns:
+            Scalar, or (B,) without reduction.
+
+        Raises:
+            NoisyLabelError: No index or epoch, the target is not int64 labels (B,), or nobody has attached the table.
+        """
+        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
+        check_target(self, logits, target)
+        kept = 1.0 - self._dropped(logits, target, index, epoch)
+        return self.reduce(truncated_generalized_cross_entropy(logits, target, kept, self.q, self.k))
