@@ -75,6 +75,21 @@ def oracle_nce(logits: Array, target: NDArray[np.int64]) -> tuple[Array, Array]:
     return values, by_log - numpy_softmax(logits) * by_log.sum(1, keepdims=True)
 
 
+def rest_of(probability: Array) -> Array:
+    """``1 - p``, summed from the other classes, so that no digit is lost where p is near 1."""
+    return (probability[:, None, :] * (1 - np.eye(probability.shape[1]))).sum(2)
+
+
+def focal_parts(probability: Array, log_probability: Array, gamma: float, detach: bool) -> tuple[Array, Array]:
+    """Focal losses of all labels, and their derivatives by the logarithms of the probabilities."""
+    rest = rest_of(probability)
+    by_log = -(rest**gamma)
+    if not detach:
+        steep = np.divide(rest**gamma, rest, out=np.zeros_like(rest), where=rest > 1e-300)
+        by_log += gamma * steep * probability * log_probability
+    return -(rest**gamma) * log_probability, by_log
+
+
 def value_and_gradient(function: Callable[[Tensor], Tensor], logits: Array) -> tuple[Array, Array]:
     leaf = torch.tensor(logits, requires_grad=True)
     losses = function(leaf)
