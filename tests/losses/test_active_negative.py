@@ -14,6 +14,7 @@ from lightning.pytorch import Callback
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses import ActiveNegativeLoss, NormalizedNegativeCrossEntropy
+from tests.distributed import Pool
 from tests.foreign import make_trainer
 from tests.small import SmallDataModule, make_module
 
@@ -99,6 +100,53 @@ class TestActiveNegativeLoss:
         assert not loss.soft_targets
         assert loss.memory_shapes(4) == {}
 
+    @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+    def test_focal_base(self, logits: torch.Tensor, reduction: str) -> None:
+        log_p = log_softmax(logits)
+        focal = -np.sqrt(1 - np.exp(log_p)) * log_p
+        clipped = np.maximum(log_p, np.log(1e-7))
+        most = -np.sqrt(1 - 1e-7) * np.log(1e-7)
+        remainder = most + np.sqrt(1 - np.exp(clipped)) * clipped
+        rows, labels = np.arange(6), LABELS.numpy()
+        each = 5.0 * focal[rows, labels] / focal.sum(1) + 2.0 * (1 - remainder[rows, labels] / remainder.sum(1))
+        each = each + 0.1 * L1
+        expected = {"mean": each.mean(), "sum": each.sum(), "none": each}[reduction]
+        loss = ActiveNegativeLoss(5.0, 2.0, 0.1, base="focal", reduction=reduction)
+        np.testing.assert_allclose(loss(logits, LABELS, parameters=WEIGHTS).numpy(), expected, rtol=1e-10)
+
+    @pytest.mark.parametrize("base", ["ce", "focal"])
+    @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+    @pytest.mark.parametrize("training", [True, False])
+    def test_entropy_term(self, logits: torch.Tensor, base: str, reduction: str, training: bool) -> None:
+        mean = np.exp(log_softmax(logits)).mean(0)
+        term = 2.0 * (np.log(4) + (mean * np.log(mean)).sum())
+        without = ActiveNegativeLoss(5.0, 2.0, 0.0, base, reduction=reduction)(logits, LABELS).numpy()
+        loss = ActiveNegativeLoss(5.0, 2.0, 0.0, base, lam=2.0, reduction=reduction).train(training)
+        expected = without + (6 * term if reduction == "sum" else term)
+        np.testing.assert_allclose(loss(logits, LABELS).numpy(), expected, rtol=1e-10)
+
+    def test_entropy_term_alone_pulls_the_mean_to_uniform(self) -> None:
+        leaf = torch.zeros(6, 4, dtype=torch.float64)
+        leaf[:, 0] = 2.0
+        leaf.requires_grad_()
+        loss = ActiveNegativeLoss(0.0, 0.0, 0.0, lam=1.0)
+        assert torch.autograd.gradcheck(lambda z: loss(z, LABELS), leaf)
+        for _ in range(300):
+            leaf = (leaf - 6 * torch.autograd.grad(loss(leaf, LABELS), leaf)[0]).detach().requires_grad_()
+        assert loss(leaf, LABELS).item() == pytest.approx(0.0, abs=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_entropy_term_of_certain_predictions(self, dtype: torch.dtype) -> None:
+        leaf = torch.full((6, 4), -3e4, dtype=dtype)
+        leaf[:, 1] = 3e4
+        leaf.requires_grad_()
+        value = ActiveNegativeLoss(0.0, 0.0, 0.0, lam=1.0)(leaf, LABELS)
+        value.backward()
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(math.log(4), abs=1e-5)
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+
     def test_gradient_of_the_penalty_is_the_sign(self, logits: torch.Tensor) -> None:
         weight = torch.tensor([1.0, -2.0, 0.0], requires_grad=True)
         frozen = torch.tensor([4.0])
@@ -118,8 +166,10 @@ class TestActiveNegativeLoss:
 
     def test_weights_can_be_scheduled(self, logits: torch.Tensor) -> None:
         loss = ActiveNegativeLoss(1.0, 1.0, 0.0)
-        loss.alpha, loss.beta, loss.delta = 0.0, 3.0, 2.0
-        expected = 3.0 * negative(logits, LABELS).mean() + 2.0 * L1
+        loss.alpha, loss.beta, loss.delta, loss.lam = 0.0, 3.0, 2.0, 0.5
+        mean = np.exp(log_softmax(logits)).mean(0)
+        entropy = math.log(4) + (mean * np.log(mean)).sum()
+        expected = 3.0 * negative(logits, LABELS).mean() + 2.0 * L1 + 0.5 * entropy
         assert loss(logits, LABELS, parameters=WEIGHTS).item() == pytest.approx(expected, rel=1e-10)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -180,6 +230,32 @@ def test_soft_targets_are_refused(loss: NormalizedNegativeCrossEntropy | ActiveN
         NoisyLabelError, match=rf"^{type(loss).__name__} expects int64 labels \(B,\) for .*: give labels"
     ):
         loss(rows, rows)
+
+
+def entropy_term_and_gradient(rank: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of half a batch in each of two processes, or of the whole: by a weight that makes the logits."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(12, 3, generator=generator, dtype=torch.float64)
+    weight = torch.randn(3, 4, generator=generator, dtype=torch.float64).requires_grad_()
+    mine = slice(None) if rank is None else slice(6 * rank, 6 * rank + 6)
+    labels = torch.arange(12) % 4
+    value = ActiveNegativeLoss(5.0, 2.0, 0.0, lam=3.0)((inputs @ weight)[mine], labels[mine])
+    value.backward()
+    assert weight.grad is not None
+    return value.detach(), weight.grad
+
+
+def evaluated_by_one(rank: int) -> float:
+    """A loss in evaluation mode waits for nobody."""
+    return ActiveNegativeLoss(0.0, 0.0, 0.0, lam=3.0).eval()(torch.eye(4), LABELS[:4]).item() if rank == 0 else 0.0
+
+
+def test_entropy_term_of_two_processes_is_that_of_one(pool: Pool) -> None:
+    ranks = pool.run(entropy_term_and_gradient)
+    value, gradient = entropy_term_and_gradient(None)
+    torch.testing.assert_close((ranks[0][0] + ranks[1][0]) / 2, value, rtol=1e-12, atol=0)
+    torch.testing.assert_close((ranks[0][1] + ranks[1][1]) / 2, gradient, rtol=1e-10, atol=1e-12)
+    assert pool.run(evaluated_by_one)[0] == pytest.approx(0.0, abs=1e-6)
 
 
 class Watch(Callback):

@@ -6,9 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.losses import EarlyLearningRegularization
+from lightning_noisy.losses import (
+    DynamicsAwareLoss,
+    EarlyLearningRegularization,
+    MeanAbsoluteError,
+    NoiseAttentionLoss,
+)
 
 SAMPLES, CLASSES = 7, 4
 
@@ -123,6 +129,56 @@ def test_half_precision_logits(dtype: torch.dtype) -> None:
     assert logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_base_takes_the_place_of_cross_entropy(reduction: str) -> None:
+    logits, q = torch.tensor(STEPS[0]), 0.7
+    loss = make(lam=3.0, momentum=0.7, base=DynamicsAwareLoss(q, reduction=reduction), reduction=reduction)
+    p = softmax(STEPS[0])
+    clipped = np.clip(p, 1e-4, 1 - 1e-4)
+    table = 0.3 * clipped / clipped.sum(1, keepdims=True)
+    each = (1 - p[np.arange(3), TARGET] ** q) / q + 3.0 * np.log(1 - (table * clipped).sum(1))
+    expected = {"mean": each.mean(), "sum": each.sum(), "none": each}[reduction]
+    np.testing.assert_allclose(loss(logits, TARGET, index=INDEX).numpy(), expected, rtol=1e-10)
+    np.testing.assert_allclose(table_of(loss).rows[INDEX].numpy(), table, rtol=1e-10)
+
+
+def test_cross_entropy_as_the_base_changes_nothing() -> None:
+    logits = torch.tensor(STEPS[0])
+    expected = make()(logits, TARGET, index=INDEX)
+    torch.testing.assert_close(make(base=nn.CrossEntropyLoss())(logits, TARGET, index=INDEX), expected)
+    torch.testing.assert_close(make(base=DynamicsAwareLoss(0.0))(logits, TARGET, index=INDEX), expected)
+
+
+def test_base_with_needs_of_its_own() -> None:
+    loss = make(base=EarlyLearningRegularization(momentum=0.0))
+    assert loss.requires == ("index",)
+    assert loss.memory_shapes(10) == {"prediction": (10,), "base.prediction": (10,)}
+    loss.memory["base.prediction"] = table = Table()
+    loss(torch.tensor(STEPS[0]), TARGET, index=INDEX)
+    np.testing.assert_allclose(table_of(loss).rows[INDEX].numpy(), 0.3 * table.rows[INDEX].numpy(), rtol=1e-10)
+    features = EarlyLearningRegularization(base=NoiseAttentionLoss())
+    assert features.requires == ("index", "features")
+    features.bind(5, CLASSES)
+    assert sorted(features.state_dict()) == ["base.attention.bias", "base.attention.weight"]
+
+
+def test_base_decides_on_soft_targets_and_reduces_as_the_whole() -> None:
+    hard = make(base=MeanAbsoluteError())
+    assert not hard.soft_targets
+    with pytest.raises(NoisyLabelError, match=r"^EarlyLearningRegularization expects int64 labels \(B,\) for its"):
+        hard(torch.tensor(STEPS[0]), torch.tensor(softmax(STEPS[2])), index=INDEX)
+    assert not table_of(hard).rows.any()
+    with pytest.raises(NoisyLabelError, match=r"^Expected argument `base` to be a loss with reduction='mean', that of"):
+        EarlyLearningRegularization(base=nn.CrossEntropyLoss(reduction="sum"))
+
+
+def test_unknown_keyword() -> None:
+    loss = make()
+    with pytest.raises(NoisyLabelError, match=r"^Expected argument `context` to be keywords out of \('index',\), but"):
+        loss(torch.tensor(STEPS[0]), TARGET, index=INDEX, epoch=0)
+    assert not table_of(loss).rows.any()
+
+
 def test_defaults_and_declarations() -> None:
     loss = EarlyLearningRegularization()
     assert (loss.lam, loss.momentum, loss.eps, loss.reduction) == (3.0, 0.7, 1e-4, "mean")
@@ -130,6 +186,7 @@ def test_defaults_and_declarations() -> None:
     assert loss.soft_targets
     assert loss.memory_shapes(10) == {"prediction": (10,)}
     assert loss.memory == {}
+    assert loss.base is None
 
 
 def test_copy_and_state() -> None:
