@@ -7,7 +7,14 @@ from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.loader import EpochSampler, ResumableLoader
 from lightning_noisy.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_noisy.data.module import LabelledImages, NoisyDataModule
-from lightning_noisy.data.noise import AsymmetricNoise, FileNoise, LabelNoise, PairFlipNoise, SymmetricNoise
+from lightning_noisy.data.noise import (
+    AsymmetricNoise,
+    FileNoise,
+    LabelNoise,
+    PairFlipNoise,
+    SymmetricNoise,
+    TransitionNoise,
+)
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 
 __all__ = [
@@ -28,4 +35,5 @@ __all__ = [
     "ResumableLoader",
     "SymmetricNoise",
     "TorchvisionDataModule",
+    "TransitionNoise",
 ]

@@ -6,6 +6,7 @@ A transition matrix is :math:`T_{ij} = P(\tilde y = j \mid y = i)`: row = clean 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import torch
@@ -115,18 +116,20 @@ def symmetric_matrix(num_classes: int, rate: float, include_true_class: bool = F
     return (1 - rate) * identity + rate / (num_classes - 1) * (1 - identity)
 
 
-def asymmetric_matrix(num_classes: int, rate: float, mapping: Mapping[int, int]) -> Tensor:
+def asymmetric_matrix(num_classes: int, rate: float, mapping: Mapping[int, int], sequential: bool = False) -> Tensor:
     r"""Asymmetric (class-dependent) noise: some classes are taken for another one.
 
     .. math:: T_{ii} = 1 - r, \quad T_{i\,m(i)} = r \quad\text{for } i \in \operatorname{dom} m,
               \qquad T_{ii} = 1 \quad\text{otherwise}
 
-    All classes flip simultaneously: a label flips at most once.
+    All classes flip simultaneously: a label flips at most once. Sequentially, the classes flip one after another in the
+    order of the mapping, and T is the product of the matrices of the single flips.
 
     Args:
         num_classes: Number of classes K, at least 2.
         rate: Probability r in [0, 1] that a label of a mapped class flips.
         mapping: Clean class -> the class it is taken for, at least one entry, all in [0, K), none to itself.
+        sequential: Whether the classes flip one after another.
 
     Returns:
         float64 matrix (K, K); rows sum to 1 up to rounding.
@@ -142,8 +145,12 @@ def asymmetric_matrix(num_classes: int, rate: float, mapping: Mapping[int, int])
     check_mapping(mapping, num_classes)
     matrix = torch.eye(num_classes, dtype=torch.float64)
     for source, wrong in mapping.items():
-        matrix[source, source] = 1 - rate
-        matrix[source, wrong] = rate
+        if sequential:
+            matrix[:, wrong] += rate * matrix[:, source]
+            matrix[:, source] *= 1 - rate
+        else:
+            matrix[source, source] = 1 - rate
+            matrix[source, wrong] = rate
     return matrix
 
 
@@ -169,6 +176,29 @@ def pair_flip_matrix(num_classes: int, rate: float) -> Tensor:
     check_rate(rate)
     identity = torch.eye(num_classes, dtype=torch.float64)
     return (1 - rate) * identity + rate * identity.roll(1, dims=1)
+
+
+def flip_counts(targets: Tensor, matrix: Tensor) -> Tensor:
+    r"""How many labels of each class change where the number of wrong labels is fixed.
+
+    .. math:: q_i = n_i (1 - T_{ii}), \qquad m_i \in \{\lfloor q_i \rfloor, \lceil q_i \rceil\}, \qquad
+              \sum_i m_i = \operatorname{round} \sum_i q_i
+
+    Classes with the largest remainders :math:`q_i - \lfloor q_i \rfloor` are rounded up, lower ones first on ties.
+
+    Args:
+        targets: int64 (N,), values in [0, K).
+        matrix: Transition matrix (K, K).
+
+    Returns:
+        int64 (K,).
+    """
+    sizes = targets.bincount(minlength=len(matrix))
+    quotas = sizes * (1 - matrix.double().diagonal()).clamp(0, 1)
+    counts = quotas.floor()
+    missing = round(math.fsum(quotas.tolist())) - int(counts.sum())
+    counts[(quotas - counts).argsort(descending=True, stable=True)[:missing]] += 1
+    return counts.long()
 
 
 def transition_counts(clean: Tensor, noisy: Tensor, num_classes: int) -> Tensor:

@@ -26,7 +26,7 @@ def contents(folder):
 def test_a_manifest_counts_what_happened():
     pairs = list(zip(CLEAN.tolist(), NOISY.tolist(), strict=True))
     expected = {
-        "noise": {"class": "SymmetricNoise", "rate": 0.5, "include_true_class": False},
+        "noise": {"class": "SymmetricNoise", "rate": 0.5, "include_true_class": False, "exact": False},
         "seed": 3,
         "num_samples": 1000,
         "num_classes": 4,

@@ -2,22 +2,20 @@ import copy
 import json
 import math
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_noisy.data import noise as module
 from lightning_noisy.data.noise import (
     AsymmetricNoise,
-    FileNoise,
     LabelNoise,
     PairFlipNoise,
     SymmetricNoise,
     TransitionMatrixNoise,
-    read_labels,
+    TransitionNoise,
 )
+from lightning_noisy.data.noise import matrix as module
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.noise import labels_hash, noise_rate, transition_counts
 
@@ -173,16 +171,12 @@ def test_models_describe_themselves_by_plain_values(noise):
 
 
 def test_descriptions_hold_the_arguments():
-    assert MODELS[1].describe() == {"class": "SymmetricNoise", "rate": 0.4, "include_true_class": True}
-    assert MODELS[2].describe() == {"class": "AsymmetricNoise", "rate": 0.4, "mapping": "cifar10"}
-    assert MODELS[3].describe() == {"class": "AsymmetricNoise", "rate": 0.3, "mapping": {"0": 9, "7": 1}}
-    assert FileNoise(Path("labels.npz"), "worse").describe() == {
-        "class": "FileNoise",
-        "path": "labels.npz",
-        "key": "worse",
-    }
-    assert FileNoise("labels.npy").rate is None
-    assert repr(MODELS[1]) == "SymmetricNoise(rate=0.4, include_true_class=True)"
+    plain = {"sequential": False, "exact": False}
+    symmetric = {"class": "SymmetricNoise", "rate": 0.4, "include_true_class": True, "exact": False}
+    assert MODELS[1].describe() == symmetric
+    assert MODELS[2].describe() == {"class": "AsymmetricNoise", "rate": 0.4, "mapping": "cifar10"} | plain
+    assert MODELS[3].describe() == {"class": "AsymmetricNoise", "rate": 0.3, "mapping": {"0": 9, "7": 1}} | plain
+    assert repr(MODELS[1]) == "SymmetricNoise(rate=0.4, include_true_class=True, exact=False)"
 
 
 MAKERS = [SymmetricNoise, PairFlipNoise, lambda rate: AsymmetricNoise(rate, "cifar10")]
@@ -211,9 +205,14 @@ def test_a_mapping_outside_the_classes_is_refused(mapping):
         noise.corrupt(torch.zeros(4).long(), 3, 0)
 
 
-def test_a_named_mapping_is_for_its_number_of_classes():
-    with pytest.raises(NoisyLabelError, match=r"^Expected 10 classes for `mapping='cifar10'`, but got 100: "):
-        MODELS[2].corrupt(torch.zeros(4).long(), 100, 0)
+@pytest.mark.parametrize(
+    ("name", "wanted", "got"), [("cifar10", 10, 100), ("mnist", 10, 9), ("cifar100-superclass", 100, 10)]
+)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_named_mapping_is_for_its_number_of_classes(name, wanted, got, ordered):
+    noise = AsymmetricNoise(0.4, name, sequential=ordered, exact=ordered)
+    with pytest.raises(NoisyLabelError, match=rf"^Expected {wanted} classes for `mapping='{name}'`, but got {got}: "):
+        noise.corrupt(torch.zeros(4).long(), got, 0)
 
 
 @each_model
@@ -270,156 +269,131 @@ def test_the_base_cannot_be_made():
             base()
 
 
-# Labels from a file
+# Named mappings
 
-LABELS = [3, 1, 0, 2]
-CLEAN = torch.tensor([3, 1, 2, 2])
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "<i8", ">i8", "uint64"])
-def test_labels_of_every_integer_type_are_read(tmp_path, dtype):
-    labels = np.array(LABELS, dtype=dtype)
-    np.save(tmp_path / "labels.npy", labels)
-    np.savez(tmp_path / "one.npz", labels)
-    np.savez_compressed(tmp_path / "two.npz", clean=CLEAN.numpy(), worse=labels)
-    models = [
-        FileNoise(tmp_path / "labels.npy"),
-        FileNoise(str(tmp_path / "one.npz")),
-        FileNoise(tmp_path / "one.npz", key="arr_0"),
-        FileNoise(tmp_path / "two.npz", key="worse"),
-    ]
-
-    for noise in models:
-        noisy = noise.corrupt(CLEAN, 4, 0)
-        assert noisy.dtype == torch.int64
-        assert noisy.tolist() == LABELS
-        assert torch.equal(noise.corrupt(CLEAN, 4, 1), noisy)
-
-
-def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    np.save(tmp_path / "labels.npy", np.array(LABELS))
-
-    assert FileNoise("~/labels.npy").corrupt(CLEAN, 4, 0).tolist() == LABELS
+SUPERCLASSES = """
+beaver, dolphin, otter, seal, whale
+aquarium_fish, flatfish, ray, shark, trout
+orchid, poppy, rose, sunflower, tulip
+bottle, bowl, can, cup, plate
+apple, mushroom, orange, pear, sweet_pepper
+clock, keyboard, lamp, telephone, television
+bed, chair, couch, table, wardrobe
+bee, beetle, butterfly, caterpillar, cockroach
+bear, leopard, lion, tiger, wolf
+bridge, castle, house, road, skyscraper
+cloud, forest, mountain, plain, sea
+camel, cattle, chimpanzee, elephant, kangaroo
+fox, porcupine, possum, raccoon, skunk
+crab, lobster, snail, spider, worm
+baby, boy, girl, man, woman
+crocodile, dinosaur, lizard, snake, turtle
+hamster, mouse, rabbit, shrew, squirrel
+maple_tree, oak_tree, palm_tree, pine_tree, willow_tree
+bicycle, bus, motorcycle, pickup_truck, train
+lawn_mower, rocket, streetcar, tank, tractor
+"""
 
 
-@pytest.mark.parametrize("path", ["labels.pt", "labels", "labels.npy.gz", "labels.csv"])
-def test_another_suffix_is_refused_at_once(path):
-    with pytest.raises(NoisyLabelError) as error:
-        FileNoise(path)
-    assert str(error.value) == f"Expected argument `path` to be a .npy or .npz file, but got {path!r}."
+def flips_of(name, num_classes):
+    """Where each class goes when all flip."""
+    return AsymmetricNoise(1.0, name).corrupt(torch.arange(num_classes), num_classes, 0).tolist()
+
+
+def test_superclasses_of_cifar100_are_cycles_of_the_published_names():
+    """Fine labels are the positions of the names in alphabetical order."""
+    groups = [line.split(", ") for line in SUPERCLASSES.strip().splitlines()]
+    names = sorted(name for group in groups for name in group)
+    expected = [0] * 100
+    for group in groups:
+        labels = sorted(names.index(name) for name in group)
+        for place, label in enumerate(labels):
+            expected[label] = labels[(place + 1) % 5]
+
+    assert len(set(names)) == 100
+    assert [names[label] for label in (0, 2, 47, 58, 99)] == ["apple", "baby", "maple_tree", "pickup_truck", "worm"]
+    assert flips_of("cifar100-superclass", 100) == expected
+    assert sorted(expected) == list(range(100))
+
+
+def test_blocks_of_cifar100_are_cycles_of_five():
+    assert flips_of("cifar100-blocks", 100) == [5 * (i // 5) + (i + 1) % 5 for i in range(100)]
+
+
+def test_mnist_is_the_published_mapping():
+    assert flips_of("mnist", 10) == [0, 1, 7, 8, 4, 6, 5, 1, 8, 9]
+
+
+def test_superclass_noise_has_the_rate():
+    clean = balanced(50_000, 100)
+    counts = transition_counts(clean, AsymmetricNoise(0.4, "cifar100-superclass").corrupt(clean, 100, 0), 100)
+
+    assert abs(int(counts.trace()) - 30_000) < 4 * math.sqrt(50_000 * 0.24)
+    assert (counts > 0).sum() == 200
+
+
+# Matrices of one's own
+
+ROWS = [[0.7, 0.2, 0.1], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_matrix_is_drawn_from_by_rows_or_file(tmp_path, dtype):
+    np.save(tmp_path / "matrix.npy", np.array(ROWS, dtype=dtype))
+    clean = balanced(30_000, 3)
+    given = TransitionNoise(ROWS)
+    counts = transition_counts(clean, given.corrupt(clean, 3, 0), 3)
+
+    expected = 10_000 * torch.tensor(ROWS, dtype=torch.float64)
+    assert ((counts - expected).abs() <= 5 * (expected * (1 - expected / 10_000)).sqrt() + 1e-9).all()
+    loaded = TransitionNoise(tmp_path / "matrix.npy").corrupt(clean, 3, 0)
+    assert noise_rate(loaded, given.corrupt(clean, 3, 0)) < 1e-3
+    assert given.rate is None
+    assert given.describe() == {"class": "TransitionNoise", "matrix": ROWS, "exact": False}
+
+
+def test_rows_are_normalised():
+    matrix = TransitionNoise([[0.5, 0.49995], [0.0, 1.00009]]).transition_matrix(2)
+
+    torch.testing.assert_close(matrix.sum(1), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize(
-    ("labels", "match"),
+    ("rows", "came"),
     [
-        (np.array([3.0, 1, 0, 2]), r"integer labels, but got dtype float64: .*astype"),
-        (np.array([3, 1, 0, 2], dtype=np.float16), r"integer labels, but got dtype float16: "),
-        (np.array([True, False, True, True]), r"integer labels, but got dtype bool: "),
-        (np.array(["a", "b", "c", "d"]), r"integer labels, but got dtype <U1: "),
-        (np.array([1, 2, 3, 0], dtype="m8[s]"), r"integer labels, but got dtype timedelta64\[s\]: "),
-        (np.array([3, 1, 0]), r"labels, one per training sample, shape \(4,\), but got shape \(3,\): "),
-        (np.eye(4, dtype=np.int64), r"labels, one per training sample, shape \(4,\), but got shape \(4, 4\): "),
-        (np.array(3), r"labels, one per training sample, shape \(4,\), but got shape \(\): "),
-        (np.array([3, 1, 4, 2]), r"labels in \[0, 4\), but got 4 at position 2: .*`num_classes`"),
-        (np.array([3, -1, 0, 2]), r"labels in \[0, 4\), but got -1 at position 1: "),
-        (np.array([3, 1, 0, 2**64 - 1], dtype=np.uint64), r"but got 18446744073709551615 at position 3: "),
-        (np.array([3, 1, 0, None], dtype=object), r"a plain array of numbers, but got 'Object arrays .*`np\.save"),
+        ([[0.5, 0.5]], r"shape \(1, 2\)"),
+        ([[1.0]], r"shape \(1, 1\)"),
+        ([1.0, 0.0], r"shape \(2,\)"),
+        ([[1.0, 0.0], [1.0]], r"\[\[1\.0, 0\.0\], \[1\.0\]\]"),
+        ([["a", "b"], ["c", "d"]], r"\[\['a', 'b'\]"),
+        ([[1.0, 0.0], [1.5, -0.5]], "row 1 with sum 1 and minimum -0.5"),
+        ([[0.5, 0.4], [0.0, 1.0]], "row 0 with sum 0.9 and minimum 0.4"),
+        ([[1.0, 0.0], [float("nan"), 0.5]], "row 1 with sum nan"),
     ],
 )
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-def test_a_file_without_such_labels_is_refused(tmp_path, labels, match, suffix):
-    path = tmp_path / f"labels{suffix}"
-    (np.save if suffix == ".npy" else np.savez)(path, labels)
-
-    refused(FileNoise(path), match)
-
-
-def refused(noise, match):
+def test_a_matrix_of_ones_own_that_is_none_is_refused(tmp_path, rows, came):
+    match = rf"^Expected argument `matrix` to be K rows of K non-negative numbers that sum to 1, .* but got {came}"
     with pytest.raises(NoisyLabelError, match=match) as error:
-        noise.corrupt(CLEAN, 4, 0)
-    message = str(error.value)
-    assert message.startswith(f"Expected the file '{noise.path}' to hold ")
-    assert "\n" not in message
+        TransitionNoise(rows)
+    assert "\n" not in str(error.value)
+    if came.startswith(("shape", "row")):
+        np.save(tmp_path / "matrix.npy", np.array(rows))
+        with pytest.raises(NoisyLabelError, match=match):
+            TransitionNoise(tmp_path / "matrix.npy").corrupt(torch.tensor([0, 1]), 2, 0)
 
 
-def test_a_missing_file_is_refused(tmp_path):
-    refused(FileNoise(tmp_path / "labels.npy"), r"labels, but got no such file: check `path`")
-    (tmp_path / "folder.npy").mkdir()
-    refused(FileNoise(tmp_path / "folder.npy"), "no such file")
+def test_a_matrix_for_another_number_of_classes_is_refused():
+    with pytest.raises(NoisyLabelError, match=r"`matrix` to have a row for each of the 4 classes, but got 3: "):
+        TransitionNoise(ROWS).corrupt(torch.tensor([0, 1]), 4, 0)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz"])
-@pytest.mark.parametrize(
-    "content", [b"", b"0\n1\n2\n", pickle.dumps([3, 1, 0, 2]), b"PK\x03\x04 cut", b"\x93NUMPY\x01\x00"]
-)
-def test_a_file_that_is_no_array_is_refused(tmp_path, content, suffix):
-    path = tmp_path / f"labels{suffix}"
-    path.write_bytes(content)
-
-    refused(FileNoise(path), r"a plain array of numbers, but got '.+': save numbers with `np\.save` or `np\.savez`")
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip"])
-def test_a_damaged_archive_is_refused(tmp_path, damage):
-    path = tmp_path / "labels.npz"
-    np.savez_compressed(path, np.arange(4000) % 4)
-    content = bytearray(path.read_bytes())
-    if damage == "cut":
-        content = content[: len(content) // 2]
-    else:
-        for place in range(60, 90):
-            content[place] ^= 0xFF
-    path.write_bytes(content)
-
-    refused(FileNoise(path), "a plain array of numbers, but got '")
-
-
-def test_a_key_that_does_not_fit_is_refused(tmp_path):
-    np.save(tmp_path / "labels.npy", np.array(LABELS))
-    np.savez(tmp_path / "labels.npz", clean=LABELS, worse=LABELS)
-    np.savez(tmp_path / "none.npz")
-
-    refused(FileNoise(tmp_path / "labels.npy", "worse"), "an array named 'worse', but got a single array .* leave out")
-    refused(FileNoise(tmp_path / "labels.npz"), "one array, but got 'clean', 'worse': set `key`")
-    refused(FileNoise(tmp_path / "labels.npz", "aggre"), "an array named 'aggre', but got 'clean', 'worse': set `key`")
-    refused(FileNoise(tmp_path / "none.npz"), "one array, but got no array: ")
-
-
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int64"])
-def test_labels_are_read_without_a_number_of_classes(tmp_path, dtype):
-    np.savez(tmp_path / "labels.npz", clean=np.array(LABELS, dtype=dtype))
-
-    assert read_labels(tmp_path / "labels.npz", "clean", 4).tolist() == LABELS
-    with pytest.raises(NoisyLabelError, match=r"shape \(5,\), but got shape \(4,\): "):
-        read_labels(tmp_path / "labels.npz", None, 5)
-
-
-# From YAML
-
-YAML = [
-    ("{class_path: SymmetricNoise, init_args: {rate: 0.4}}", MODELS[0]),
-    ("{class_path: SymmetricNoise, init_args: {rate: 0.4, include_true_class: true}}", MODELS[1]),
-    ("{class_path: AsymmetricNoise, init_args: {rate: 0.4, mapping: cifar10}}", MODELS[2]),
-    ("{class_path: AsymmetricNoise, init_args: {rate: 0.3, mapping: {0: 9, 7: 1}}}", MODELS[3]),
-    ("{class_path: AsymmetricNoise, init_args: {rate: 0.3, mapping: {'0': 9, '7': 1}}}", MODELS[3]),
-    ("{class_path: PairFlipNoise, init_args: {rate: 0.45}}", MODELS[4]),
-    ("{class_path: FileNoise, init_args: {path: labels.npz, key: worse}}", FileNoise("labels.npz", "worse")),
-    ("{class_path: FileNoise, init_args: {path: labels.npy}}", FileNoise("labels.npy")),
-]
-
-
-@pytest.mark.parametrize(("text", "expected"), YAML)
-def test_models_come_from_yaml_and_survive_the_saved_config(text, expected):
-    jsonargparse = pytest.importorskip("jsonargparse")
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--noise", type=LabelNoise | None, default=None)
-    text = text.replace("class_path: ", "class_path: lightning_noisy.data.noise.")
-
-    config = parser.parse_args([f"--noise={text}"])
-    again = parser.parse_string(parser.dump(config))
-
-    instantiate = getattr(parser, "instantiate", parser.instantiate_classes)  # the name before jsonargparse 4.49
-    for parsed in (config, again):
-        assert instantiate(parsed).noise.describe() == expected.describe()
+def test_a_matrix_file_that_cannot_be_is_refused(tmp_path):
+    with pytest.raises(
+        NoisyLabelError, match=r"^Expected argument `matrix` to be rows or a .npy file, but got 'm"
+    ):
+        TransitionNoise("m.csv")
+    with pytest.raises(NoisyLabelError, match=r"to hold a transition matrix, but got no such file: check `matrix`"):
+        TransitionNoise(tmp_path / "m.npy").corrupt(torch.tensor([0, 1]), 2, 0)
+    (tmp_path / "m.npy").write_bytes(b"0 1")
+    with pytest.raises(NoisyLabelError, match=r"to hold a plain array of numbers, but got '"):
+        TransitionNoise(tmp_path / "m.npy").corrupt(torch.tensor([0, 1]), 2, 0)

@@ -1,0 +1,61 @@
+"""What noise models have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+NOISE_STREAM = 0x6E6F697365  # keeps these draws apart from other draws under the same seed
+
+Images = Callable[[int], Any]
+"""``images(index)`` gives one image of the training set, before any transform."""
+
+
+def _plain(value: object) -> object:
+    """A value that JSON gives back unchanged."""
+    if isinstance(value, LabelNoise):
+        return value.describe()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+class LabelNoise(ABC):
+    """Base of the noise models.
+
+    A subclass keeps its arguments as public attributes of the same name, so that :meth:`describe` finds them.
+    """
+
+    rate: float | None = None
+    """The requested noise rate, ``None`` where the model has none."""
+
+    @abstractmethod
+    def corrupt(self, targets: Tensor, num_classes: int, seed: int, images: Images | None = None) -> Tensor:
+        """Noisy labels for clean ones; a pure function of its arguments.
+
+        Args:
+            targets: Clean labels, int64 (N,), values in [0, K), in the order of the training set.
+            num_classes: Number of classes K, at least 2.
+            seed: Any integer.
+            images: The images that the labels belong to, for models that look at them; data modules pass theirs.
+
+        Returns:
+            Noisy labels, a new int64 tensor (N,) with values in [0, K).
+
+        Raises:
+            NoisyLabelError: The labels are no classes, or do not fit the noise model, which may need images.
+        """
+
+    def describe(self) -> dict[str, object]:
+        """Class name and arguments as plain values, the same after a round trip through JSON."""
+        arguments = {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
+        return {"class": type(self).__name__, **arguments}
+
+    def __repr__(self) -> str:
+        arguments = (f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({', '.join(arguments)})"

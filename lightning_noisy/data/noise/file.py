@@ -1,0 +1,54 @@
+"""Labels that somebody else has made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from lightning_noisy.data.array_file import ArrayFile
+from lightning_noisy.data.noise.base import Images, LabelNoise
+from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.noise import check_num_classes
+
+
+class FileNoise(LabelNoise):
+    """Labels from a file: human annotations such as CIFAR-10N, published noise, the labels of an earlier run.
+
+    The seed plays no part. The file is opened when the labels are needed, so a data module can be made on a machine
+    without it. Pickled files are refused: they can run any code.
+
+    Args:
+        path: A ``.npy`` or ``.npz`` file with one integer label per training sample, shape (N,), values in [0, K), in
+            the order of the training set.
+        key: Name of the array inside a ``.npz`` file; may be left out where there is only one.
+
+    Raises:
+        NoisyLabelError: Another suffix; at :meth:`corrupt`, a file that is missing, cannot be read, or holds anything
+            but such labels.
+
+    References:
+        Wei et al., Learning with Noisy Labels Revisited: A Study Using Real-World Human Annotations, ICLR 2022.
+    """
+
+    def __init__(self, path: str | Path, key: str | None = None) -> None:
+        suffix = Path(path).suffix.lower()
+        check_argument(suffix in (".npy", ".npz"), "path", "a .npy or .npz file", str(path))
+        self.path = str(path)
+        self.key = key
+
+    def corrupt(self, targets: Tensor, num_classes: int, seed: int, images: Images | None = None) -> Tensor:
+        """The labels of the file, see :meth:`LabelNoise.corrupt`. ``targets`` give their number and device alone."""
+        check_num_classes(num_classes)
+        return _labels_of(self.path, self.key, len(targets), num_classes).to(targets.device)
+
+
+def read_labels(path: str | Path, key: str | None, num_samples: int) -> Tensor:
+    """int64 (N,) labels of a file, checked as :class:`FileNoise` does, but for the number of classes."""
+    noise = FileNoise(path, key)
+    return _labels_of(noise.path, noise.key, num_samples, None)
+
+
+def _labels_of(path: str, key: str | None, num_samples: int, num_classes: int | None) -> Tensor:
+    file = ArrayFile(path)
+    return file.labels(file.pick(key), num_samples, num_classes)
