@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
+from lightning_noisy.callbacks import JointOptimization, MixUp
 from lightning_noisy.losses import (
     DeepAbstainingClassifier,
     DeterminantMutualInformation,
@@ -53,6 +54,12 @@ def case_of(make: Callable[[], nn.Module]) -> Callable[[bool, int], tuple[nn.Mod
     return lambda foreign, samples: (make(), [])
 
 
+CALLBACKS: dict[str, Callable[[], Callback]] = {
+    "optimization-soft": lambda: JointOptimization(1, window=2),
+    "optimization-hard": lambda: JointOptimization(1, window=2, labels="hard"),
+}
+test_ddp.CASES |= {name: lambda foreign, n, make=make: (None, [make()]) for name, make in CALLBACKS.items()}
+test_ddp.CASES["mix-up"] = lambda foreign, n: (None, [MixUp(1.0, seed=5)])
 test_ddp.CASES |= {f"loss-{name}": case_of(make) for name, make in LOSSES.items()}
 
 
@@ -77,6 +84,30 @@ def test_two_processes_equal_one(pool: Pool, name: str) -> None:
         assert table.any()
     for what in ("index", "logits"):
         same(by_step(ranks, what), [call[what] for call in alone["calls"]], **CLOSE)
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["ours", "foreign"])
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_two_processes_equal_one_with_labels_that_change(pool: Pool, name: str, foreign: bool) -> None:
+    run = Fit(name, foreign)
+    running = pool.start(fit, run)
+    alone = fit(0, run, processes=1)
+    ranks = running()
+    same_run(ranks[1], ranks[0])
+    same_run(ranks[0], alone, **CLOSE)
+    for what in ("index", "logits", "target"):
+        same(by_step(ranks, what), [call[what] for call in alone["calls"]], **CLOSE)
+
+
+def test_mix_up_shares_lambda_but_not_partners(pool: Pool) -> None:
+    first, second = pool.run(fit, Fit("mix-up", foreign=True))
+    same_run(second, first)
+    for here, there in zip(first["calls"], second["calls"], strict=True):
+        shares = [call["target"].double().unique() for call in (here, there)]
+        mixed = [values[(values > 0) & (values < 1)] for values in shares]
+        if all(map(len, mixed)):
+            torch.testing.assert_close(mixed[0].max(), mixed[1].max())
+        assert not here["index"].equal(there["index"])
 
 
 @pytest.mark.parametrize("name", LOSSES)

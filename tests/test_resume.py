@@ -12,9 +12,12 @@ from lightning_noisy.callbacks import (
     ConfidenceTracker,
     DALSchedule,
     GradientSwitching,
+    JointOptimization,
+    LabelWriter,
     MaskRefresh,
     MaskTracker,
     MemorizationTracker,
+    MixUp,
     ParameterSchedule,
     RunSummary,
     StepSeed,
@@ -26,6 +29,7 @@ from lightning_noisy.losses import (
     DynamicsAwareLoss,
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
+    JointOptimizationLoss,
     NegativeLearning,
     NoiseAttentionLoss,
     PeerLoss,
@@ -116,6 +120,12 @@ METHODS = {
     "peer": (lambda: PeerLoss(0.5), list),
     "pencil": (lambda: PencilLoss(label_lr=40.0, warmup_epochs=1, fixed_from_epoch=3, scale=2.0), list),
     "abstaining": (lambda: DeepAbstainingClassifier(1, total_epochs=EPOCHS), list),
+    "nal-confidence": (
+        lambda: NoiseAttentionLoss(lam=0.5, attention_source="confidence"),
+        lambda: [SELC(momentum=0.7, warmup_epochs=1, floor=1e-4)],
+    ),
+    "joint-optimization": (JointOptimizationLoss, lambda: [JointOptimization(warmup_epochs=2, window=2)]),
+    "mix-up": (cross_entropy, lambda: [MixUp(0.9), SELC(momentum=0.7, warmup_epochs=1), LabelWriter()]),
     "together": (
         lambda: DynamicsAwareLoss(0.8),
         lambda: [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.functional.losses import noise_attention, one_hot
+from lightning_noisy.functional.losses import confidence_logits, noise_attention, one_hot
 from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
@@ -30,7 +30,12 @@ class NoiseAttentionLoss(NoisyLabelLoss):
     ``forward(logits, target, features=features)`` takes logits (B, K) of any floating dtype, features (B, D) and
     int64 labels (B,) or floating-point targets (B, K); it computes in float32 (float64 for float64 logits), the
     attention branch in the dtype of its weights, autocast or not. The branch is a parameter of the loss: train it with
-    the network. The target is a constant to the loss; the paper's running average of it belongs to a target policy.
+    the network. The target is a constant to the loss; the paper's running average of it belongs to a target policy,
+    :class:`lightning_noisy.callbacks.SELC` with ``floor=1e-4``. Without one the given labels stand (NAL without target
+    estimation).
+
+    With ``attention_source="confidence"`` there is no branch and :math:`\tau = \max_k p_k`, with the gradient through
+    it; features are not needed then. No public code shows how that ablation treats the gradient.
 
     Reference: Y. Lu, Y. Bo and W. He, "Noise Attention Learning: Enhancing Noise Robustness by Gradient Scaling",
     NeurIPS 2022.
@@ -53,6 +58,8 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         target_eps: Floor of the target inside the logarithm of the reversed term, in (0, 1).
         label_floor: Weight that an int64 label leaves to each other class, in [0, 1); 0 is the exact one-hot row.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        attention_source: What tau is made of: ``"branch"``, the attention branch, or ``"confidence"``, the largest
+            probability.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` lacks features, comes before :meth:`bind` or gets
@@ -65,11 +72,10 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         torch.Size([])
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("features",)
     soft_targets: ClassVar[bool] = True
 
     attention: nn.Linear | None
-    """The attention branch, D -> 1; None before :meth:`bind`."""
+    """The attention branch, D -> 1; None before :meth:`bind` and where there is none."""
 
     def __init__(
         self,
@@ -81,8 +87,11 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         target_eps: float = 1e-4,
         label_floor: float = 0.0,
         reduction: str = "mean",
+        attention_source: str = "branch",
     ) -> None:
         super().__init__(reduction)
+        sources = ("branch", "confidence")
+        check_argument(attention_source in sources, "attention_source", "'branch' or 'confidence'", attention_source)
         check_argument(in_features is None or in_features > 0, "in_features", "a positive int or None", in_features)
         check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
         check_argument(0.0 <= beta < math.inf, "beta", "a finite float >= 0", beta)
@@ -96,10 +105,18 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         self.attention_eps = attention_eps
         self.target_eps = target_eps
         self.label_floor = label_floor
-        self.attention = None if in_features is None else nn.Linear(in_features, 1)
+        self.attention_source = attention_source
+        self.attention = None
+        if attention_source == "branch" and in_features is not None:
+            self.attention = nn.Linear(in_features, 1)
+
+    @property
+    def requires(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The features, where there is an attention branch."""
+        return ("features",) if self.attention_source == "branch" else ()
 
     def bind(self, num_features: int, num_classes: int) -> None:
-        """Make the attention branch, unless ``in_features`` made it.
+        """Make the attention branch, unless ``in_features`` made it or there is none.
 
         Args:
             num_features: Width D of the network's features.
@@ -108,6 +125,8 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         Raises:
             NoisyLabelError: The branch there is has another width.
         """
+        if self.attention_source == "confidence":
+            return
         if self.attention is None:
             self.attention = nn.Linear(num_features, 1)
         width = self.attention.in_features
@@ -134,13 +153,24 @@ class NoiseAttentionLoss(NoisyLabelLoss):
             logits: Tensor = self.attention(features.to(self.attention.weight.dtype))
         return logits
 
+    def _attention(self, logits: Tensor, features: Tensor | None) -> Tensor:
+        """The number whose sigmoid is tau, of whatever it is made."""
+        if self.attention_source == "confidence":
+            return confidence_logits(logits)
+        if features is None:
+            raise NoisyLabelError(
+                "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or "
+                "use it in a NoisyLabelModule."
+            )
+        return self.attention_logits(features)
+
     def forward(self, logits: Tensor, target: Tensor, *, features: Tensor | None = None) -> Tensor:
         """The loss of a batch.
 
         Args:
             logits: Floating-point tensor (B, K).
             target: int64 labels (B,) or floating-point targets (B, K).
-            features: Features (B, D) the logits were made of.
+            features: Features (B, D) the logits were made of, for the attention branch.
 
         Returns:
             Scalar, or (B,) without reduction.
@@ -148,17 +178,18 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         Raises:
             NoisyLabelError: No features, no attention branch yet, or a target of another dtype or shape.
         """
-        if features is None:
-            raise NoisyLabelError(
-                "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or "
-                "use it in a NoisyLabelModule."
-            )
         check_target(self, logits, target)
         if not target.is_floating_point():
             dtype = torch.promote_types(logits.dtype, torch.float32)
             target = one_hot(target, logits.shape[1], self.label_floor, dtype)
-        attention = self.attention_logits(features)
         losses = noise_attention(
-            logits, target, attention, self.lam, self.beta, self.eps, self.attention_eps, self.target_eps
+            logits,
+            target,
+            self._attention(logits, features),
+            self.lam,
+            self.beta,
+            self.eps,
+            self.attention_eps,
+            self.target_eps,
         )
         return self.reduce(losses)

@@ -201,3 +201,35 @@ def test_refused_arguments(name: str, wanted: str, values: tuple[float, ...]) ->
         with pytest.raises(NoisyLabelError) as caught:
             NoiseAttentionLoss(**{name: value})
         assert str(caught.value) == f"Expected argument `{name}` to be {wanted}, but got {value!r}."
+
+
+class TestConfidence:
+    @pytest.mark.parametrize("beta", [0.0, 0.1])
+    def test_attention_is_the_largest_probability(self, batch: dict[str, torch.Tensor], beta: float) -> None:
+        loss = NoiseAttentionLoss(lam=2.0, beta=beta, attention_source="confidence", reduction="none").double()
+        logits, rows = batch["logits"].requires_grad_(), torch.eye(CLASSES, dtype=torch.float64)[batch["target"]]
+        actual = loss(logits, batch["target"])
+        (gradient,) = torch.autograd.grad(actual.sum(), logits)
+        tau = logits.softmax(1).amax(1, keepdim=True)
+        mixture = tau * logits.softmax(1) + (1 - tau) * rows
+        expected = -(rows * mixture.log()).sum(1) - 2.0 * tau[:, 0].log()
+        expected = expected - beta * (mixture * rows.clamp(min=1e-4).log()).sum(1)
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=0)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), logits)[0], rtol=1e-10, atol=1e-14)
+
+    def test_needs_no_branch(self, batch: dict[str, torch.Tensor]) -> None:
+        loss = NoiseAttentionLoss(WIDTH, attention_source="confidence")
+        loss.bind(WIDTH + 1, CLASSES)
+        assert loss.requires == ()
+        assert loss.attention is None
+        assert loss.state_dict() == {}
+        value = loss((1e4 * batch["logits"]).half().requires_grad_(), batch["target"])
+        assert value.isfinite()
+        assert NoiseAttentionLoss().requires == ("features",)
+
+    def test_refused(self) -> None:
+        with pytest.raises(NoisyLabelError) as caught:
+            NoiseAttentionLoss(attention_source="entropy")
+        assert str(caught.value) == (
+            "Expected argument `attention_source` to be 'branch' or 'confidence', but got 'entropy'."
+        )

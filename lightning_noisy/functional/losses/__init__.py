@@ -45,7 +45,7 @@ from lightning_noisy.functional.losses.jensen_shannon import (
 )
 from lightning_noisy.functional.losses.joint_optimization import divergence_from_uniform
 from lightning_noisy.functional.losses.negative import draw_negatives, negative_learning
-from lightning_noisy.functional.losses.noise_attention import noise_attention
+from lightning_noisy.functional.losses.noise_attention import confidence_logits, noise_attention
 from lightning_noisy.functional.losses.normalized import (
     normalized_cross_entropy,
     normalized_focal_loss,
@@ -74,6 +74,7 @@ __all__ = [
     "bi_tempered_logistic_loss",
     "bootstrap_cross_entropy",
     "clipped_softmax",
+    "confidence_logits",
     "cross_entropy",
     "determinant_mutual_information",
     "divergence_from_uniform",

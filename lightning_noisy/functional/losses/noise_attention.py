@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from lightning_noisy.functional.losses._numerics import log_of_floor
+from lightning_noisy.functional.losses._numerics import full_precision, log_of_floor
 from lightning_noisy.functional.losses.probabilities import clipped_softmax
 
 
@@ -53,3 +53,20 @@ def noise_attention(
     if beta == 0.0:
         return losses
     return losses - beta * (mixture * target.clamp(min=target_eps).log()).sum(dim=1)
+
+
+def confidence_logits(logits: Tensor) -> Tensor:
+    r"""The number whose sigmoid is the largest probability of each row.
+
+    .. math:: \max_k z_k - \log \sum_{k \ne k^*} e^{z_k}, \qquad k^* = \arg\max_k z_k
+
+    Args:
+        logits: Floating-point tensor (B, K), K at least 2.
+
+    Returns:
+        Tensor (B,), float32 or float64.
+    """
+    values = full_precision(logits)
+    best = values.argmax(dim=1, keepdim=True)
+    others = values.scatter(1, best, -math.inf).logsumexp(dim=1)
+    return values.gather(1, best).squeeze(1) - others

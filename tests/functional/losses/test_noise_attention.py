@@ -124,3 +124,22 @@ class TestNoiseAttention:
         leaves = (torch.tensor(batch.logits, requires_grad=True), torch.tensor(batch.attention, requires_grad=True))
         for beta in (0.0, 0.1):
             assert gradcheck(lambda z, h, beta=beta: F.noise_attention(z, target, h, 0.5, beta), leaves)
+
+
+class TestConfidenceLogits:
+    @given(batches)
+    @quick
+    def test_sigmoid_is_the_largest_probability(self, batch: Batch) -> None:
+        p, best = numpy_softmax(batch.logits), batch.logits.argmax(1)
+        actual = value_and_gradient(lambda z: F.confidence_logits(z).sigmoid(), batch.logits)
+        p_best = p[np.arange(len(p)), best]
+        gradient = p_best[:, None] * (np.eye(p.shape[1])[best] - p)
+        assert_equal(actual, (p_best, gradient))
+
+    def test_certain_predictions(self) -> None:
+        logits = torch.tensor([[1e4, -1e4, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+        values = F.confidence_logits(logits)
+        values.sum().backward()
+        torch.testing.assert_close(values.detach(), torch.tensor([1e4, -np.log(2.0)]).float())
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()

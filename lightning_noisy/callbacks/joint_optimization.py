@@ -1,0 +1,90 @@
+"""The labels of joint optimisation: the mean of a network's last predictions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_noisy.callbacks._soft_target import as_soft_target, target_rows
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.errors import check_argument
+from lightning_noisy.targets import TargetCall, TargetPipeline
+
+
+class JointOptimization(CriterionCallback):
+    r"""Replaces the given labels by the mean prediction of the last epochs.
+
+    In epochs :math:`e <` ``warmup_epochs`` the given label stands. Then the target of sample i is
+
+    .. math:: t_i = \frac{1}{n} \sum_{e' = e - n}^{e - 1} \operatorname{softmax}\big(z_i^{(e')}\big)
+              \qquad\text{or}\qquad \arg\max_k t_{ik}
+
+    with the predictions of the training passes (train mode, augmented, detached) of the last n epochs before this one,
+    as far as the sample was seen in them; without any, its label stands. The table ``"prediction"`` has n K numbers a
+    sample.
+
+    Use it with :class:`lightning_noisy.losses.JointOptimizationLoss`, in a first run; :class:`LabelWriter` writes the
+    labels that a second one starts from.
+
+    Args:
+        warmup_epochs: Epochs with the given labels, at least 1. Public code: 70 of 200.
+        window: n, at least 1. Published: 10.
+        labels: ``"soft"``: the mean; ``"hard"``: its maximum.
+        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
+        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets, or a second
+            callback that replaces the target; at fit, a checkpoint of another data set.
+
+    References:
+        Tanaka et al., Joint Optimization Framework for Learning with Noisy Labels, CVPR 2018. The public code (Chainer)
+        computes the labels at the end of each epoch from the ``warmup_epochs``-th on and takes epochs without a
+        prediction for zeros, which matters only for fewer than n epochs of warm-up.
+
+    Example::
+
+        Trainer(max_epochs=200, callbacks=[JointOptimization(warmup_epochs=70)])
+    """
+
+    replaces_target = True
+
+    def __init__(
+        self,
+        warmup_epochs: int = 70,
+        window: int = 10,
+        labels: str = "soft",
+        criterion: str | None = None,
+        index_key: int | str | None = None,
+    ) -> None:
+        super().__init__(criterion, index_key)
+        check_argument(warmup_epochs >= 1, "warmup_epochs", "an int of at least 1", warmup_epochs)
+        check_argument(window >= 1, "window", "an int of at least 1", window)
+        check_argument(labels in ("soft", "hard"), "labels", "'soft' or 'hard'", labels)
+        self.warmup_epochs = warmup_epochs
+        self.window = window
+        self.labels = labels
+        self.makes_soft_targets = labels == "soft"
+
+    @override
+    def join(self, pipeline: TargetPipeline) -> None:
+        pipeline.add_changer(self)
+
+    def change_target(self, call: TargetCall) -> Tensor:
+        """The labels of the batch; its predictions are noted for later."""
+        if call.epoch < self.warmup_epochs - self.window:
+            return call.target
+        table = self.stores.table("prediction", (self.window, call.num_classes), device=call.logits.device)
+        past = table.get(call.index)
+        noted = past.clone()
+        noted[:, call.epoch % self.window] = call.probabilities.to(past)
+        table.update(call.index, noted)
+        return call.target if call.epoch < self.warmup_epochs else self._labels_of(past, call)
+
+    def _labels_of(self, past: Tensor, call: TargetCall) -> Tensor:
+        """Means of the predictions that there are, each of which sums to 1."""
+        total = past.sum(dim=1)
+        seen = total.sum(dim=1, keepdim=True)
+        rows = torch.where(seen > 0, total / seen, target_rows(call).to(total))
+        return as_soft_target(rows, call) if self.labels == "soft" else rows.argmax(dim=1)

@@ -1,0 +1,153 @@
+"""MixUp: training on convex combinations of two samples and of their targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import MutableMapping, MutableSequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_noisy.callbacks._soft_target import as_soft_target, target_rows
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.data.batch import batch_index
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.functional.random import hash_bits, hash_seed
+from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.trainer import run_seed, starts_afresh
+
+_STREAM = 0x6D69787570  # keeps these draws apart from other draws under the same seed
+
+
+class MixUp(CriterionCallback):
+    r"""Mixes the inputs of each training batch with one another, and the targets at the criterion alike.
+
+    .. math::
+        \tilde x_i = \lambda x_i + (1 - \lambda) x_{\pi(i)}, \quad
+        \tilde t_i = \lambda t_i + (1 - \lambda) t_{\pi(i)}, \qquad
+        \lambda \sim \operatorname{Beta}(\alpha, \alpha)
+
+    with one :math:`\lambda` and one random permutation :math:`\pi` a batch, functions of (seed, epoch, batch) and
+    (seed, epoch, batch, index). For cross entropy it is :math:`\lambda \mathcal{L}(y_i) + (1 - \lambda)
+    \mathcal{L}(y_{\pi(i)})`; other losses get the soft target.
+
+    The inputs are floating-point tensors (B, ...), images or features, or a list of views, which are mixed alike. The
+    entry of the batch is replaced, so the batch has to be a list, as PyTorch's collation makes of tuples, or a dict.
+    Nothing is mixed in validation.
+
+    Targets are mixed last: those of SELC and of other callbacks that change them are what is mixed, in whatever order
+    the callbacks are listed. Whatever keeps predictions (SELC, gradient switching, trackers, ELR) sees those of mixed
+    inputs; in the published methods that keep targets, MixUp belongs to a second run on their final labels (SELC+: see
+    :class:`LabelWriter`).
+
+    With several processes :math:`\lambda` is the same in all, but partners are of the same process: this is one of the
+    exceptions from "two processes equal one".
+
+    Args:
+        alpha: Parameter of the Beta distribution, finite and more than 0. SELC+ has 0.9; large ones mix halves.
+        seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
+        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
+        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        input_key: Where the batch holds the inputs; None takes the first entry of a list, or ``image`` of a dict.
+
+    Raises:
+        NoisyLabelError: ``alpha`` outside its range; at start, a criterion that cannot take soft targets; at a batch
+            that is no list or dict, or without floating-point inputs; at fit, a checkpoint of another data set.
+
+    References:
+        Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018. Its code draws from a stream; a sample may
+        be its own partner there as here.
+
+    Example::
+
+        Trainer(callbacks=[MixUp(alpha=1.0)])
+    """
+
+    replaces_target = False
+    makes_soft_targets = True
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        seed: int | None = None,
+        criterion: str | None = None,
+        index_key: int | str | None = None,
+        input_key: int | str | None = None,
+    ) -> None:
+        super().__init__(criterion, index_key)
+        check_argument(0 < alpha < math.inf, "alpha", "a finite float > 0", alpha)
+        self.alpha = alpha
+        self.seed = seed
+        self.input_key = input_key
+        self._run_seed: int | None = None
+        self._lam = 1.0
+        self._partners: Tensor | None = None
+
+    @override
+    def join(self, pipeline: TargetPipeline) -> None:
+        """Nothing yet: the other callbacks join at the start of the fit, this one at that of training, so last."""
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.seed is not None or self._run_seed is None or starts_afresh(trainer):
+            self._run_seed = run_seed(self.seed)
+        assert self._pipeline is not None
+        self._pipeline.add_changer(self)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        assert self._run_seed is not None
+        keys = _STREAM, self._run_seed, trainer.current_epoch, batch_idx
+        self._lam = float(np.random.default_rng(hash_seed(*keys)).beta(self.alpha, self.alpha))
+        self._partners = hash_bits(*keys, batch_index(batch, self.index_key)).argsort(stable=True)
+        key = self._key(batch)
+        batch[key] = self._mixed_inputs(batch[key])
+
+    def change_target(self, call: TargetCall) -> Tensor:
+        """Mix the targets of the batch as its inputs were."""
+        rows = target_rows(call)
+        return as_soft_target(self._mix(rows), call)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "seed": self._run_seed}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._run_seed = state_dict["seed"]
+
+    def _mix(self, values: Tensor) -> Tensor:
+        assert self._partners is not None
+        return torch.lerp(values[self._partners.to(values.device)], values, self._lam)
+
+    def _mixed_inputs(self, inputs: Any) -> Any:
+        if isinstance(inputs, (list, tuple)):
+            return [self._mixed_inputs(view) for view in inputs]
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            came = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise NoisyLabelError(
+                f"MixUp expects floating-point inputs (B, ...), but got {came}: name their entry of the batch with "
+                "`input_key`, or convert them in the transform."
+            )
+        return self._mix(inputs)
+
+    def _key(self, batch: Any) -> Any:
+        """Where the batch holds its inputs."""
+        listed = isinstance(batch, MutableSequence)
+        if not listed and not isinstance(batch, MutableMapping):
+            raise NoisyLabelError(
+                f"MixUp replaces the inputs in the batch, but a {type(batch).__name__} cannot be changed: let the "
+                "collation return a list or a dict."
+            )
+        default: int | str = 0 if listed else "image"
+        key: Any = default if self.input_key is None else self.input_key
+        known = list(range(-len(batch), len(batch))) if listed else list(batch)
+        check_argument(key in known, "input_key", f"one of {known}, where the batch holds its inputs", key)
+        return key

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
+from torch.utils.data import Dataset
+
+from lightning_noisy import NoisyLabelError
+from lightning_noisy.callbacks import SELC, LabelWriter
+from lightning_noisy.data import FileNoise
+from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.small import SmallDataModule, make_module
+
+
+def labels_of(path):
+    with np.load(path, allow_pickle=False) as file:
+        assert file.files == ["labels"]
+        assert file["labels"].dtype == np.int64
+        return torch.from_numpy(file["labels"])
+
+
+def fit(folder, callbacks, data, **options):
+    make_trainer(folder, callbacks, 3, **options).fit(make_module(nn.CrossEntropyLoss()), datamodule=data)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_maximum_of_selcs_table_starts_another_run(tmp_path, order):
+    selc, data = SELC(momentum=0.1), SmallDataModule(seed=0, val_fraction=0.0)
+    fit(tmp_path, [LabelWriter("corrected.npz"), selc][::order], data)
+    labels = labels_of(tmp_path / "corrected.npz")
+    assert torch.equal(labels, selc.stores.tables["target"].values.argmax(1))
+    assert 0 < (labels != data.noisy_targets).sum() < len(labels)
+    second = SmallDataModule(FileNoise(tmp_path / "corrected.npz"), seed=0, val_fraction=0.0)
+    second.setup("fit")
+    assert torch.equal(second.noisy_targets, labels)
+
+
+def test_without_changers_they_are_the_given_ones_also_of_samples_never_seen(tmp_path):
+    data = SmallDataModule(seed=0)
+    logger = TensorBoardLogger(tmp_path, name="run")
+    fit(tmp_path, [LabelWriter()], data, limit_train_batches=1, logger=logger)
+    assert torch.equal(labels_of(tmp_path / "run" / "version_0" / "labels.npz"), data.noisy_targets)
+
+
+class Opaque(Dataset):
+    """Tells no labels without loading samples."""
+
+    def __init__(self):
+        self.x, self.y, _ = make_tensors()
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, index):
+        return self.x[index], self.y[index], index
+
+
+def test_labels_that_nobody_knows_are_not_made_up(tmp_path):
+    trainer = make_trainer(tmp_path, [LabelWriter()])
+    trainer.fit(ForeignModule(), make_loader(Opaque()))
+    assert torch.equal(labels_of(tmp_path / "labels.npz"), Opaque().y)
+    other = tmp_path / "other"
+    with pytest.warns(UserWarning, match=r"LabelWriter writes no labels: 16 of 24 samples were never seen"):
+        make_trainer(other, [LabelWriter()], limit_train_batches=1).fit(ForeignModule(), make_loader(Opaque()))
+    assert not other.exists() or not list(other.rglob("*.npz"))
+
+
+def test_refused_path():
+    with pytest.raises(NoisyLabelError, match=r"`path` to be the name of a \.npz file, but got 'labels\.npy'"):
+        LabelWriter("labels.npy")
