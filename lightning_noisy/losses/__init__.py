@@ -36,6 +36,7 @@ from lightning_noisy.losses.normalized import (
     NormalizedFocalLoss,
     NormalizedGeneralizedCrossEntropy,
 )
+from lightning_noisy.losses.paper_settings import PAPER_SETTINGS, paper_loss
 from lightning_noisy.losses.peer import PeerLoss
 from lightning_noisy.losses.pencil import PencilLoss
 from lightning_noisy.losses.self_adaptive_training import SelfAdaptiveTraining
@@ -45,6 +46,7 @@ from lightning_noisy.losses.symmetric import MeanAbsoluteError, ReverseCrossEntr
 from lightning_noisy.losses.truncated_generalized_cross_entropy import TruncatedGeneralizedCrossEntropy
 
 __all__ = [
+    "PAPER_SETTINGS",
     "ActiveNegativeLoss",
     "ActivePassiveLoss",
     "AsymmetricExponentialLoss",
@@ -84,4 +86,5 @@ __all__ = [
     "SymmetricCrossEntropy",
     "TaylorCrossEntropy",
     "TruncatedGeneralizedCrossEntropy",
+    "paper_loss",
 ]
