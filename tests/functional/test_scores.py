@@ -243,6 +243,19 @@ def test_a_nearly_constant_edge_keeps_its_rank():
     torch.testing.assert_close(std_scores(basis.float(), coefficients.float()), direct, rtol=2e-2, atol=0)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_an_edge_whose_terms_cancel_has_no_spread_rather_than_nan(size):
+    torch.manual_seed(0)
+    basis = KANHead(64, 1).double().basis(torch.empty(50, 64, dtype=torch.float64).uniform_(-1, 1))
+    coefficients = size * torch.ones(3, 9, 64, dtype=torch.float64)
+    coefficients[:, 8] = 0.0  # splines alone, which sum to one
+    scores = std_scores(basis, coefficients)
+    assert ((scores >= 0) & (scores < 1e-6 * size)).all()
+    parts = [(part, coefficients) for part in basis.split([20, 30])]
+    assert ((merged := in_parts(std_scores, parts, 54 * 64 + 1)) >= 0).all()
+    assert (merged < 1e-6 * size).all()
+
+
 def in_parts(score, parts, expected_size):
     """A score as processes would compute it that hold a part each, and add up what they pack in one call."""
     packed = []
