@@ -119,11 +119,10 @@ class HeadMask:
                 f"The checkpoint's mask of `{self.name}` has shape {tuple(self.mask.shape)}, the layer "
                 f"{self.shape}: resume with the model that wrote it."
             )
-        # Validation comes first at a resume, and what is made in inference mode cannot be trained with.
-        with torch.inference_mode(mode=False):
-            self.mask = self.mask.to(self.weight.device, self.weight.dtype, copy=True)
-            if self.gradient is not None:
-                self.gradient = self.gradient.to(self.weight.device, copy=True)
+        # A copy, since a test before may have made a tensor in inference mode, which cannot be trained with.
+        self.mask = self.mask.to(self.weight.device, self.weight.dtype, copy=True)
+        if self.gradient is not None:
+            self.gradient = self.gradient.to(self.weight.device, copy=True)
 
     def record_gradient(self, step: int) -> None:
         """Add up the dense gradient of this batch's training forward passes with those of the same optimizer step."""

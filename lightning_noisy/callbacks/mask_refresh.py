@@ -232,7 +232,7 @@ class MaskRefresh(Callback):
         if self.score in BATCH_SCORES and not by_weight:
             head.head.on_basis = partial(self._renew_from_batch, head, now)
             return
-        self._set_mask(head, now, self._scores(head, "magnitude" if by_weight else self.score, now))
+        self._set_mask(head, now, self._scores(head, now))
 
     def _renew_from_batch(self, head: HeadMask, now: int, basis: Tensor) -> None:
         if not torch.is_grad_enabled():
@@ -244,18 +244,18 @@ class MaskRefresh(Callback):
             self._set_mask(head, now, head.head.batch_scores(basis, self.score, all_reduce))
         head.show(head.mask)
 
-    def _scores(self, head: HeadMask, score: str, now: int) -> Tensor:
+    def _scores(self, head: HeadMask, now: int) -> Tensor:
         """Scores (K, D) that do not look at the batch."""
         device = head.weight.device
-        if score == "random":
+        if self.score == "random":
             assert self._seed is not None
             edges = torch.arange(math.prod(head.shape), device=device).view(head.shape)
             return hash_uniform(self._seed, _RANDOM_STREAM, zlib.crc32(head.name.encode()), now, edges)
-        if score == "gradient":
+        if self.score == "gradient":
             if head.gradient is None:
                 return torch.zeros(head.shape, device=device)
             return gradient_scores(head.gradient, head.head.coefficients().detach())
-        return head.head.edge_scores(score=score)
+        return head.head.edge_scores(score=self.score)
 
     def _set_mask(self, head: HeadMask, now: int, scores: Tensor) -> None:
         mask = _MASKS[self.granularity](scores, self.ratio, self.drop)

@@ -656,6 +656,23 @@ class Idle(Module):
             self.losses(batch[0].clone(), batch[1].clone())
 
 
+class Late(Module):
+    """Calls its heads from the second batch on."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) if batch_idx else self.body(batch[0]).sum()
+
+
+@pytest.mark.parametrize("score", ["obd", "magnitude"])
+def test_masks_are_due_at_multiples_of_the_interval_also_after_a_late_one(tmp_path, score):
+    spy, callback = Spy(), MaskRefresh(EVERY_HEAD, RATIO, score=score, every_n_steps=2)
+    fit(tmp_path, Late(lr=4.0), [callback, spy], 3, max_epochs=1)
+    for passes in spy.passes.values():
+        assert [one.step for one in passes] == [1, 2, 3, 4, 5]
+    assert_masks(spy, score, every_n_steps=2)
+    assert any(changes(passes) == [2, 4] for passes in spy.passes.values())
+
+
 class Silent(Module):
     """The second of three batches teaches nothing."""
 
@@ -801,8 +818,9 @@ def test_a_mask_of_another_shape_is_refused_by_name(tmp_path, apply_in):
     trainer = fit(tmp_path, Narrow(), [MaskRefresh(heads, apply_in=apply_in)], max_epochs=1)
     trainer.save_checkpoint(tmp_path / "narrow.ckpt")
     again = make_trainer(tmp_path, [MaskRefresh(heads, apply_in=apply_in)])
-    with pytest.raises(NoisyLabelError, match=r"mask of `heads\.kan` has shape \(5, 7\), the layer \(6, 7\)"):
-        again.fit(Wide(), DataLoader(data(), 6), ckpt_path=tmp_path / "narrow.ckpt")
+    for run in (again.fit, again.test) if apply_in == "always" else (again.fit,):
+        with pytest.raises(NoisyLabelError, match=r"mask of `heads\.kan` has shape \(5, 7\), the layer \(6, 7\)"):
+            run(Wide(), DataLoader(data(), 6), ckpt_path=tmp_path / "narrow.ckpt")
 
 
 def test_a_callback_starts_afresh_with_a_model_of_another_shape(tmp_path):
@@ -816,11 +834,12 @@ def test_a_callback_starts_afresh_with_a_model_of_another_shape(tmp_path):
     assert (spy.passes["linear"][0].mask == 1).all()
 
 
-@pytest.mark.parametrize("score", ["std", "obd", "gradient", "random"])
-def test_always_masks_validation_and_test_with_the_mask_of_the_last_step(tmp_path, score):
+@pytest.mark.parametrize(("score", "every_n_steps"), [("std", 1), ("obd", 4), ("gradient", 1), ("random", 4)])
+def test_always_masks_validation_and_test_with_the_mask_of_the_last_step(tmp_path, score, every_n_steps):
     class Evaluated(Module):
         def validation_step(self, batch, batch_idx):
             masks = [head.edge_mask.clone() for head in self.heads.values()]
+            assert {mask.dtype for mask in masks} == {torch.float32}
             self.seen = [*getattr(self, "seen", []), (self.trainer.global_step, masks)]
             features = self.body(batch[0])
             for head, mask, logits in zip(self.heads.values(), masks, self(batch[0]), strict=True):
@@ -833,7 +852,10 @@ def test_always_masks_validation_and_test_with_the_mask_of_the_last_step(tmp_pat
 
         test_step = validation_step
 
-    spy, callback = Spy(), MaskRefresh(EVERY_HEAD, RATIO, score=score, apply_in="always")
+        def on_train_epoch_end(self):
+            assert all(head.edge_mask is not None for head in self.heads.values())
+
+    spy, callback = Spy(), MaskRefresh(EVERY_HEAD, RATIO, every_n_steps, score=score, apply_in="always")
     module = Evaluated()
     trainer = make_trainer(tmp_path, [callback, spy], val_check_interval=2, num_sanity_val_steps=0)
     trainer.fit(module, DataLoader(data(), 6), DataLoader(data(6), 6))
@@ -857,6 +879,24 @@ def test_always_masks_validation_and_test_with_the_mask_of_the_last_step(tmp_pat
         assert torch.equal(mask, last[5, name])
     assert type(fresh.heads["linear"]) is nn.Linear
     assert type(fresh.heads["efficient"]) is EfficientKAN
+
+
+@pytest.mark.parametrize("score", ["std", "gradient"])
+def test_training_goes_on_after_a_test(tmp_path, score):
+    spy, callback = Spy(), MaskRefresh(EVERY_HEAD, RATIO, 4, score=score, apply_in="always")
+    module = Module()
+    trainer = fit(tmp_path, module, [callback, spy], max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    trainer.test(module, DataLoader(data(6), 6), tmp_path / "one.ckpt", verbose=False)
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(module, DataLoader(data(), 6))
+    for name in HEADS:
+        whole = [one for one in spy.passes[name] if one.slope is not None]
+        assert [one.step for one in whole] == [0, 1, 2, 3, 4, 5]
+        for one in whole[:3]:
+            assert torch.equal(whole[3].mask, one.mask)
+    spy.passes = {name: [one for one in passes if one.slope is not None] for name, passes in spy.passes.items()}
+    assert_masks(spy, score, every_n_steps=4)
 
 
 def test_the_real_efficient_kan_is_masked(tmp_path):
