@@ -1,0 +1,336 @@
+"""The benchmarks run, measure what they say, and go on where they stopped. A timing is never a test."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+
+from benchmarks import embeddings, heads, training_step
+from benchmarks.memory import measure_memory
+from benchmarks.textbook_kan import NaiveDKAN, TextbookKAN
+from lightning_noisy.heads import KANHead, LinearHead
+
+BATCH, INPUTS, CLASSES = SHAPE = 8, 16, 6
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self, monkeypatch):
+        self.now = 5.0
+        monkeypatch.setattr(time, "process_time", lambda: self.now)
+
+    def spend(self, seconds):
+        self.now += seconds
+
+
+def same_layers(kind):
+    """A KANHead and a textbook layer with its state, in float64."""
+    head = KANHead(INPUTS, CLASSES).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+    textbook = kind(INPUTS, CLASSES).double()
+    textbook.load_state_dict(head.state_dict())
+    return head, textbook
+
+
+def test_textbook_layer_is_the_kan_head():
+    head, textbook = same_layers(TextbookKAN)
+    features = (2 * torch.randn(BATCH, INPUTS, dtype=torch.float64)).requires_grad_()
+    mask = (torch.rand(CLASSES, INPUTS) < 0.5).double()
+    head.edge_mask = mask
+    expected, logits = head(features), textbook.logits(features, mask)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+    gradients = [
+        torch.autograd.grad(z.square().sum(), [features, layer.spline_weight, layer.spline_scaler, layer.base_weight])
+        for z, layer in ((logits, textbook), (expected, head))
+    ]
+    torch.testing.assert_close(*gradients, atol=1e-3, rtol=1e-5)
+
+
+def test_naive_mask_is_that_of_the_callback():
+    head, naive = same_layers(NaiveDKAN)
+    step = heads.Step(head.float(), SHAPE, score="std")
+    step.prepare()
+    naive.float().load_state_dict(head.state_dict())
+    step.run()
+    assert torch.equal(naive.mask(step.features.detach()), step.refresh.mask)
+
+
+def test_steps_are_fresh_and_their_masks_are_used():
+    seen = {}
+    for name, step in heads.linear_steps(SHAPE).items():
+        seen[name] = []
+        for _ in range(3):
+            step.prepare()
+            weight, features = step.head.weight.detach().clone(), step.features.detach()
+            step.run()
+            seen[name].append((weight, features, step.head.weight.grad, step.features.grad))
+            if step.refresh is not None:
+                dropped = step.refresh.mask == 0
+                assert torch.equal(step.head.weight.grad == 0, dropped), name
+                assert dropped.any() or name == "gradient", name
+        for one, other in zip(seen[name][:2], seen[name][1:], strict=True):
+            assert not any(torch.equal(a, b) for a, b in zip(one, other, strict=True)), name
+    masks = {name: [(row[2] != 0) for row in rows] for name, rows in seen.items()}
+    assert torch.equal(masks["kept mask"][0], masks["kept mask"][2])
+    for name in ("std, every step", "std over the whole head", "obd", "gradient"):
+        assert not torch.equal(masks[name][1], masks[name][2]), name
+    for name in ("nn.Linear", "no mask"):
+        assert all(mask.all() for mask in masks[name])
+
+
+def test_variants_are_what_they_are_called():
+    linear, kan = heads.linear_steps(SHAPE), heads.kan_steps(SHAPE)
+    assert next(iter(linear)) == "nn.Linear"
+    assert type(linear["nn.Linear"].head) is nn.Linear
+    assert next(iter(kan)) == "textbook"
+    assert type(kan["textbook"].head) is TextbookKAN
+    assert all(type(step.head) is LinearHead for step in list(linear.values())[1:])
+    assert kan["KANHead"].refresh is None
+    assert kan["std, every step"].refresh.every_n_steps == 1
+    assert linear["std over the whole head"].refresh.granularity == "edge"
+    for section, targets in heads.TARGETS.items():
+        assert set(targets) <= set(heads.SECTIONS[section](SHAPE))
+    assert "textbook, std of all activations" not in heads.kan_steps((1, 2, heads.NAIVE_UP_TO + 1))
+
+
+def test_memory_sees_the_largest_tensor_and_the_peak():
+    small, large = torch.zeros(64, 32), torch.zeros(512, 512)
+
+    def work():
+        first = small + 1  # 8 KiB
+        second = first.view(32, 64).t() * 2  # and 8 more
+        del first
+        assert second.double().sum() > 0  # 8 and 16
+        large.add_(1).t()  # makes nothing
+
+    seen = measure_memory(work, 64 * 32)
+    assert seen["largest_elements"] == 64 * 32
+    assert not seen["below_batch_times_edges"]
+    assert seen["peak_mib"] == pytest.approx(24 / 1024, abs=1e-3)
+    assert measure_memory(work, 64 * 32 + 1)["below_batch_times_edges"]
+
+
+def test_memory_sees_backward():
+    weight = torch.zeros(256, 256, requires_grad=True)  # 0.25 MiB
+    forward = measure_memory(lambda: (weight * weight).sum(), 2**16)
+    backward = measure_memory(lambda: (weight * weight).sum().backward(), 2**16)
+    assert forward["peak_mib"] == pytest.approx(0.25, abs=0.01)
+    assert backward["peak_mib"] >= 0.5
+
+
+def test_heads_record(tmp_path, capsys):
+    path = tmp_path / "heads.json"
+    small = ["--batch", "8", "--features", "16", "--classes", "4", "6", "--rounds", "2", "--results", str(path)]
+    heads.main(["--only", "linear", "kan", "memory", *small])
+    record = json.loads(path.read_text())
+    assert set(record) == {"linear", "kan", "memory"}
+    for section in record.values():
+        assert set(section["variants"]) == {"4", "6"}
+        assert {"commit", "processor", "threads", "torch", "numpy"} <= set(section["machine"])
+        assert section["machine"]["threads"] == 1
+    for section in ("linear", "kan"):
+        assert record[section]["rounds"] == 2
+        for rows in record[section]["variants"].values():
+            ratios = [row["ratio"] for row in rows.values()]
+            unit = next(iter(rows.values()))["ms"]
+            assert ratios[0] == 1
+            assert ratios == pytest.approx([row["ms"] / unit for row in rows.values()], rel=0.02)
+            assert all(row["quartiles_ms"][0] <= row["ms"] <= row["quartiles_ms"][1] for row in rows.values())
+    naive = record["memory"]["variants"]["6"]["kan"]["textbook, std of all activations"]
+    assert not naive["below_batch_times_edges"]
+    assert "nn.Linear" in capsys.readouterr().out
+
+    heads.main(["--only", "linear", *small[:-3], "3", *small[-2:]])
+    again = json.loads(path.read_text())
+    assert again["linear"]["rounds"] == 3
+    assert again["kan"] == record["kan"]
+
+
+def test_heads_make_no_activations_of_all_edges():
+    measured = heads.measure_memories(batch=32, inputs=INPUTS, classes=[16])  # both more than the terms of an edge
+    for section, seen in measured["variants"]["16"].items():
+        assert len(seen) == len(heads.SECTIONS[section](SHAPE))
+        for name, row in seen.items():
+            assert row["below_batch_times_edges"] == (name != "textbook, std of all activations"), (section, name)
+
+
+def test_rounds_begin_after_the_warm_up(monkeypatch):
+    clock = Clock(monkeypatch)
+
+    class Slower:
+        """Each run takes a second more than the one before."""
+
+        runs = 0
+
+        def prepare(self):
+            clock.spend(100)
+
+        def run(self):
+            self.runs += 1
+            clock.spend(self.runs)
+
+    taken = heads.time_rounds({"one": Slower(), "other": Slower()}, rounds=2)
+    expected = pytest.approx([1e3 * (heads.WARM_UP + 1), 1e3 * (heads.WARM_UP + 2)])
+    assert taken == {"one": expected, "other": expected}
+
+
+def test_verdict():
+    assert "reached" in heads._verdict(1.5, 1.5)
+    assert "MISSED" in heads._verdict(1.51, 1.5)
+    assert heads._verdict(9.0, None) == ""
+
+
+def test_stopwatch_counts_nested_time_once(monkeypatch):
+    clock, watch = Clock(monkeypatch), training_step.Stopwatch()
+    clock.spend(1)
+    watch.enter("a")
+    clock.spend(2)
+    watch.leave()
+    watch.begin_step()
+    clock.spend(4)
+    watch.enter("a")
+    clock.spend(8)
+    watch.enter("b")
+    clock.spend(16)
+    watch.leave()
+    clock.spend(32)
+    watch.leave()
+    clock.spend(64)
+    watch.end_step()
+    clock.spend(128)
+    assert watch.between == {"a": 2}
+    assert watch.steps == [(124, {"a": 40, "b": 16})]
+
+
+def test_stopwatch_watches_hooks_and_work_at_the_criterion(monkeypatch):
+    clock, watch = Clock(monkeypatch), training_step.Stopwatch()
+
+    class Changer(Callback):
+        def on_train_batch_start(self, *_):
+            clock.spend(1)
+
+        def change_target(self, call):
+            clock.spend(2)
+            return call
+
+        def observe_target(self, call):
+            clock.spend(4)
+
+        def helper(self):
+            clock.spend(8)
+
+    changer = watch.watch(Changer())
+    criterion = nn.Identity()
+    (opening,) = watch.watch_criterion(criterion)
+    criterion.register_forward_pre_hook(lambda *_: clock.spend(16) or changer.change_target(None))
+    opening.on_train_start(None, None)
+    criterion.register_forward_hook(lambda *_: clock.spend(32))
+    changer.on_train_batch_start()
+    criterion(torch.zeros(1))
+    changer.helper()
+    changer.observe_target(None)
+    assert watch.between == {"Changer": 7, "target pipeline": 16}
+
+
+def test_callbacks_are_all_accounted_for():
+    measured = training_step.measure_callbacks(batch_size=2, rounds=2)
+    rows = measured["callbacks"]
+    names = {type(callback).__name__ for callback in training_step.all_callbacks()}
+    assert set(rows) == {*names, "target pipeline"}
+    assert measured["rounds"] == 2
+    assert {name for name, row in rows.items() if row["ms"] > 0} == set(rows) - {"RunSummary"}
+    assert measured["share"] * measured["step_without_ms"] == pytest.approx(
+        sum(row["ms"] for row in rows.values()), rel=0.5
+    )
+    assert rows["CDR"]["ms"] > rows["ParameterSchedule"]["ms"]  # a pass over 11 million weights
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Separable features with labels of which every fourth is wrong, and a place for the record."""
+    generator = np.random.default_rng(0)
+    clean = np.arange(96) % 3
+    noisy = np.where(np.arange(72) % 4 == 0, (clean[:72] + 1) % 3, clean[:72])
+    np.savez(tmp_path / "x.npz", x=5 * np.eye(3, 6)[clean] + generator.normal(size=(96, 6)), y=clean)
+    np.savez(tmp_path / "labels.npz", worse=noisy, aggre=clean[:72])
+    given = ["--features", str(tmp_path / "x.npz"), "--labels", str(tmp_path / "labels.npz"), "--test-rows", "24"]
+    size = ["--epochs", "2", "--batch-size", "24", "--hidden", "8"]
+    return tmp_path / "record.json", [*given, *size, "--results", str(tmp_path / "record.json")]
+
+
+def test_embeddings_record_and_restart(files, capsys, monkeypatch):
+    path, given = files
+    embeddings.main([*given, "--seeds", "0"])
+    first = json.loads(path.read_text())
+    assert len(first["runs"]) == 2 * 2 * 4
+    assert {(seen["loss"], seen["head"], seen["ratio"]) for seen in first["runs"].values()} == {
+        (loss, head, ratio) for loss in ("ce", "anl") for head in ("linear", "kan") for ratio in (None, 0.3, 0.5, 0.7)
+    }
+    assert all(len(seen["accuracy"]) == 2 for seen in first["runs"].values())
+    assert all(seen["realised_noise_rate"] == pytest.approx(0.25) for seen in first["runs"].values())
+    assert len({tuple(seen["agreement_with_labels"]) for seen in first["runs"].values()}) > 4
+    assert first["settings"]["labels_key"] == "worse"
+    assert {"commit", "processor", "torch"} <= set(first["machine"])
+
+    calls = []
+    monkeypatch.setattr(
+        embeddings, "run", lambda *_, **arguments: calls.append(arguments) or {**arguments, "accuracy": [0.5, 0.25]}
+    )
+    embeddings.main([*given, "--seeds", "0", "1", "--heads", "linear", "--losses", "anl"])
+    second = json.loads(path.read_text())
+    assert calls == [{"loss": "anl", "head": "linear", "ratio": ratio, "seed": 1} for ratio in (None, 0.3, 0.5, 0.7)]
+    assert {name: second["runs"][name] for name in first["runs"]} == first["runs"]
+    assert path.with_suffix(".md").read_text() in capsys.readouterr().out
+
+    with pytest.raises(ValueError, match="a record of"):
+        embeddings.main([*given, "--epochs", "3"])
+
+
+def test_embeddings_keep_what_was_done_before_an_interruption(files, monkeypatch):
+    path, given = files
+    calls = []
+
+    def run(*_, **arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return {**arguments, "accuracy": [0.5]}
+
+    monkeypatch.setattr(embeddings, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        embeddings.main(given)
+    assert len(json.loads(path.read_text())["runs"]) == 3
+    embeddings.main([*given, "--seeds", "0"])
+    assert len(calls) == 4 + 16 - 3
+
+
+@pytest.mark.slow
+def test_embeddings_in_two_processes(files):
+    path, given = files
+    embeddings.main([*given, "--seeds", "0", "--heads", "linear", "--losses", "ce", "--jobs", "2"])
+    several = json.loads(path.read_text())["runs"]
+    path.unlink()
+    embeddings.main([*given, "--seeds", "0", "--heads", "linear", "--losses", "ce"])
+    alone = json.loads(path.read_text())["runs"]
+    assert {name: seen["accuracy"] for name, seen in several.items()} == {
+        name: seen["accuracy"] for name, seen in alone.items()
+    }
+
+
+def test_embeddings_table():
+    def seen(ratio, seed, accuracy):
+        return {"loss": "ce", "head": "kan", "ratio": ratio, "seed": seed, "accuracy": accuracy}
+
+    runs = [seen(None, 0, [0.9, 0.5]), seen(0.3, 0, [0.1, 0.2]), seen(None, 1, [0.7, 0.6])]
+    rows = embeddings.table({"runs": dict(enumerate(runs))}).splitlines()
+    assert rows[2:] == [
+        "| ce | KAN |  | 55.00 ± 7.07 | 80.00 ± 14.14 | 2 |",
+        "| ce | DKAN | 0.3 | 20.00 | 20.00 | 1 |",
+    ]
