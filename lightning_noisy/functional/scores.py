@@ -123,11 +123,11 @@ def obd_scores(
     if terms == 1:
         sums = (weight.t() @ basis.squeeze(1).square()) * coefficients.squeeze(1).square()
     else:
-        width = max(1, 16 * _CHUNK // (batch * len(coefficients)))
+        width = max(1, 16 * _CHUNK // max(1, batch * len(coefficients)))
         parts = zip(torch.split(basis, width, dim=2), torch.split(coefficients, width, dim=2), strict=True)
         activations = (torch.einsum("bfi,kfi->bki", *part) for part in parts)
         sums = torch.cat([torch.einsum("bki,bk->ki", a.square(), weight) for a in activations], dim=1)
-    packed = torch.cat([sums.flatten(), sums.new_tensor([float(batch)])])
+    packed = torch.cat([sums.flatten(), sums.new_full((1,), batch)])
     if all_reduce is not None:
         packed = all_reduce(packed)
     return 0.5 * packed[:-1].view_as(sums) / packed[-1]
@@ -159,12 +159,12 @@ def dense_gradient(logits_gradient: Tensor, basis: Tensor) -> Tensor:
 def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tensor]:
     """Mean (F, D) and covariance of the basis, as in :func:`_products`."""
     values, count = basis.double(), basis.shape[0]
-    mean = values.mean(dim=0)
+    mean = values.sum(dim=0) / max(count, 1)  # a process may have an empty share
     scatter = _products(values - mean)
     if all_reduce is None:
         return mean, scatter / count
     raw = scatter + count * _products(mean.unsqueeze(0))
-    packed = torch.cat([raw.flatten(), (count * mean).flatten(), mean.new_tensor([float(count)])])
+    packed = torch.cat([raw.flatten(), (count * mean).flatten(), mean.new_full((1,), count)])
     packed = all_reduce(packed)
     mean = packed[raw.numel() : -1].view_as(mean) / packed[-1]
     return mean, packed[: raw.numel()].view_as(raw) / packed[-1] - _products(mean.unsqueeze(0))
