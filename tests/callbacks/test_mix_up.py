@@ -104,6 +104,11 @@ def test_draws_are_a_function_of_the_seed(tmp_path):
     assert not any(torch.equal(first, other) for first, other in zip(targets(3), targets(4), strict=True))
 
 
+def test_partners_change_from_epoch_to_epoch(tmp_path):
+    partners = [mixing(call)[1].tolist() for call in fit(tmp_path, [MixUp(1.0)])]
+    assert all(first != second for first, second in zip(partners[:3], partners[3:], strict=True))
+
+
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 30.0])
 def test_shares_follow_the_beta_distribution(tmp_path, alpha):
     callback, shares = MixUp(alpha), []
