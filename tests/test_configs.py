@@ -1,4 +1,5 @@
 import importlib
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from lightning_noisy.cli import main
+from lightning_noisy.losses import PAPER_SETTINGS
 from tests._dummies import DummyCIFAR10, DummyCIFAR100, isolate, quiet
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -15,9 +17,9 @@ PAPER_CONFIGS = [path for path in CONFIGS if path.parent != ROOT]
 
 
 def base_of(config):
-    """The file a config goes on top of: a/b/c.yaml on a/b.yaml, where there is one."""
-    base = config.parent.with_suffix(".yaml")
-    return base if base in CONFIGS else None
+    """The file a config goes on top of, which its first line names."""
+    named = re.search(r"on top of (\S+\.yaml)", config.read_text().splitlines()[0])
+    return None if named is None else (config.parent / named[1]).resolve()
 
 
 def name_of(config):
@@ -54,7 +56,6 @@ class Settings(NamedTuple):
     data: str = "CIFAR10DataModule"
 
 
-DAL = {"DALSchedule": {"q_start": 0.8, "q_end": 1.5, "lam_end": 1.0}}
 SELC = {"SELC": {"momentum": 0.9, "warmup_epochs": 30}}
 # NAL's code counts epochs from 1 and begins at es = 60.
 NAL = {"SELC": {"momentum": 0.9, "warmup_epochs": 60 - 1, "every_n_epochs": 10, "floor": 1e-4}}
@@ -109,9 +110,62 @@ def dcm(dataset, loss, head, method):
     )
 
 
+def named(entry):
+    """{class name: arguments} of an entry with class_path and init_args."""
+    return {entry["class_path"].rpartition(".")[2]: entry.get("init_args", {})}
+
+
+def plain(loss):
+    """A loss made of losses: theirs beside its own arguments."""
+    ((name, arguments),) = loss.items()
+    parts = [argument for argument in arguments.values() if isinstance(argument, dict)]
+    numbers = {key: value for key, value in arguments.items() if not isinstance(value, dict)}
+    return {name: {**numbers, **{key: value for part in parts for key, value in named(part).items()}}}
+
+
+DAL_ROWS = {
+    "DAL": "dal",
+    "GCE": "gce",
+    "SCE": "sce",
+    "NLNL": "nlnl",
+    "BTL": "btl",
+    "NCE+RCE": "nce_rce",
+    "TCE": "tce",
+    "NCE+AGCE": "nce_agce",
+    "CE+SR": "sr",
+    "JS": "js",
+    "Poly-1": "poly1",
+    "dynamic TCE": "dynamic_tce",
+    "dynamic JS": "dynamic_js",
+    "ELR+DAL": "elr_dal",
+}
+
+
+def dal(dataset, setting):
+    """DAL, table 1 and section 5: one recipe for all losses."""
+    loss = {setting["class_path"].rpartition(".")[2]: setting["init_args"]}
+    method = {key: value for callback in setting.get("callbacks", []) for key, value in named(callback).items()}
+    data = f"{dataset.upper()}DataModule"
+    return Settings(150, "ResNet18", 128, 0.01, 1e-4, COSINE, plain(loss), method, data=data)
+
+
+def dgce(q):
+    """DAL without bootstrapping, a row of its table."""
+    schedule = {"class_path": "DALSchedule", "init_args": {"q_start": q, "q_end": 1.5, "lam_end": 0.0}}
+    return {"class_path": "DynamicsAwareLoss", "init_args": {"q": q}, "callbacks": [schedule]}
+
+
 PAPERS = {
     "ce/cifar10": Settings(150, "ResNet18", 128, 0.01, 1e-4, COSINE, CROSS_ENTROPY, {}),
-    "dal/cifar10": Settings(150, "ResNet18", 128, 0.01, 1e-4, COSINE, {"DynamicsAwareLoss": {"q": 0.8}}, DAL),
+    "ce/cifar100": dal("cifar100", {"class_path": "CrossEntropyLoss", "init_args": {}}),
+    "dgce/cifar10": dal("cifar10", dgce(0.8)),
+    "dgce/cifar100": dal("cifar100", dgce(0.6)),
+    **{
+        f"{name}/{dataset}": dal(dataset, PAPER_SETTINGS["DAL"][row][data])
+        for row, name in DAL_ROWS.items()
+        for dataset, data in (("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100"))
+        if data in PAPER_SETTINGS["DAL"][row]
+    },
     "selc/cifar10": Settings(200, "ResNet34", 128, 0.02, 1e-3, STEPS, CROSS_ENTROPY, SELC),
     "selc/cifar10n": Settings(200, "ResNet34", 128, 0.02, 1e-3, STEPS, CROSS_ENTROPY, SELC, noise=HUMAN),
     "nal/cifar10": Settings(500, "ResNet34", 64, 0.02, 1e-3, RESTARTS, {"NoiseAttentionLoss": {"lam": 0.5}}, NAL),
@@ -187,19 +241,6 @@ def class_paths(node):
     if isinstance(node, list):
         for child in node:
             yield from class_paths(child)
-
-
-def named(entry):
-    """{class name: arguments} of an entry with class_path and init_args."""
-    return {entry["class_path"].rpartition(".")[2]: entry.get("init_args", {})}
-
-
-def plain(loss):
-    """A loss made of losses: theirs beside its own arguments."""
-    ((name, arguments),) = loss.items()
-    parts = [argument for argument in arguments.values() if isinstance(argument, dict)]
-    numbers = {key: value for key, value in arguments.items() if not isinstance(value, dict)}
-    return {name: {**numbers, **{key: value for part in parts for key, value in named(part).items()}}}
 
 
 @each_config
