@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -19,6 +20,7 @@ _STYLES: dict[str, Literal["-", "--", ":"]] = {"clean": "-", "noisy": "--", "all
 _OUTCOME_COLOURS = {"correct": "#1b6ca8", "memorized": "#c8553d", "other": "#c9c9c9", "wrong": "#c9c9c9"}
 _OUTCOME_LABELS = {"correct": "the true class", "memorized": "the wrong label it was given", "other": "another class"}
 _RUN_COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
+_NUMBERED = 20  # classes up to which a heat map has room for numbers
 
 
 def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "") -> Figure:
@@ -82,6 +84,45 @@ def mask_figure(kept: NDArray[np.floating], title: str = "") -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     figure.colorbar(image, label="share of steps kept", pad=0.02)
+    return figure
+
+
+def transition_figure(counts: NDArray[np.integer]) -> Figure:
+    """What became of each class: the realised transition matrix as a heat map, with numbers up to 20 classes.
+
+    Colours follow the square root of the shares, so that small ones are seen.
+
+    Args:
+        counts: How often each clean class (row) got each label (column), (C, K).
+    """
+    classes, labels = counts.shape
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    numbered = max(classes, labels) <= _NUMBERED
+    side = max(3.5, 0.42 * classes) if numbered else 6.0
+    figure = Figure(figsize=(side + 1.2, side + 0.5), layout="constrained")
+    axes = figure.subplots()
+    interpolation = "nearest" if classes <= 300 else "antialiased"  # sharp while a class has pixels of its own
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation=interpolation)
+    for (row, column), share in np.ndenumerate(shares) if numbered else ():
+        if share >= 0.005:
+            axes.text(
+                column,
+                row,
+                f"{share:.2f}".removeprefix("0"),
+                ha="center",
+                va="center",
+                size=7,
+                color="white" if share > 0.3 else "black",
+            )
+    wrong = 1 - np.trace(counts) / max(1, counts.sum())
+    axes.set_title(f"Label noise: {100 * wrong:.2f} % wrong", loc="left", fontsize="medium", fontweight="bold")
+    axes.set_xlabel("given label")
+    axes.set_ylabel("true class")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=_NUMBERED, integer=True, steps=[1, 2, 5, 10]))
+    figure.colorbar(
+        image, label="share of the class", fraction=0.046, pad=0.04, ticks=[0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1]
+    )
     return figure
 
 

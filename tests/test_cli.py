@@ -304,7 +304,8 @@ class TestRefusedAtTheStart:
     )
     def test_what_does_not_fit_together(self, config, capsys, arguments, expected):
         assert re.search(expected, command_line_error(capsys, config, *arguments))
-        assert left_behind() == in_run("config.yaml", "events.out.tfevents", "noise.json", "noisy_labels.npz")
+        written = ("figures/transition.png", "noise.json", "noisy_labels.npz")
+        assert left_behind() == in_run("config.yaml", "events.out.tfevents", *written)
 
     def test_schedule_without_end(self, config, capsys):
         loss = ["--model.loss", "DynamicsAwareLoss", "--model.loss.q", "0.8"]

@@ -22,13 +22,13 @@ PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
     {"errors"},
-    {"checks", "files", "processes", "trainer"},
+    {"checks", "files", "plots", "processes", "trainer"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},
     {"state"},
     {"targets"},
-    {"metrics", "plots"},
+    {"metrics"},
     {"modules", "callbacks"},
     {"__init__"},
     {"cli"},

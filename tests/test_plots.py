@@ -12,7 +12,13 @@ from matplotlib.figure import Figure
 
 import lightning_noisy
 from lightning_noisy import plots
-from lightning_noisy.plots import comparison_figure, confidence_figure, mask_figure, memorization_figure
+from lightning_noisy.plots import (
+    comparison_figure,
+    confidence_figure,
+    mask_figure,
+    memorization_figure,
+    transition_figure,
+)
 
 PACKAGE = Path(lightning_noisy.__file__).parent
 
@@ -33,6 +39,7 @@ MEMORIZATION = {
         2: {"noisy/correct": 0.1, "noisy/memorized": 0.8, "noisy/other": 0.1, "clean/correct": 1.0, "clean/wrong": 0.0},
     }.items()
 }
+COUNTS = np.array([[7, 2, 1], [0, 4, 0], [1, 0, 299], [0, 0, 0], [3, 1, 0]])
 KEPT = np.linspace(0, 1, 24).reshape(4, 6)
 CONFIDENCES = {"robust": confidence([0.2, 0.4, 0.6], [0.1, 0.2, 0.2]), "plain": HISTORY}
 
@@ -93,6 +100,7 @@ def test_no_file_of_the_package_imports_pyplot(path):
         lambda: comparison_figure(ACCURACIES, CONFIDENCES),
         lambda: memorization_figure(MEMORIZATION),
         lambda: mask_figure(KEPT),
+        lambda: transition_figure(COUNTS),
     ],
 )
 def test_figures_belong_to_nobody_and_can_be_drawn(draw):
@@ -244,6 +252,50 @@ def test_rows_and_columns_of_a_map_stay_apart():
     height = len(pixels)
     inside = pixels[height - int(box.y1) + 3 : height - int(box.y0) - 3, int(box.x0) + 3 : int(box.x1) - 3]
     assert len(np.unique(inside.reshape(-1, 4), axis=0)) == 2
+
+
+# What became of each class
+
+
+def test_transitions_are_shares_of_each_class():
+    axes, bar = transition_figure(COUNTS).axes
+    (image,) = axes.images
+
+    expected = [[0.7, 0.2, 0.1], [0, 1, 0], [1 / 300, 0, 299 / 300], [0, 0, 0], [0.75, 0.25, 0]]
+    assert np.allclose(image.get_array(), expected, rtol=0, atol=1e-12)
+    assert image.get_clim() == (0, 1)
+    assert tuple(image.get_extent()) == (-0.5, 2.5, 4.5, -0.5)  # the first class at the top
+    written = {(text.get_position()[1], text.get_position()[0]): text.get_text() for text in axes.texts}
+    assert written == {
+        (0, 0): ".70",
+        (0, 1): ".20",
+        (0, 2): ".10",
+        (1, 1): "1.00",
+        (2, 2): "1.00",
+        (4, 0): ".75",
+        (4, 1): ".25",
+    }
+    assert axes.get_title(loc="left") == "Label noise: 2.52 % wrong"  # 8 of 318
+    assert (axes.get_xlabel(), axes.get_ylabel(), bar.get_ylabel()) == (
+        "given label",
+        "true class",
+        "share of the class",
+    )
+
+
+@pytest.mark.parametrize(("classes", "numbers"), [(20, 20), (21, 0), (100, 0)])
+def test_numbers_are_written_where_there_is_room(classes, numbers):
+    axes = transition_figure(np.eye(classes, dtype=np.int64)).axes[0]
+
+    assert len(axes.texts) == numbers
+    assert [tick for tick in axes.get_xticks() if tick != round(tick)] == []
+
+
+def test_small_shares_differ_from_none():
+    image = transition_figure(np.array([[990, 10], [0, 1000]])).axes[0].images[0]
+    colours = image.to_rgba(image.get_array())
+
+    assert np.abs(colours[0, 1] - colours[1, 0]).max() > 0.03
 
 
 # Comparison

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_noisy.data.noise import LabelNoise
@@ -20,13 +22,19 @@ from lightning_noisy.functional.noise import (
     noise_rate,
     transition_counts,
 )
+from lightning_noisy.plots import transition_figure
 
 MANIFEST_FILE = "noise.json"
 LABELS_FILE = "noisy_labels.npz"
 
 
 def build_manifest(
-    clean: Tensor | None, noisy: Tensor, num_classes: int, noise: LabelNoise | None, seed: int
+    clean: Tensor | None,
+    noisy: Tensor,
+    num_classes: int,
+    noise: LabelNoise | None,
+    seed: int,
+    num_clean_classes: int | None = None,
 ) -> dict[str, object]:
     """Describe the labels of a run by plain values, the same after a round trip through JSON.
 
@@ -36,6 +44,7 @@ def build_manifest(
         num_classes: Number of classes K, at least 2.
         noise: The noise model, or ``None`` where the data came with its noise.
         seed: The seed of the noise.
+        num_clean_classes: Number C of clean classes where some images belong to none of the K; None stands for K.
 
     Returns:
         A dict with these entries:
@@ -44,7 +53,7 @@ def build_manifest(
         - ``seed``, ``num_samples``, ``num_classes``: integers
         - ``requested_rate``: the model's rate, or None
         - ``realised_rate``: fraction of wrong labels in [0, 1], None without clean labels
-        - ``transition_counts``: K rows (clean class) of K integers (noisy class), None without clean labels
+        - ``transition_counts``: C rows (clean class) of K integers (noisy class), None without clean labels
         - ``sha256``: the noisy labels' :func:`~lightning_noisy.functional.noise.labels_hash`
 
     Raises:
@@ -52,6 +61,7 @@ def build_manifest(
     """
     check_num_classes(num_classes)
     check_targets(noisy, num_classes, "noisy")
+    counts = None if clean is None else transition_counts(clean, noisy, num_classes, num_clean_classes).tolist()
     return {
         "noise": None if noise is None else noise.describe(),
         "seed": seed,
@@ -59,9 +69,29 @@ def build_manifest(
         "num_classes": num_classes,
         "requested_rate": None if noise is None else noise.rate,
         "realised_rate": None if clean is None else noise_rate(clean, noisy),
-        "transition_counts": None if clean is None else transition_counts(clean, noisy, num_classes).tolist(),
+        "transition_counts": counts,
         "sha256": labels_hash(noisy),
     }
+
+
+def show_transitions(trainer: Trainer, folder: str | Path, manifest: Mapping[str, object]) -> None:
+    """Draw what became of each class, into ``figures/transition.png`` and TensorBoard (``noise/transition``).
+
+    Nothing is drawn where nobody knows clean labels. Under several processes, call it on one of them.
+
+    Args:
+        trainer: Has the loggers.
+        folder: The run's folder.
+        manifest: What :func:`build_manifest` gave.
+    """
+    if manifest["transition_counts"] is None:
+        return
+    figure = transition_figure(np.array(manifest["transition_counts"]))
+    with written_aside(Path(folder) / "figures" / "transition.png") as file:
+        figure.savefig(file, format="png", dpi=150)
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure("noise/transition", figure, global_step=trainer.global_step, close=False)
 
 
 def write_manifest(

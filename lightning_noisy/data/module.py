@@ -20,7 +20,7 @@ from lightning_noisy.data.loader import (
     ResumableLoader,
     TrainingDataset,
 )
-from lightning_noisy.data.manifest import build_manifest, write_manifest
+from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import noise_rate
@@ -58,7 +58,8 @@ class NoisyDataModule(LightningDataModule, ABC):
     known, and never chooses anything. A data module may have none.
 
     At fit start ``noise.json`` and ``noisy_labels.npz`` (noise, seed, requested and realised rate, hash, transition
-    counts, the labels) are written into the run's folder.
+    counts, the labels) are written into the run's folder, and where clean labels are known a figure of what became of
+    each class, ``figures/transition.png``, which TensorBoard shows as well.
 
     Args:
         noise: Label noise; None keeps the labels.
@@ -76,6 +77,8 @@ class NoisyDataModule(LightningDataModule, ABC):
     """
 
     num_classes: int
+    num_clean_classes: int | None = None
+    """Number of clean classes where some training images belong to none of the ``num_classes``."""
 
     def __init__(
         self,
@@ -131,11 +134,11 @@ class NoisyDataModule(LightningDataModule, ABC):
             rows: Positions in it, int64 (N,).
             targets: Given labels at these positions, int64 (N,).
         """
-        return TrainingDataset(_Rows(images.image, rows), targets, self.training_transform(), self.seed)
+        return TrainingDataset(Rows(images.image, rows), targets, self.training_transform(), self.seed)
 
     def evaluation_dataset(self, images: LabelledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
         """A data set of samples ``(image, target)``; arguments as for :meth:`training_dataset`."""
-        return EvaluationDataset(_Rows(images.image, rows), targets, self.evaluation_transform())
+        return EvaluationDataset(Rows(images.image, rows), targets, self.evaluation_transform())
 
     @property
     def validation_splits(self) -> tuple[str, ...]:
@@ -197,7 +200,7 @@ class NoisyDataModule(LightningDataModule, ABC):
                 f"The training set of {name} comes with noisy labels, but got noise={self.noise!r} as well: leave it "
                 "out."
             )
-        return clean, self.noise.corrupt(given, self.num_classes, self.seed)
+        return clean, self.noise.corrupt(given, self.num_classes, self.seed, images.image)
 
     def _validation_labels(self, clean: Tensor | None, noisy: Tensor) -> Tensor:
         if self.noisy_val:
@@ -229,7 +232,9 @@ class NoisyDataModule(LightningDataModule, ABC):
         folder = run_folder(self.trainer)
         if folder is not None and self.trainer.is_global_zero:
             clean, noisy = self.clean_targets, self.noisy_targets
-            write_manifest(folder, build_manifest(clean, noisy, self.num_classes, self.noise, self.seed), noisy, clean)
+            manifest = build_manifest(clean, noisy, self.num_classes, self.noise, self.seed, self.num_clean_classes)
+            write_manifest(folder, manifest, noisy, clean)
+            show_transitions(self.trainer, folder, manifest)
 
     def _evaluation_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         world, rank = self._processes()
@@ -252,12 +257,18 @@ class NoisyDataModule(LightningDataModule, ABC):
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
 
 
-class _Rows:
-    """Some of the images, counted from 0."""
+class Rows:
+    """Some of the images, counted from 0.
+
+    Args:
+        image: ``image(index)`` loads one of all.
+        rows: Positions of those that count, int64 (N,).
+    """
 
     def __init__(self, image: Callable[[int], Any], rows: Tensor) -> None:
         self.image = image
         self.rows = rows.tolist()
 
     def __call__(self, index: int) -> Any:
+        """The image at a position among them."""
         return self.image(self.rows[index])

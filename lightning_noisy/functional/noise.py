@@ -201,28 +201,31 @@ def flip_counts(targets: Tensor, matrix: Tensor) -> Tensor:
     return counts.long()
 
 
-def transition_counts(clean: Tensor, noisy: Tensor, num_classes: int) -> Tensor:
+def transition_counts(clean: Tensor, noisy: Tensor, num_classes: int, num_clean_classes: int | None = None) -> Tensor:
     r"""How often each clean class got each noisy label.
 
     .. math:: C_{ij} = \sum_n [y_n = i]\,[\tilde y_n = j]
 
     Args:
-        clean: int64 (N,), values in [0, K).
+        clean: int64 (N,), values in [0, C).
         noisy: int64 (N,), values in [0, K).
         num_classes: Number of classes K, at least 2.
+        num_clean_classes: Number C of clean classes, at least K; more where some images belong to none of the K. None
+            stands for K.
 
     Returns:
-        int64 counts (K, K), row = clean class, column = noisy class.
+        int64 counts (C, K), row = clean class, column = noisy class.
 
     Raises:
-        NoisyLabelError: Shapes differ, no sample, another dtype, or a label outside [0, K).
+        NoisyLabelError: Shapes differ, no sample, another dtype, or a label outside its range.
     """
     check_num_classes(num_classes)
     _check_pair(clean, noisy)
-    check_targets(clean, num_classes, "clean")
+    rows = num_classes if num_clean_classes is None else num_clean_classes
+    check_targets(clean, rows, "clean")
     check_targets(noisy, num_classes, "noisy")
-    cells = torch.bincount(clean * num_classes + noisy, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes)
+    cells = torch.bincount(clean * num_classes + noisy, minlength=rows * num_classes)
+    return cells.reshape(rows, num_classes)
 
 
 def noise_rate(clean: Tensor, noisy: Tensor) -> float:

@@ -2,14 +2,17 @@ import json
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_noisy.data import manifest as module
-from lightning_noisy.data.manifest import build_manifest, write_manifest
-from lightning_noisy.data.noise import AsymmetricNoise, FileNoise, SymmetricNoise
+from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
+from lightning_noisy.data.noise import AsymmetricNoise, FileNoise, OpenSetNoise, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.noise import labels_hash
 
@@ -39,12 +42,50 @@ def test_a_manifest_counts_what_happened():
     assert build_manifest(CLEAN, NOISY, 4, NOISE, 3) == expected
 
 
-@pytest.mark.parametrize("noise", [NOISE, AsymmetricNoise(0.2, {0: 1}), FileNoise("labels.npy"), None])
+@pytest.mark.parametrize(
+    "noise", [NOISE, AsymmetricNoise(0.2, {0: 1}), OpenSetNoise(NOISE), FileNoise("labels.npy"), None]
+)
 @pytest.mark.parametrize("clean", [CLEAN, None])
 def test_a_manifest_is_the_same_after_a_round_trip_through_json(noise, clean):
     manifest = build_manifest(clean, NOISY, 4, noise, -1)
 
     assert json.loads(json.dumps(manifest, allow_nan=False)) == manifest
+
+
+def test_outsiders_have_rows_of_their_own():
+    clean = CLEAN.clone()
+    clean[:10] = 5
+    manifest = build_manifest(clean, NOISY, 4, None, 0, num_clean_classes=6)
+
+    counts = np.array(manifest["transition_counts"])
+    assert counts.shape == (6, 4)
+    assert counts[5].tolist() == np.bincount(NOISY[:10], minlength=4).tolist()
+    assert manifest["num_classes"] == 4
+    assert manifest["realised_rate"] == 1 - np.trace(counts) / 1000
+    with pytest.raises(NoisyLabelError, match=r"`clean` to lie in \[0, 4\), but sample 0 has label 5 "):
+        build_manifest(clean, NOISY, 4, None, 0)
+
+
+def shown(folder, manifest, *loggers):
+    show_transitions(SimpleNamespace(loggers=loggers, global_step=0), folder, manifest)
+
+
+def test_transitions_are_shown_in_tensorboard_and_as_a_file(tmp_path):
+    logger = TensorBoardLogger(tmp_path / "logs")
+    shown(tmp_path, MANIFEST, CSVLogger(tmp_path / "csv"), logger)
+    logger.finalize("success")
+
+    assert (tmp_path / "figures" / "transition.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(logger.log_dir)
+    events.Reload()
+    assert events.Tags()["images"] == ["noise/transition"]
+    assert [event.step for event in events.Images("noise/transition")] == [0]
+
+
+def test_nothing_is_shown_where_nobody_knows_clean_labels(tmp_path):
+    shown(tmp_path, build_manifest(None, NOISY, 4, None, 0))
+
+    assert not contents(tmp_path)
 
 
 def test_what_nobody_knows_is_none():

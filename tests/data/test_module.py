@@ -304,6 +304,19 @@ def test_an_empty_set_is_refused_before_its_noise_is_drawn():
         Empty(noise=FileNoise("nowhere.npy")).setup("fit")
 
 
+class WatchingNoise(SymmetricNoise):
+    def corrupt(self, targets, num_classes, seed, images=None):
+        self.seen = [int(images(index)) for index in range(len(targets))]
+        return super().corrupt(targets, num_classes, seed, images)
+
+
+def test_noise_gets_the_images_of_the_whole_training_set_untransformed():
+    noise = WatchingNoise(0.5)
+    ready(noise=noise, val_fraction=0.25)
+
+    assert noise.seen == list(range(SAMPLES))
+
+
 # Evidence
 
 
@@ -311,7 +324,7 @@ def files(folder):
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
-EVIDENCE = {"noise.json", "noisy_labels.npz"}
+EVIDENCE = {"noise.json", "noisy_labels.npz", "transition.png"}
 
 
 class FolderLogger(MemoryLogger):

@@ -106,6 +106,15 @@ def test_transition_counts_and_noise_rate_equal_a_loop():
     assert noise_rate(clean, clean) == 0.0
 
 
+def test_clean_classes_may_be_more_than_labels():
+    counts = transition_counts(torch.tensor([4, 0, 4, 2]), torch.tensor([1, 0, 2, 2]), 3, 6)
+
+    expected = [[1, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 1], [0, 0, 0]]
+    assert counts.tolist() == expected
+    with pytest.raises(NoisyLabelError, match=r"`clean` to lie in \[0, 4\), but sample 0 has label 4 "):
+        transition_counts(torch.tensor([4]), torch.tensor([1]), 3, 4)
+
+
 @pytest.mark.parametrize(
     ("clean", "noisy", "match"),
     [

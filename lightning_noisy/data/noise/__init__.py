@@ -7,13 +7,19 @@ order, the process or the number of workers.
 from lightning_noisy.data.noise.asymmetric import AsymmetricNoise
 from lightning_noisy.data.noise.base import Images, LabelNoise
 from lightning_noisy.data.noise.file import FileNoise, read_labels
+from lightning_noisy.data.noise.instance import InstanceDependentNoise
+from lightning_noisy.data.noise.margin import PMDNoise
 from lightning_noisy.data.noise.matrix import PairFlipNoise, SymmetricNoise, TransitionMatrixNoise, TransitionNoise
+from lightning_noisy.data.noise.open_set import OpenSetNoise
 
 __all__ = [
     "AsymmetricNoise",
     "FileNoise",
     "Images",
+    "InstanceDependentNoise",
     "LabelNoise",
+    "OpenSetNoise",
+    "PMDNoise",
     "PairFlipNoise",
     "SymmetricNoise",
     "TransitionMatrixNoise",

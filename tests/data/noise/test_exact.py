@@ -104,7 +104,7 @@ def test_flips_one_after_another_are_those_of_the_published_code():
     """Measured there at rate 0.4, seed 0: 3820 cats kept, 1180 flipped, 18.32 % wrong."""
     back = stats.hypergeom(7000, 2000, 2800)  # of the 7000 dogs, 2000 were cats; 2800 are drawn
     found = []
-    for seed in range(30):
+    for seed in range(10):
         counts = counts_of(AsymmetricNoise(0.4, "cifar10", sequential=True, exact=True), seed=seed)
         returned = int(counts[3, 3]) - 3000
         found.append(returned)
@@ -117,8 +117,8 @@ def test_flips_one_after_another_are_those_of_the_published_code():
     expected = transition_counts(CLEAN, torch.from_numpy(apl(0.4, 0)), 10)
     for returned in [*found, 820, int(expected[3, 3]) - 3000]:
         assert back.ppf(1e-5) <= returned <= back.ppf(1 - 1e-5)
-    assert abs(np.mean(found) - back.mean()) < 4 * back.std() / math.sqrt(30)
-    assert 0.5 < np.std(found) / back.std() < 1.6
+    assert abs(np.mean(found) - back.mean()) < 4 * back.std() / math.sqrt(10)
+    assert 0.4 < np.std(found) / back.std() < 1.8
 
 
 def test_flips_one_after_another_without_a_fixed_number():

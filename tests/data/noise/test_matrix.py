@@ -388,9 +388,7 @@ def test_a_matrix_for_another_number_of_classes_is_refused():
 
 
 def test_a_matrix_file_that_cannot_be_is_refused(tmp_path):
-    with pytest.raises(
-        NoisyLabelError, match=r"^Expected argument `matrix` to be rows or a .npy file, but got 'm"
-    ):
+    with pytest.raises(NoisyLabelError, match=r"^Expected argument `matrix` to be rows or a .npy file, but got 'm"):
         TransitionNoise("m.csv")
     with pytest.raises(NoisyLabelError, match=r"to hold a transition matrix, but got no such file: check `matrix`"):
         TransitionNoise(tmp_path / "m.npy").corrupt(torch.tensor([0, 1]), 2, 0)
