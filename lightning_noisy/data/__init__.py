@@ -1,16 +1,9 @@
 """Label noise, data sets that carry their index, resumable loaders and data modules."""
 
-from lightning_noisy.data.animal10n import Animal10NDataModule
-from lightning_noisy.data.balanced import BalancedSampler
 from lightning_noisy.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lightning_noisy.data.cifar80n import CIFAR80NODataModule
-from lightning_noisy.data.clothing1m import Clothing1MDataModule
 from lightning_noisy.data.digits import DigitsDataModule
 from lightning_noisy.data.features import FeaturesDataModule
-from lightning_noisy.data.image_folder import ImageFolderDataModule
-from lightning_noisy.data.image_list import ImageList
-from lightning_noisy.data.image_module import ImageListDataModule
-from lightning_noisy.data.image_table import CSVDataModule
 from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.loader import EpochSampler, ResumableLoader
 from lightning_noisy.data.mnist import FashionMNISTDataModule, MNISTDataModule
@@ -27,40 +20,28 @@ from lightning_noisy.data.noise import (
     TransitionNoise,
 )
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
-from lightning_noisy.data.views import MultiView, StrongAugment
-from lightning_noisy.data.webvision import WebVisionMiniDataModule
 
 __all__ = [
-    "Animal10NDataModule",
     "AsymmetricNoise",
-    "BalancedSampler",
     "CIFAR10DataModule",
     "CIFAR80NODataModule",
     "CIFAR100DataModule",
-    "CSVDataModule",
-    "Clothing1MDataModule",
     "DigitsDataModule",
     "EpochSampler",
     "FashionMNISTDataModule",
     "FeaturesDataModule",
     "FileNoise",
-    "ImageFolderDataModule",
-    "ImageList",
-    "ImageListDataModule",
     "IndexedDataset",
     "InstanceDependentNoise",
     "LabelNoise",
     "LabelledImages",
     "MNISTDataModule",
-    "MultiView",
     "NoisyDataModule",
     "OpenSetNoise",
     "PMDNoise",
     "PairFlipNoise",
     "ResumableLoader",
-    "StrongAugment",
     "SymmetricNoise",
     "TorchvisionDataModule",
     "TransitionNoise",
-    "WebVisionMiniDataModule",
 ]
