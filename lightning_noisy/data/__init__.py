@@ -1,5 +1,6 @@
 """Label noise, data sets that carry their index, resumable loaders and data modules."""
 
+from lightning_noisy.data.balanced import BalancedSampler
 from lightning_noisy.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lightning_noisy.data.cifar80n import CIFAR80NODataModule
 from lightning_noisy.data.digits import DigitsDataModule
@@ -20,9 +21,11 @@ from lightning_noisy.data.noise import (
     TransitionNoise,
 )
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
+from lightning_noisy.data.views import MultiView, StrongAugment
 
 __all__ = [
     "AsymmetricNoise",
+    "BalancedSampler",
     "CIFAR10DataModule",
     "CIFAR80NODataModule",
     "CIFAR100DataModule",
@@ -36,11 +39,13 @@ __all__ = [
     "LabelNoise",
     "LabelledImages",
     "MNISTDataModule",
+    "MultiView",
     "NoisyDataModule",
     "OpenSetNoise",
     "PMDNoise",
     "PairFlipNoise",
     "ResumableLoader",
+    "StrongAugment",
     "SymmetricNoise",
     "TorchvisionDataModule",
     "TransitionNoise",

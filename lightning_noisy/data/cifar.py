@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.transforms import v2
 from typing_extensions import override
 
-from lightning_noisy.data.module import Transform
+from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
+from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, view_transform
 
 
 class _CIFARDataModule(TorchvisionDataModule):
     """50,000 training and 10,000 test images, 32 x 32, augmented as in the papers."""
 
+    def __init__(
+        self,
+        root: str = "data",
+        download: bool = False,
+        noise: LabelNoise | None = None,
+        batch_size: int = 128,
+        num_workers: int = 2,
+        val_fraction: float = 0.0,
+        noisy_val: bool = True,
+        seed: int | None = None,
+        pin_memory: bool = False,
+        views: Sequence[View] = ("weak",),
+        strong: Augmentation | None = None,
+    ) -> None:
+        super().__init__(root, download, noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
+        check_views(views)
+        self.views = tuple(views)
+        self.strong = StrongAugment("cifar10") if strong is None else strong
+
     @override
-    def training_transform(self) -> Transform:
-        return cast(
-            Transform,
-            v2.Compose([v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), self.evaluation_transform()]),
-        )
+    def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
+        geometry = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]
+        return view_transform(self.views, geometry, self.strong, self.evaluation_transform())
 
 
 class CIFAR10DataModule(_CIFARDataModule):
     """CIFAR-10: 50,000 training and 10,000 test images, 32 x 32, ten classes.
 
     Augmentation is that of the papers: random crop of 32 after padding by 4, horizontal flip, normalisation.
-    Arguments and errors are those of :class:`~lightning_noisy.data.TorchvisionDataModule`; ``root`` holds
-    ``cifar-10-batches-py``. ``FileNoise`` brings the human labels CIFAR-10N.
+    Arguments and errors are those of :class:`~lightning_noisy.data.TorchvisionDataModule`, ``views`` and ``strong``;
+    ``root`` holds ``cifar-10-batches-py``. ``FileNoise`` brings the human labels CIFAR-10N.
+
+    Args:
+        views: What a training image becomes: ``"weak"`` (crop and flip), ``"strong"`` (``strong`` after them), or a
+            transform from bytes, uint8 (C, H, W), to a tensor, which draws from torch's generator alone. One view is a
+            tensor; several are a list in this order.
+        strong: From bytes to bytes; None is ``StrongAugment("cifar10")``, AutoAugment's policy for CIFAR-10.
 
     References:
         Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
@@ -48,9 +74,8 @@ class CIFAR10DataModule(_CIFARDataModule):
 class CIFAR100DataModule(_CIFARDataModule):
     """CIFAR-100: 50,000 training and 10,000 test images, 32 x 32, a hundred (fine) classes.
 
-    Augmentation is that of :class:`CIFAR10DataModule`. Arguments and errors are those of
-    :class:`~lightning_noisy.data.TorchvisionDataModule`; ``root`` holds ``cifar-100-python``. ``FileNoise`` brings the
-    human labels CIFAR-100N.
+    Augmentation, arguments and errors are those of :class:`CIFAR10DataModule`; ``root`` holds ``cifar-100-python``.
+    ``FileNoise`` brings the human labels CIFAR-100N.
 
     References:
         Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.

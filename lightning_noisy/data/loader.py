@@ -56,9 +56,13 @@ class EpochSampler(DistributedSampler[Any]):
             self.skip = 0
         super().set_epoch(epoch)
 
+    def order(self) -> Tensor:
+        """The current epoch's positions over all processes, int64, before they are filled up."""
+        return hash_bits(self.seed, _ORDER_STREAM, self.epoch, torch.arange(self._count)).argsort(stable=True)
+
     def __iter__(self) -> Iterator[Any]:
-        order = hash_bits(self.seed, _ORDER_STREAM, self.epoch, torch.arange(self._count)).argsort(stable=True)
-        filled = order.repeat(-(-self.total_size // self._count))[: self.total_size]
+        order = self.order()
+        filled = order.repeat(-(-self.total_size // len(order)))[: self.total_size]
         mine = filled[self.rank :: self.num_replicas].tolist()
         return iter([(self.epoch, index) for index in mine[self.skip :]])
 

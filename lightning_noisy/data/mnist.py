@@ -88,7 +88,7 @@ class FashionMNISTDataModule(MNISTDataModule):
 
     @override
     def training_transform(self) -> Transform:
-        plain = super().training_transform()
+        plain = self.evaluation_transform()
         augmented = v2.Compose([v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip(), plain])
         return cast(Transform, augmented) if self.augment else plain
 

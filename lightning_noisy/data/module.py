@@ -118,9 +118,18 @@ class NoisyDataModule(LightningDataModule, ABC):
     def test_images(self) -> LabelledImages | None:
         """The test set with its clean labels, None without one."""
 
+    def evaluation_images(self) -> dict[str, LabelledImages]:
+        """The sets beside the training set, by the first part of their figures' names.
+
+        That is "test" by default; a subclass may add "val", a validation set of its own, first, and further test sets
+        at the end.
+        """
+        test = self.test_images()
+        return {} if test is None else {"test": test}
+
     @abstractmethod
-    def training_transform(self) -> Transform:
-        """From a raw image to an augmented tensor (C, H, W)."""
+    def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
+        """From a raw image to an augmented tensor (C, H, W), or to a list of views, each such a tensor."""
 
     @abstractmethod
     def evaluation_transform(self) -> Transform:
@@ -140,14 +149,23 @@ class NoisyDataModule(LightningDataModule, ABC):
         """A data set of samples ``(image, target)``; arguments as for :meth:`training_dataset`."""
         return EvaluationDataset(Rows(images.image, rows), targets, self.evaluation_transform())
 
+    def training_sampler(self, processes: int, rank: int) -> EpochSampler:
+        """The order of the training split."""
+        return EpochSampler(self._train, processes, rank, self.seed)
+
     @property
     def validation_splits(self) -> tuple[str, ...]:
-        """What each validation loader holds: "val" and "test", as far as there are such sets."""
+        """What each validation loader holds: "val", "test" and further test sets, as far as there are such sets."""
         return tuple(self._validation)
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """What each test loader holds: the same without "val"."""
+        return tuple(split for split in self._validation if split != "val")
 
     @override
     def setup(self, stage: str) -> None:
-        images, test = self.training_images(), self.test_images()
+        images, others = self.training_images(), self.evaluation_images()
         clean, noisy = self._labels(images)
         train, val = self._split(len(noisy))
         if len(train) == 0:
@@ -162,16 +180,17 @@ class NoisyDataModule(LightningDataModule, ABC):
         self._validation = {}
         if len(val):
             self._validation["val"] = self.evaluation_dataset(images, val, self._validation_labels(clean, noisy)[val])
-        if test is not None:
-            assert test.labels is not None
-            self._validation["test"] = self.evaluation_dataset(test, torch.arange(len(test.labels)), test.labels)
+        if "val" in others:
+            check_argument(self.val_fraction == 0, "val_fraction", "0 beside a validation set", self.val_fraction)
+        for split, other in others.items():
+            assert other.labels is not None
+            self._validation[split] = self.evaluation_dataset(other, torch.arange(len(other.labels)), other.labels)
         if stage == "fit":
             self._write_manifest()
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
-        world, rank = self._processes()
-        sampler = EpochSampler(self._train, world, rank, self.seed)
+        sampler = self.training_sampler(*self._processes())
         return ResumableLoader(self._train, sampler=sampler, **self._loader_options())
 
     @override
@@ -179,8 +198,10 @@ class NoisyDataModule(LightningDataModule, ABC):
         return [self._evaluation_loader(dataset) for dataset in self._validation.values()]
 
     @override
-    def test_dataloader(self) -> DataLoader[Any]:
-        return self._evaluation_loader(self._test_set())
+    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        first = self._evaluation_loader(self._test_set())
+        further = [self._evaluation_loader(self._validation[split]) for split in self.test_splits if split != "test"]
+        return [first, *further] if further else first
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:

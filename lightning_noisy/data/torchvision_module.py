@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, cast
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
-from torchvision.transforms import v2
+from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.views import normalise
 from lightning_noisy.errors import NoisyLabelError
 
 _UNREADABLE = (RuntimeError, ValueError, AssertionError)  # how torchvision says that files are missing or damaged
@@ -84,12 +86,12 @@ class TorchvisionDataModule(NoisyDataModule):
         return self._part(train=False)
 
     @override
-    def training_transform(self) -> Transform:
+    def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
         return self.evaluation_transform()
 
     @override
     def evaluation_transform(self) -> Transform:
-        return cast(Transform, v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)]))
+        return normalise(self.mean, self.std)
 
     def _part(self, train: bool) -> LabelledImages:
         try:

@@ -135,8 +135,10 @@ class NoisyLabelModule(LightningModule):
         self._evaluate(splits[dataloader_idx], batch)
 
     @override
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluate("test", batch)
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        splits = from_datamodule(self.trainer, "test_splits") or ("test",)
+        check_argument(dataloader_idx < len(splits), "test_dataloaders", f"{len(splits)} loaders: {splits}", "more")
+        self._evaluate(splits[dataloader_idx], batch)
 
     @override
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
@@ -165,6 +167,12 @@ class NoisyLabelModule(LightningModule):
         """Bring what all processes know to rank 0, which writes checkpoints: a collective."""
         self._stores.synchronize(within_epoch=True)
         self._sums.merge()
+
+    @override
+    def setup(self, stage: str) -> None:
+        for split in from_datamodule(self.trainer, "validation_splits") or ():
+            if split not in self.evaluation:
+                self.evaluation[split] = self._metrics()
 
     @override
     def on_fit_start(self) -> None:

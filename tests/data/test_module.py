@@ -317,6 +317,66 @@ def test_noise_gets_the_images_of_the_whole_training_set_untransformed():
     assert noise.seen == list(range(SAMPLES))
 
 
+# Sets beside the training set
+
+
+class Further(Numbered):
+    """A validation set of its own, image i being 1000 + i, and a second test set, -1000 - i, with other labels."""
+
+    def evaluation_images(self):
+        labels = LABELS.flip(0)[:5]
+        own = LabelledImages((1000 + torch.arange(5)).__getitem__, labels)
+        return {
+            "val": own,
+            **super().evaluation_images(),
+            "far": LabelledImages((-1000 - torch.arange(3)).__getitem__, labels[:3]),
+        }
+
+
+def test_sets_of_its_own_are_evaluated_under_their_names():
+    data = Further()
+    data.setup("fit")
+
+    assert data.validation_splits == ("val", "test", "far")
+    assert data.test_splits == ("test", "far")
+    val, *tests = [read(loader) for loader in data.val_dataloader()]
+    again = [read(loader) for loader in data.test_dataloader()]
+    assert val[0].tolist() == [1000, 1001, 1002, 1003, 1004]
+    assert torch.equal(val[1], LABELS.flip(0)[:5])
+    assert [images[0].item() for images, _ in tests] == [0, -1000]
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(tests, again, strict=True))
+    assert read(data.predict_dataloader())[0].tolist() == [-i for i in range(TEST_SAMPLES)]
+    assert len(read(data.train_dataloader())[0]) == SAMPLES
+
+
+def test_a_validation_set_and_a_split_are_refused_together():
+    with pytest.raises(NoisyLabelError, match=r"`val_fraction` to be 0 beside a validation set, but got 0\.2"):
+        Further(val_fraction=0.2).setup("fit")
+
+
+class FurtherBlobs(SmallDataModule):
+    """The training images with their clean labels, reversed, are a second test set."""
+
+    def evaluation_images(self):
+        images = self.training_images()
+        return {**super().evaluation_images(), "far": LabelledImages(images.image, 3 - images.labels)}
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_a_second_test_set_has_figures_of_its_own(tmp_path, stage):
+    data, module = FurtherBlobs(seed=0), make_module(nn.CrossEntropyLoss())
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    getattr(trainer, stage)(module, datamodule=data)
+    module.eval()
+
+    loaders = dict(zip(data.validation_splits, data.val_dataloader(), strict=True))
+    for name in data.test_splits if stage == "test" else data.validation_splits:
+        images, target = read(loaders[name])
+        accuracy = (module(images).argmax(dim=1) == target).double().mean().item()
+        assert trainer.callback_metrics[f"{name}/acc"].item() == pytest.approx(accuracy, abs=1e-6)
+    assert ("val/acc" in trainer.callback_metrics) == (stage != "test")
+
+
 # Evidence
 
 
