@@ -77,7 +77,7 @@ class HeadMask:
         if maskable is None:
             raise NoisyLabelError(
                 f"MaskRefresh cannot mask `{self.name}`, a {type(layer).__name__}: wanted an nn.Linear, a layer of "
-                "efficient-kan with its spline_scaler, or a head of lightning_noisy.heads."
+                "efficient-kan with its spline_scaler and nothing added, or a head of lightning_noisy.heads."
             )
         if layer in _TAKEN:
             raise NoisyLabelError(

@@ -17,7 +17,7 @@ def maskable_class(layer: nn.Module) -> type[MaskableHead] | None:
     The class alone changes (``layer.__class__``): the object, its parameters and its place in the model stay. A plain
     ``nn.Linear`` becomes a :class:`LinearHead`. A layer with the parts of efficient-kan's ``KANLinear`` (base_weight,
     spline_weight, spline_scaler, grid, base_activation, spline_order) becomes a :class:`KANHead`, wherever it comes
-    from.
+    from; with another parameter, buffer or submodule, such as a normalisation, it computes something else.
 
     Returns:
         The class, or None if the layer cannot be masked.
@@ -32,6 +32,9 @@ def maskable_class(layer: nn.Module) -> type[MaskableHead] | None:
 def _is_efficient_kan(layer: nn.Module) -> bool:
     parts = [part for name in _KAN_PARTS if isinstance(part := getattr(layer, name, None), Tensor)]
     order = getattr(layer, "spline_order", None)
+    own = (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False), *layer.named_children())
+    if any(name not in (*_KAN_PARTS, "base_activation") for name, _ in own):
+        return False
     if len(parts) != len(_KAN_PARTS) or not isinstance(order, int) or not hasattr(layer, "base_activation"):
         return False
     base, splines, scaler, grid = (tuple(part.shape) for part in parts)

@@ -57,6 +57,21 @@ def test_without_a_scaler_or_an_activation_it_is_none():
         assert maskable_class(layer) is None
 
 
+@pytest.mark.parametrize(
+    "added",
+    [
+        lambda layer: layer.add_module("norm", nn.LayerNorm(3)),
+        lambda layer: layer.register_parameter("bias", nn.Parameter(torch.zeros(4))),
+        lambda layer: layer.register_buffer("mask", torch.ones(4, 3), persistent=False),
+    ],
+)
+def test_a_kan_with_something_added_computes_something_else(added):
+    layer = KANLinear(3, 4, base_activation=nn.PReLU)
+    assert maskable_class(layer) is KANHead
+    added(layer)
+    assert maskable_class(layer) is None
+
+
 LAYERS = {
     "linear": lambda: nn.Linear(3, 4),
     "linear without bias": lambda: nn.Linear(3, 4, bias=False),
