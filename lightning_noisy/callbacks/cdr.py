@@ -51,9 +51,18 @@ class CDR(Callback):
     """
 
     def __init__(self, noise_rate: float) -> None:
-        check_argument(0 <= noise_rate < 1, "noise_rate", "a float in [0, 1)", noise_rate)
         self.noise_rate = noise_rate
         self._scratch: Tensor | None = None
+
+    @property
+    def noise_rate(self) -> float:
+        """Share of wrong labels."""
+        return self._noise_rate
+
+    @noise_rate.setter
+    def noise_rate(self, noise_rate: float) -> None:
+        check_argument(0 <= noise_rate < 1, "noise_rate", "a float in [0, 1)", noise_rate)
+        self._noise_rate = noise_rate
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

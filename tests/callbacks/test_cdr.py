@@ -186,6 +186,13 @@ def test_the_rate_can_be_scheduled(tmp_path):
     assert watch.rates == [0.0] * 3 + [0.2] * 3
 
 
+def test_a_schedule_that_leaves_the_range_is_refused(tmp_path):
+    """A factor 1 - 1.5 would turn the gradients round."""
+    callbacks = [CDR(0.4), ParameterSchedule("CDR.noise_rate", 0.0, 3.0)]
+    with pytest.raises(NoisyLabelError, match=r"`noise_rate` to be a float in \[0, 1\), but got 1\.5"):
+        make_trainer(tmp_path, callbacks, max_epochs=2).fit(ForeignModule(), loader(torch.float32))
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_trains_in_half_precision(tmp_path, precision):
     dtype = torch.bfloat16 if precision == "bf16-true" else torch.float32
