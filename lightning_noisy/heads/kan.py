@@ -84,7 +84,9 @@ class KANHead(MaskableHead):
         check_argument(grid_size >= 1, "grid_size", "an int of at least 1", grid_size)
         check_argument(spline_order >= 0, "spline_order", "an int of at least 0", spline_order)
         check_argument(0 <= grid_eps <= 1, "grid_eps", "a float in [0, 1]", grid_eps)
-        check_argument(grid_range[0] < grid_range[1], "grid_range", "two ascending floats", grid_range)
+        ends = tuple(grid_range)
+        ascending = len(ends) == 2 and -math.inf < ends[0] < ends[1] < math.inf
+        check_argument(ascending, "grid_range", "two finite ascending floats", grid_range)
         self.in_features = in_features
         self.out_features = out_features
         self.grid_size = grid_size

@@ -79,14 +79,15 @@ class MaskableHead(nn.Module, ABC):
         :math:`|W_{oi}|`, whatever the batch. Without features these two give that.
 
         Args:
-            features: (B, D); needed by ``"obd"``, and by ``"std"`` and ``"activation"`` in a KAN head.
+            features: (B, D), at least one row; needed by ``"obd"``, and by ``"std"`` and ``"activation"`` in a KAN
+                head.
             score: ``"std"``, ``"activation"``, ``"obd"``, ``"magnitude"`` or ``"signed"``.
 
         Returns:
             Scores (K, D), float32 or float64, detached.
 
         Raises:
-            NoisyLabelError: Another score, or one that needs features.
+            NoisyLabelError: Another score, one that needs features, or features of another shape.
         """
         names = (*BATCH_SCORES, *WEIGHT_SCORES)
         check_argument(score in names, "score", f"one of {', '.join(map(repr, names))}", score)
@@ -96,6 +97,9 @@ class MaskableHead(nn.Module, ABC):
             raise NoisyLabelError(
                 f"The score '{score}' of a {type(self).__name__} looks at a batch: give `features` (B, D)."
             )
+        valid = features.ndim == 2 and len(features) > 0 and features.shape[1] == self.in_features
+        wanted = f"features (B, {self.in_features}), at least one row"
+        check_argument(valid, "features", wanted, tuple(features.shape))
         return self.batch_scores(self.basis(features.detach()).detach(), score)
 
     def batch_scores(self, basis: Tensor, score: str, all_reduce: AllReduce | None = None) -> Tensor:

@@ -451,7 +451,10 @@ def test_is_made_anywhere_in_any_dtype():
         ({"grid_size": 0}, "Expected argument `grid_size` to be an int of at least 1, but got 0."),
         ({"spline_order": -1}, "Expected argument `spline_order` to be an int of at least 0, but got -1."),
         ({"grid_eps": 1.5}, "Expected argument `grid_eps` to be a float in [0, 1], but got 1.5."),
-        ({"grid_range": (1.0, 1.0)}, "Expected argument `grid_range` to be two ascending floats, but got (1.0, 1.0)."),
+        *(
+            ({"grid_range": ends}, f"Expected argument `grid_range` to be two finite ascending floats, but got {ends}.")
+            for ends in ((1.0, 1.0), (0.0, math.inf), (-math.inf, 0.0), (0.0, math.nan), (0.0, 1.0, 2.0), (1.0,))
+        ),
     ],
 )
 def test_refuses_what_makes_no_grid(options, message):

@@ -232,6 +232,16 @@ def test_refuses_unknown_scores_and_scores_without_a_batch():
             assert str(caught.value) == expected
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine", "kan"])
+@pytest.mark.parametrize("score", ["std", "activation", "obd"])
+@pytest.mark.parametrize("shape", [(6, D + 1), (6, 1), (2, 6, D), (D,), (0, D)])
+def test_refuses_to_score_features_of_another_shape(name, score, shape):
+    with pytest.raises(NoisyLabelError) as caught:
+        make(name).edge_scores(torch.randn(shape), score)
+    wanted = f"features (B, {D}), at least one row"
+    assert str(caught.value) == f"Expected argument `features` to be {wanted}, but got {shape}."
+
+
 @pytest.mark.parametrize("name", [*HEADS, "cosine"])
 @pytest.mark.parametrize("shape", [(4, 2 * D), (5, 1), (D, 2), ()])
 def test_refuses_features_of_another_width(name, shape):
