@@ -62,8 +62,15 @@ class CompositeLoss(NoisyLabelLoss):
         """Refuse parts that cannot stand in the whole. To be called once they are set.
 
         Raises:
-            NoisyLabelError: A part has another reduction than the whole, or none, or needs outputs of its own.
+            NoisyLabelError: A part is a class, has another reduction than the whole, or none, or needs outputs of its
+                own.
         """
+        for part, made in vars(self).items():
+            if isinstance(made, type):
+                name = made.__name__
+                raise NoisyLabelError(
+                    f"Expected argument `{part}` to be a loss, but got the class {name}: make one, `{name}()`."
+                )
         for part, loss in self.named_children():
             own = getattr(loss, "reduction", None)
             if own != self.reduction:

@@ -272,6 +272,17 @@ def test_parts_reduce_as_the_pair(side: str, part: nn.Module, reduction: str, na
     )
 
 
+@pytest.mark.parametrize("side", ["active", "passive"])
+def test_a_class_is_no_loss(side: str) -> None:
+    parts: Any = {"active": NormalizedCrossEntropy(), "passive": MeanAbsoluteError(), side: ReverseCrossEntropy}
+    with pytest.raises(NoisyLabelError) as caught:
+        ActivePassiveLoss(**parts, alpha=1.0, beta=1.0)
+    assert str(caught.value) == (
+        f"Expected argument `{side}` to be a loss, but got the class ReverseCrossEntropy: make one, "
+        "`ReverseCrossEntropy()`."
+    )
+
+
 @pytest.mark.parametrize("name", ["alpha", "beta"])
 def test_refused_weights(name: str) -> None:
     for value in (-0.1, math.nan, math.inf):
