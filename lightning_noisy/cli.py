@@ -16,6 +16,7 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import NoisyLabelModule
 
 _CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
+_TWICE = "Found more than one stateful callback"  # Lightning's RuntimeError, for instance of an appended callback
 
 
 def main(args: ArgsType = None) -> LightningCLI:
@@ -97,7 +98,7 @@ class _SaveConfig(SaveConfigCallback):
 def _reason(error: BaseException | None) -> str | None:
     """The line for the user: of the error itself, or of the constructor's error that jsonargparse has wrapped."""
     while error is not None:
-        if isinstance(error, (NoisyLabelError, MisconfigurationException)):
+        if isinstance(error, (NoisyLabelError, MisconfigurationException)) or str(error).startswith(_TWICE):
             return " ".join(str(error).split())
         error = error.__cause__
     return None

@@ -239,6 +239,11 @@ class TestRefusedBeforeTheStart:
         assert "max_epochs" in command_line_error(capsys, config, "--trainer.max_epochs", "-5")
         assert not Path("runs").exists()
 
+    def test_a_callback_appended_twice(self, config, capsys):
+        message = command_line_error(capsys, config, "--trainer.callbacks+=SELC")
+        assert "more than one stateful callback of type `SELC`" in message
+        assert not Path("runs").exists()
+
     def test_scheduler_without_monitor(self, config, capsys):
         plateau = ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
         assert "monitor" in command_line_error(capsys, config, *plateau)
