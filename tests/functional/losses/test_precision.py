@@ -123,3 +123,15 @@ def test_bounded_losses_are_finite_for_every_finite_logit(name: str, dtype: torc
     assert logits.grad.isfinite().all()
     assert (losses >= -1e-6).all()
     assert (losses <= BOUNDED[name] * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_gradients_are_finite_for_every_finite_logit(name: str, dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    logits = torch.cartesian_prod(*[torch.tensor([largest, -largest, 1.0], dtype=dtype)] * 4).requires_grad_()
+    losses = LOSSES[name](logits)
+    losses.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert not losses.isnan().any()
