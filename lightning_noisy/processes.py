@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 def process_count() -> int:
@@ -29,3 +33,12 @@ def sum_over_processes(values: Tensor) -> Tensor:
     total = values.to(communication_device(), copy=True)
     dist.all_reduce(total)
     return total.to(values.device)
+
+
+def gather_over_processes(value: Value) -> list[Value]:
+    """What each process has, rank by rank, for values that can be pickled: a collective where there are several."""
+    if process_count() == 1:
+        return [value]
+    gathered: list[Value] = [value] * process_count()
+    dist.all_gather_object(gathered, value)
+    return gathered

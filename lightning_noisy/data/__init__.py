@@ -5,6 +5,10 @@ from lightning_noisy.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lightning_noisy.data.cifar80n import CIFAR80NODataModule
 from lightning_noisy.data.digits import DigitsDataModule
 from lightning_noisy.data.features import FeaturesDataModule
+from lightning_noisy.data.image_folder import ImageFolderDataModule
+from lightning_noisy.data.image_list import ImageList
+from lightning_noisy.data.image_module import ImageListDataModule
+from lightning_noisy.data.image_table import CSVDataModule
 from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.loader import EpochSampler, ResumableLoader
 from lightning_noisy.data.mnist import FashionMNISTDataModule, MNISTDataModule
@@ -29,11 +33,15 @@ __all__ = [
     "CIFAR10DataModule",
     "CIFAR80NODataModule",
     "CIFAR100DataModule",
+    "CSVDataModule",
     "DigitsDataModule",
     "EpochSampler",
     "FashionMNISTDataModule",
     "FeaturesDataModule",
     "FileNoise",
+    "ImageFolderDataModule",
+    "ImageList",
+    "ImageListDataModule",
     "IndexedDataset",
     "InstanceDependentNoise",
     "LabelNoise",

@@ -3,6 +3,7 @@
 from tests._dummies.cifar import DummyCIFAR10, DummyCIFAR100, write_cifar
 from tests._dummies.command_line import command_line_error, isolate, quiet
 from tests._dummies.features import write_features
+from tests._dummies.images import numbers, write_image, write_lines
 from tests._dummies.mnist import write_idx, write_mnist
 
 __all__ = [
@@ -10,9 +11,12 @@ __all__ = [
     "DummyCIFAR100",
     "command_line_error",
     "isolate",
+    "numbers",
     "quiet",
     "write_cifar",
     "write_features",
     "write_idx",
+    "write_image",
+    "write_lines",
     "write_mnist",
 ]

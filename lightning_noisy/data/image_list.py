@@ -1,0 +1,232 @@
+"""Images in files, listed with their labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
+
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.processes import gather_over_processes, process_count, process_rank
+
+_CHUNK = 10_000  # images between two lines of progress
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Paths of images with their labels. ``images[i]`` decodes one, to RGB.
+
+    Paths are kept as bytes of fixed width in one array, which worker processes share.
+
+    Args:
+        root: The folder that paths are relative to.
+        paths: Bytes (N,), as ``os.fsencode`` gives them.
+        labels: int64 (N,).
+        source: The file that lists them, None for folders.
+        rows: Where they stand in ``source``, counted from 1, int64 (N,).
+        clean: Clean labels beside the given ones, int64 (N,), None where nobody knows them.
+    """
+
+    root: str
+    paths: np.ndarray[Any, Any]
+    labels: Tensor
+    source: str | None = None
+    rows: Tensor | None = None
+    clean: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        root: str | Path,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        source: str | Path | None = None,
+        rows: Sequence[int] | None = None,
+        clean: Sequence[int] | None = None,
+    ) -> ImageList:
+        """A list from plain values."""
+        return cls(
+            str(root),
+            np.array([os.fsencode(path) for path in paths], dtype=np.bytes_),
+            torch.tensor(labels, dtype=torch.int64),
+            None if source is None else str(source),
+            None if rows is None else torch.tensor(rows, dtype=torch.int64),
+            None if clean is None else torch.tensor(clean, dtype=torch.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Any:
+        """The image at a position, a PIL image in RGB.
+
+        Raises:
+            NoisyLabelError: It cannot be read, which the message says of its path and row.
+        """
+        try:
+            return pil_loader(self.path(index))
+        except Exception as error:  # decoders raise nearly anything
+            raise NoisyLabelError(
+                f"Cannot read image {self.name(index)}: {_reason(error)}; mend or drop it, or leave such images out "
+                "with `on_error='skip'`."
+            ) from error
+
+    def path(self, index: int) -> str:
+        """Path of the image at a position, with the root."""
+        return str(Path(self.root, os.fsdecode(self.paths[index])).expanduser())
+
+    def name(self, index: int) -> str:
+        """Path of the image at a position, and its row where a file lists it."""
+        where = f" (row {int(self.rows[index])} of '{self.source}')" if self.rows is not None else ""
+        return f"'{self.path(index)}'{where}"
+
+    def take(self, positions: Tensor) -> ImageList:
+        """Some of the images, by their positions, int64 (M,)."""
+        rows, clean = (None if column is None else column[positions] for column in (self.rows, self.clean))
+        return ImageList(self.root, self.paths[positions.numpy()], self.labels[positions], self.source, rows, clean)
+
+    def below(self, num_classes: int) -> ImageList:
+        """The images of the first classes."""
+        return self.take((self.labels < num_classes).nonzero().squeeze(1))
+
+    def missing(self) -> list[int]:
+        """Positions of images that are not there. Each folder is listed once, faster than to ask N times."""
+        folders: dict[str, set[str]] = {}
+        found = []
+        for index in range(len(self)):
+            path = self.path(index)
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = _names(folder)
+            # A file system that does not tell upper from lower case knows more names than it lists.
+            if name not in folders[folder] and not Path(path).is_file():
+                found.append(index)
+        return found
+
+    def unreadable(self, threads: int = 1) -> dict[int, str]:
+        """Positions of images that cannot be decoded, and why. A collective: processes share the work.
+
+        Every image is read and decoded once.
+
+        Args:
+            threads: Images that are decoded at the same time in each process.
+        """
+        mine = range(process_rank(), len(self), process_count())
+        found: dict[int, str] = {}
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            for start in range(0, len(mine), _CHUNK):
+                part = mine[start : start + _CHUNK]
+                found |= {index: why for index, why in zip(part, pool.map(self._problem, part), strict=True) if why}
+                rank_zero_info(f"Checked {min(part[-1] + process_count(), len(self)):,} of {len(self):,} images")
+        gathered = [item for other in gather_over_processes(found) for item in other.items()]
+        return dict(sorted(gathered))
+
+    def _problem(self, index: int) -> str | None:
+        try:
+            pil_loader(self.path(index))
+        except Exception as error:
+            return _reason(error)
+        return None
+
+
+def class_folders(folder: Path, argument: str = "root") -> list[str]:
+    """Names of the folders in a folder, one for each class, sorted: as numbers if all are integers, else as text.
+
+    Args:
+        folder: Where they are.
+        argument: What the user calls the way there, for messages.
+
+    Raises:
+        NoisyLabelError: There is none.
+    """
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    check_argument(bool(names), argument, f"a folder with `{folder.name}/<class>/<image>`", str(folder))
+    return sorted_names(names)
+
+
+def sorted_names(names: Iterable[str]) -> list[str]:
+    """Class names in their order: as numbers if all are integers, else as text."""
+    names = sorted(names)
+    return sorted(names, key=int) if all(is_integer(name) for name in names) else names
+
+
+def is_integer(name: str) -> bool:
+    """Whether a name is an integer as Python writes it, not negative."""
+    return name.isdecimal() and name.isascii() and str(int(name)) == name
+
+
+def images_in_folders(root: Path, folder: str, class_names: Sequence[str]) -> ImageList:
+    """The images of ``<root>/<folder>/<class>/``, at any depth, class by class, each in the order of their paths.
+
+    Args:
+        root: The folder that paths are relative to.
+        folder: The split.
+        class_names: Folder names of the classes 0 to K - 1; a class without a folder has no image here.
+
+    Raises:
+        NoisyLabelError: A folder of another name.
+    """
+    known = set(class_names)
+    for name in class_folders(root / folder):
+        if name not in known:
+            raise NoisyLabelError(
+                f"'{root / folder}' holds the folder '{name}', which is none of the {len(known)} classes: move it "
+                "away, or name it as its class."
+            )
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(class_names):
+        files = sorted(
+            Path(base, file).relative_to(root).as_posix()
+            for base, _, names in os.walk(root / folder / name, followlinks=True)
+            for file in names
+            if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
+        )
+        paths += files
+        labels += [label] * len(files)
+    return ImageList.of(root, paths, labels)
+
+
+def read_pairs(path: Path) -> tuple[list[str], list[int], list[int]]:
+    """A text file with lines ``<path> <label>``: paths, labels, and the numbers of their lines, counted from 1.
+
+    Raises:
+        NoisyLabelError: A line is something else.
+    """
+    paths: list[str] = []
+    labels: list[int] = []
+    rows: list[int] = []
+    with path.open(encoding="utf-8") as file:
+        for row, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            name, _, label = line.strip().rpartition(" ")
+            if not name or not is_integer(label):
+                raise NoisyLabelError(
+                    f"Expected line {row} of '{path}' to be `<path> <label>` with an integer label, but got "
+                    f"{line.strip()!r}."
+                )
+            paths.append(name)
+            labels.append(int(label))
+            rows.append(row)
+    return paths, labels, rows
+
+
+def _names(folder: str) -> set[str]:
+    return set(os.listdir(folder)) if Path(folder).is_dir() else set()  # noqa: PTH208  a set of a million names
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error without the path, which stands elsewhere."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0].partition(" <_io")[0] if str(error) else type(error).__name__

@@ -1,0 +1,251 @@
+"""What data modules over images in files share."""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torchvision.transforms import v2
+from typing_extensions import override
+
+from lightning_noisy.data.balanced import BalancedSampler
+from lightning_noisy.data.image_list import ImageList
+from lightning_noisy.data.loader import EpochSampler
+from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
+from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, normalise, view_transform
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.files import written_aside
+from lightning_noisy.functional.noise import check_num_classes
+from lightning_noisy.trainer import run_folder
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+SKIPPED_FILE = "skipped_images.csv"
+
+
+class ImageListDataModule(NoisyDataModule):
+    """Base of the data modules over images in files, which are listed at ``setup`` and decoded when they are asked for.
+
+    A training image is cropped, flipped and normalised; an evaluated one is cropped in its centre. Images are RGB, and
+    those smaller than a crop are padded with black.
+
+    Whether all listed images are there is checked at ``setup``; one that cannot be decoded ends the run when it is
+    reached, with its path and row. With ``on_error="skip"`` each image is decoded once at ``setup``, and those that
+    cannot be are left out before samples get their indices: they are reported, and written into the run's folder as
+    ``skipped_images.csv``. That costs about as much as the data loading of one epoch; ``num_workers`` threads in each
+    process share it.
+
+    Args:
+        root: Folder that holds the data.
+        image_size: Side of the crop, in pixels.
+        resize: Shorter side that images are brought to first; 0 leaves them. None is 8/7 of ``image_size`` (256 for
+            224), and leaves training images as they are under ``crop="resized"``, which scales them itself.
+        crop: What training images get: ``"resized"``, a random part of 8 to 100 % of the area, scaled; ``"random"``, a
+            crop at a random place after ``padding``; ``"centre"``, that of evaluation.
+        padding: Black pixels on each side before a random crop.
+        flip: Whether training images are flipped horizontally at random.
+        mean: Mean of each channel, pixels in [0, 1]; that of ImageNet by default.
+        std: Standard deviation of each channel.
+        views: What a training image becomes: ``"weak"`` (crop and flip), ``"strong"`` (``strong`` after them), or a
+            transform from a PIL image to a tensor, which draws from torch's generator alone. One view is a tensor;
+            several are a list in this order.
+        strong: From bytes, uint8 (C, H, W), to the same; None is ``StrongAugment()``.
+        batches_per_epoch: Batches per process in an epoch, drawn anew each time with all classes alike, see
+            :class:`~lightning_noisy.data.BalancedSampler`; None takes the whole training set.
+        on_error: ``"raise"`` or ``"skip"``: what happens to images that cannot be read.
+        noise: Label noise; None keeps the labels.
+        batch_size: Batch size B of one process.
+        num_workers: Worker processes of each loader.
+        val_fraction: Share of the training set that becomes the validation split, in [0, 1).
+        noisy_val: Whether the validation split keeps its noisy labels.
+        seed: Seed of noise, split, order and augmentation; None takes the run's (``seed_everything``), else 0.
+        pin_memory: As in ``DataLoader``.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; at ``setup``, data that are not there in the layout expected, a
+            set without a readable image, or an epoch that is larger than the training split.
+    """
+
+    noisy: ClassVar[bool] = False
+    """Whether the data set is published with noisy labels, so that nobody knows the clean ones."""
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int = 224,
+        resize: int | None = None,
+        crop: Literal["resized", "random", "centre"] = "resized",
+        padding: int = 0,
+        flip: bool = True,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        views: Sequence[View] = ("weak",),
+        strong: Augmentation | None = None,
+        batches_per_epoch: int | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        noise: LabelNoise | None = None,
+        batch_size: int = 128,
+        num_workers: int = 2,
+        val_fraction: float = 0.0,
+        noisy_val: bool = True,
+        seed: int | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
+        check_argument(image_size >= 1, "image_size", "an int of at least 1", image_size)
+        check_argument(resize is None or resize >= 0, "resize", "an int of at least 0, or None", resize)
+        check_argument(crop in ("resized", "random", "centre"), "crop", "'resized', 'random' or 'centre'", crop)
+        check_argument(
+            padding == 0 or (padding > 0 and crop == "random"), "padding", "0 without a random crop", padding
+        )
+        check_argument(len(mean) == len(std) == 3, "mean", "three floats, as many as `std`", mean)
+        check_argument(on_error in ("raise", "skip"), "on_error", "'raise' or 'skip'", on_error)
+        valid = batches_per_epoch is None or batches_per_epoch >= 1
+        check_argument(valid, "batches_per_epoch", "an int of at least 1, or None", batches_per_epoch)
+        check_views(views)
+        self.root = root
+        self.image_size = image_size
+        self.resize = resize
+        self.crop = crop
+        self.padding = padding
+        self.flip = flip
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.views = tuple(views)
+        self.strong = StrongAugment() if strong is None else strong
+        self.batches_per_epoch = batches_per_epoch
+        self.on_error = on_error
+        self.class_names: list[str]
+        """Names of the classes 0 to K - 1; from ``setup`` on."""
+        self._lists: dict[str, ImageList] = {}
+        self._skipped: list[tuple[str, str, str]] = []
+
+    @abstractmethod
+    def read_lists(self) -> tuple[list[str], dict[str, ImageList]]:
+        """Class names, and the images of "train" and, where there are such sets, "val", "test" and further test sets.
+
+        Raises:
+            NoisyLabelError: The data are not there in the layout expected.
+        """
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the data.
+
+        Raises:
+            NoisyLabelError: It is not there.
+        """
+        folder = Path(self.root).expanduser()
+        check_argument(folder.is_dir(), "root", "a folder, relative to the working directory", self.root)
+        return folder
+
+    @override
+    def setup(self, stage: str) -> None:
+        if not self._lists:
+            self.class_names, lists = self.read_lists()
+            self.num_classes = len(self.class_names)
+            check_num_classes(self.num_classes)
+            self._lists = {split: self._usable(split, images) for split, images in lists.items()}
+        super().setup(stage)
+        if stage == "fit" and self._skipped:
+            self._write_skipped()
+
+    @override
+    def training_images(self) -> LabelledImages:
+        images = self._lists["train"]
+        if images.clean is None and self.noise is not None and not self.noisy:
+            return LabelledImages(images.__getitem__, images.labels)
+        return LabelledImages(images.__getitem__, images.clean, images.labels)
+
+    @override
+    def test_images(self) -> LabelledImages | None:
+        return self.evaluation_images().get("test")
+
+    @override
+    def evaluation_images(self) -> dict[str, LabelledImages]:
+        return {split: self._evaluated(split, images) for split, images in self._lists.items() if split != "train"}
+
+    @override
+    def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
+        return view_transform(self.views, self._geometry(), self.strong, normalise(self.mean, self.std))
+
+    @override
+    def evaluation_transform(self) -> Transform:
+        return cast(Transform, v2.Compose([*self._centre(), v2.PILToTensor(), normalise(self.mean, self.std)]))
+
+    @override
+    def training_sampler(self, processes: int, rank: int) -> EpochSampler:
+        if self.batches_per_epoch is None:
+            return super().training_sampler(processes, rank)
+        size, available = self.batches_per_epoch * self.batch_size * processes, len(self.noisy_targets)
+        wanted = f"at most {available // (self.batch_size * processes)}, as many as {available} samples give"
+        check_argument(size <= available, "batches_per_epoch", wanted, self.batches_per_epoch)
+        return BalancedSampler(self._train, self.noisy_targets, size, processes, rank, self.seed)
+
+    def _geometry(self) -> list[Any]:
+        """Crops and flips of a training image, to bytes."""
+        size = self.image_size
+        first = [] if self.crop == "resized" and self.resize is None else self._resized()
+        crops = {
+            "resized": [*first, v2.RandomResizedCrop(size)],
+            "random": [*first, v2.RandomCrop(size, padding=self.padding or None, pad_if_needed=True)],
+            "centre": self._centre(),
+        }
+        return [*crops[self.crop], *([v2.RandomHorizontalFlip()] if self.flip else []), v2.PILToTensor()]
+
+    def _resized(self) -> list[Any]:
+        side = round(self.image_size * 8 / 7) if self.resize is None else self.resize
+        return [v2.Resize(side)] if side > 0 else []
+
+    def _centre(self) -> list[Any]:
+        return [*self._resized(), v2.CenterCrop(self.image_size)]
+
+    def _evaluated(self, split: str, images: ImageList) -> LabelledImages:
+        keep = images.clean is None or (split == "val" and self.noisy_val)
+        return LabelledImages(images.__getitem__, images.labels if keep else images.clean)
+
+    def _usable(self, split: str, images: ImageList) -> ImageList:
+        """The images that can be read, as far as that is asked for."""
+        name = type(self).__name__
+        if len(images) == 0:
+            raise NoisyLabelError(f"The {split} set of {name} is empty.")
+        if self.on_error == "raise":
+            missing = images.missing()
+            if missing:
+                raise NoisyLabelError(
+                    f"{len(missing)} of {len(images)} {split} images are not there, the first {images.name(missing[0])}"
+                    ": check `root`, or leave them out with `on_error='skip'`."
+                )
+            return images
+        bad = images.unreadable(self.num_workers)
+        if len(bad) == len(images):
+            first, why = next(iter(bad.items()))
+            raise NoisyLabelError(
+                f"None of the {len(images)} {split} images of {name} can be read, the first {images.name(first)} for: "
+                f"{why}; check `root`."
+            )
+        if bad:
+            rank_zero_warn(f"{len(bad)} of {len(images)} {split} images cannot be read and are left out.")
+        self._skipped += [(split, images.name(index), why) for index, why in bad.items()]
+        kept = torch.ones(len(images), dtype=torch.bool)
+        kept[list(bad)] = False
+        return images.take(kept.nonzero().squeeze(1))
+
+    def _write_skipped(self) -> None:
+        """What was left out, into the run's folder."""
+        folder = None if self.trainer is None else run_folder(self.trainer)
+        if folder is None or not self.trainer.is_global_zero:  # type: ignore[union-attr]
+            return
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("split", "image", "reason"), *self._skipped])
+        with written_aside(Path(folder) / SKIPPED_FILE) as file:
+            file.write(text.getvalue().encode())
