@@ -1,8 +1,10 @@
 """Label noise, data sets that carry their index, resumable loaders and data modules."""
 
+from lightning_noisy.data.animal10n import Animal10NDataModule
 from lightning_noisy.data.balanced import BalancedSampler
 from lightning_noisy.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lightning_noisy.data.cifar80n import CIFAR80NODataModule
+from lightning_noisy.data.clothing1m import Clothing1MDataModule
 from lightning_noisy.data.digits import DigitsDataModule
 from lightning_noisy.data.features import FeaturesDataModule
 from lightning_noisy.data.image_folder import ImageFolderDataModule
@@ -26,14 +28,17 @@ from lightning_noisy.data.noise import (
 )
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.data.views import MultiView, StrongAugment
+from lightning_noisy.data.webvision import WebVisionMiniDataModule
 
 __all__ = [
+    "Animal10NDataModule",
     "AsymmetricNoise",
     "BalancedSampler",
     "CIFAR10DataModule",
     "CIFAR80NODataModule",
     "CIFAR100DataModule",
     "CSVDataModule",
+    "Clothing1MDataModule",
     "DigitsDataModule",
     "EpochSampler",
     "FashionMNISTDataModule",
@@ -57,4 +62,5 @@ __all__ = [
     "SymmetricNoise",
     "TorchvisionDataModule",
     "TransitionNoise",
+    "WebVisionMiniDataModule",
 ]

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from torch import nn
+
+from lightning_noisy import NoisyLabelModule
+from lightning_noisy.data import SymmetricNoise, WebVisionMiniDataModule
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.heads import LinearHead
+from lightning_noisy.networks import SmallCNN
+from tests._dummies import numbers, write_image, write_lines
+from tests.foreign import make_trainer
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TRAIN = [3, 49, 50, 0, 999, 3, 12]  # labels in the order of the list
+VAL = [49, 700, 0, 50, 7]
+
+
+def write_webvision(root):
+    """Image i of a list is numbered 8 i; those of labels above 49 are not there, as in a partial download."""
+    train = [(f"google/q{label:04}/{i}.jpg", label) for i, label in enumerate(TRAIN)]
+    val = [(f"val{i:06}.jpg", label) for i, label in enumerate(VAL)]
+    write_lines(root / "info" / "train_filelist_google.txt", [f"{path} {label}" for path, label in train])
+    write_lines(root / "info" / "val_filelist.txt", [f"{path} {label}" for path, label in val])
+    for folder, entries in ((root, train), (root / "val_images_256", val)):
+        for i, (path, label) in enumerate(entries):
+            if label < 50:
+                write_image(folder / path, 8 * i)
+
+
+def write_imagenet(root, names):
+    """One image for each class, numbered 5 times its position among the names."""
+    for i, name in enumerate(names):
+        write_image(root / "val" / name / f"ILSVRC2012_val_{i:08}.JPEG", 5 * i % 256)
+
+
+WORDNET = [f"n{10000000 + 7 * i:08}" for i in range(60)]
+NUMBERS = [str(i) for i in range(50)]
+
+
+def ready(root, imagenet=None, **options):
+    options = {"image_size": 8, "resize": 0, "batch_size": 4, "num_workers": 0, "seed": 0, **options}
+    data = WebVisionMiniDataModule(str(root), None if imagenet is None else str(imagenet), **options)
+    data.setup("fit")
+    return data
+
+
+def read(loader, step=8):
+    images, *others = (torch.cat(parts) for parts in zip(*loader, strict=True))
+    return (numbers(images, MEAN, STD) / step).round().astype(int).tolist(), *(part.tolist() for part in others)
+
+
+def test_the_first_fifty_classes_are_read(tmp_path):
+    write_webvision(tmp_path)
+    data = ready(tmp_path)
+
+    assert (data.num_classes, len(data.class_names)) == (50, 50)
+    assert data.validation_splits == data.test_splits == ("test",)
+    kept = [0, 1, 3, 5, 6]
+    images, target, index = read(data.train_dataloader())
+    assert sorted(index) == list(range(5))
+    assert images == [kept[i] for i in index]
+    assert target == [TRAIN[i] for i in images]
+    assert data.noisy_targets.tolist() == [TRAIN[i] for i in kept]
+    assert data.clean_targets is None
+    assert read(data.test_dataloader()) == ([0, 2, 4], [49, 0, 7])
+
+
+@pytest.mark.parametrize("names", [WORDNET, NUMBERS])
+def test_imagenet_is_a_second_test_set(tmp_path, names):
+    write_webvision(tmp_path / "webvision")
+    write_imagenet(tmp_path / "imagenet", names)
+    data = ready(tmp_path / "webvision", tmp_path / "imagenet")
+
+    assert data.validation_splits == data.test_splits == ("test", "imagenet")
+    test, imagenet = (read(loader, step) for loader, step in zip(data.test_dataloader(), (8, 5), strict=True))
+    assert test == ([0, 2, 4], [49, 0, 7])
+    assert imagenet == (list(range(50)), list(range(50)))
+
+
+@pytest.mark.parametrize("names", [WORDNET[:49], NUMBERS[:49], ["cat", *WORDNET], [*NUMBERS[1:], "50"], []])
+def test_another_layout_of_imagenet_is_refused(tmp_path, names):
+    write_webvision(tmp_path / "webvision")
+    (tmp_path / "imagenet" / "val").mkdir(parents=True)
+    write_imagenet(tmp_path / "imagenet", names)
+    with pytest.raises(NoisyLabelError, match="`imagenet_root` to be a folder with `val/<class>/<image>`"):
+        ready(tmp_path / "webvision", tmp_path / "imagenet")
+    with pytest.raises(NoisyLabelError, match="`imagenet_root` to be a folder with `val/<class>/<image>`, classes"):
+        ready(tmp_path / "webvision", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["train_filelist_google.txt", "val_filelist.txt"])
+def test_a_missing_list_is_named(tmp_path, name):
+    write_webvision(tmp_path)
+    (tmp_path / "info" / name).unlink()
+    with pytest.raises(NoisyLabelError, match=f"`root` to be a folder with `info/{name}`, but got '{tmp_path}'"):
+        ready(tmp_path)
+
+
+def test_missing_images_are_named_by_their_row(tmp_path):
+    write_webvision(tmp_path)
+    (tmp_path / "val_images_256" / "val000002.jpg").unlink()
+    match = r"^1 of 3 test images are not there, the first '.*val_images_256/val000002\.jpg' \(row 3 of '.*filelist"
+    with pytest.raises(NoisyLabelError, match=match):
+        ready(tmp_path)
+
+
+def test_noise_is_refused(tmp_path):
+    write_webvision(tmp_path)
+    with pytest.raises(NoisyLabelError, match="WebVisionMiniDataModule comes with noisy labels, but got noise="):
+        ready(tmp_path, noise=SymmetricNoise(0.1))
+
+
+def test_the_sizes_are_those_of_dividemix(tmp_path):
+    data = WebVisionMiniDataModule("webvision")
+    image = torch.zeros(3, 700, 640, dtype=torch.uint8)
+    resized = data.training_transform().transforms[0](image)
+    assert resized.shape == (3, 350, 320)
+    assert (data.image_size, data.crop, data.mean, data.std) == (299, "resized", MEAN, STD)
+
+
+def test_both_test_sets_have_top_five_figures(tmp_path):
+    write_webvision(tmp_path / "webvision")
+    write_imagenet(tmp_path / "imagenet", WORDNET)
+    data = ready(tmp_path / "webvision", tmp_path / "imagenet")
+    module = NoisyLabelModule(SmallCNN(3, 4, 8), LinearHead, nn.CrossEntropyLoss(), 50)
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, datamodule=data)
+    wanted = {f"{split}/{name}" for split in ("test", "imagenet") for name in ("acc", "acc_top5", "loss")}
+
+    assert wanted <= set(trainer.callback_metrics)
+    assert "val/acc" not in trainer.callback_metrics
+    fitted = {name: trainer.callback_metrics[name].item() for name in wanted}
+    trainer.test(module, datamodule=data)
+    assert {name: trainer.callback_metrics[name].item() for name in wanted} == pytest.approx(fitted)
+    module.eval()
+    images, target = (torch.cat(parts) for parts in zip(*data.test_dataloader()[1], strict=True))
+    with torch.no_grad():
+        best = module(images).topk(5).indices
+    top = (best == target[:, None]).any(dim=1).double().mean().item()
+    assert fitted["imagenet/acc_top5"] == pytest.approx(top, abs=1e-6)
