@@ -99,7 +99,7 @@ def transition_figure(counts: NDArray[np.integer]) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     numbered = max(classes, labels) <= _NUMBERED
     side = max(3.5, 0.42 * classes) if numbered else 6.0
-    figure = Figure(figsize=(side + 1.2, side + 0.5), layout="constrained")
+    figure = Figure(figsize=(side + 1.2, side + 0.5), layout="compressed")
     axes = figure.subplots()
     interpolation = "nearest" if classes <= 300 else "antialiased"  # sharp while a class has pixels of its own
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation=interpolation)
@@ -120,9 +120,7 @@ def transition_figure(counts: NDArray[np.integer]) -> Figure:
     axes.set_ylabel("true class")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=_NUMBERED, integer=True, steps=[1, 2, 5, 10]))
-    figure.colorbar(
-        image, label="share of the class", fraction=0.046, pad=0.04, ticks=[0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1]
-    )
+    figure.colorbar(image, label="share of the class", pad=0.03, ticks=[0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
     return figure
 
 

@@ -291,6 +291,18 @@ def test_numbers_are_written_where_there_is_room(classes, numbers):
     assert [tick for tick in axes.get_xticks() if tick != round(tick)] == []
 
 
+@pytest.mark.parametrize("shape", [(2, 2), (10, 10), (20, 20), (100, 100), (100, 80)])
+def test_labels_of_transitions_lie_inside_the_figure(shape):
+    figure = transition_figure(np.ones(shape, dtype=np.int64))
+    figure.savefig(io.BytesIO(), format="raw")
+    axes, bar = figure.axes
+
+    for label in (axes.xaxis.label, axes.yaxis.label, bar.yaxis.label):
+        box = label.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height
+
+
 def test_small_shares_differ_from_none():
     image = transition_figure(np.array([[990, 10], [0, 1000]])).axes[0].images[0]
     colours = image.to_rgba(image.get_array())
