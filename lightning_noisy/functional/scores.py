@@ -123,7 +123,8 @@ def obd_scores(
     if terms == 1:
         sums = (weight.t() @ basis.squeeze(1).square()) * coefficients.squeeze(1).square()
     else:
-        width = max(1, 16 * _CHUNK // max(1, batch * len(coefficients)))
+        # In four parts at least, so that (B, K, D) is never there as a whole.
+        width = max(1, min(basis.shape[2] // 4, 16 * _CHUNK // max(1, batch * len(coefficients))))
         parts = zip(torch.split(basis, width, dim=2), torch.split(coefficients, width, dim=2), strict=True)
         activations = (torch.einsum("bfi,kfi->bki", *part) for part in parts)
         sums = torch.cat([torch.einsum("bki,bk->ki", a.square(), weight) for a in activations], dim=1)

@@ -379,8 +379,8 @@ def test_no_tensor_has_the_size_of_all_activations(kind, score, monkeypatch):
     assert 0 < largest.elements < batch * classes * inputs / 2
 
 
-def test_at_a_real_size_no_tensor_has_the_size_of_all_activations():
-    batch, classes, inputs = 128, 400, 96
+@pytest.mark.parametrize(("batch", "classes", "inputs"), [(128, 400, 96), (128, 40, 96), (32, 20, 64)])
+def test_at_a_real_size_no_tensor_has_the_size_of_all_activations(batch, classes, inputs):
     head, features = KANHead(inputs, classes), torch.randn(batch, inputs)
     with LargestTensor() as largest:
         for score in ("std", "activation", "obd"):
