@@ -318,7 +318,7 @@ class TestAtStart:
             make_trainer(tmp_path, [SELC()]).fit(Unused(), tuple_loader())
 
     def test_head_that_does_not_exist(self, tmp_path):
-        message = "ForeignModule has no layer `head` to mask: its linear layers are body.0, classifier."
+        message = "ForeignModule has no layer `head` to mask: the layers that can be masked are body.0, classifier."
         refuses(tmp_path, [MaskRefresh("head")], ForeignModule(), tuple_loader(), message)
 
     @pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])

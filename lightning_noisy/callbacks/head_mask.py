@@ -67,10 +67,10 @@ class HeadMask:
             return
         layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.name)
         if layer is None:
-            linears = [name for name, module in pl_module.named_modules() if maskable_class(module)]
+            names = [name for name, module in pl_module.named_modules() if maskable_class(module)]
             raise NoisyLabelError(
                 f"{type(pl_module).__name__} has no layer `{self.name}` to mask: the layers that can be masked are "
-                f"{', '.join(linears[-8:]) or 'none'}."
+                f"{', '.join(names[-8:]) or 'none'}."
             )
         check_not_compiled(pl_module, layer, self.name)
         maskable = maskable_class(layer)
