@@ -198,7 +198,8 @@ class TestConfiguration:
         monkeypatch.setattr("lightning.pytorch.cli.LightningCLI.instantiate_classes", refuse)
         monkeypatch.setattr("lightning_noisy.data.digits.load_digits", refuse)
         printed = printed_config(capsys, "--config", config)
-        assert printed["data"]["init_args"]["noise"]["init_args"] == {"include_true_class": False, "rate": 0.4}
+        expected = {"include_true_class": False, "exact": False, "rate": 0.4}
+        assert printed["data"]["init_args"]["noise"]["init_args"] == expected
 
     def test_config_in_the_working_directory_is_left_alone(self, config):
         quiet("fit", config, "--trainer.logger", "false", "--trainer.max_epochs", "1")
