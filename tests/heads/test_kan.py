@@ -63,6 +63,12 @@ def spread_grid(head, features, **options):
     return head
 
 
+def jittered(head):
+    """The head on knots that are off by a thousandth of a step."""
+    head.grid += 1e-3 * (head.grid[:, 1:2] - head.grid[:, :1]) * torch.rand_like(head.grid)
+    return head
+
+
 @contextmanager
 def default_dtype(dtype):
     before = torch.get_default_dtype()
@@ -90,6 +96,7 @@ HEADS = {
     "other range": lambda: KANHead(3, 4, grid_size=8, grid_range=(0.5, 4.0)),
     "adapted": lambda: spread_grid(KANHead(3, 4), torch.randn(50, 3).relu()),
     "adapted, order 2": lambda: spread_grid(KANHead(3, 4, spline_order=2), torch.randn(50, 3)),
+    "nearly equidistant": lambda: jittered(KANHead(3, 4)),
     "affine": lambda: spread_grid(KANHead(3, 4, grid_eps=1.0), torch.randn(50, 3) * torch.tensor([0.1, 1.0, 9.0])),
 }
 
