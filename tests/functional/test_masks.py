@@ -87,6 +87,8 @@ def test_large_heads_lose_exactly_the_floor_too():
     for num_edges in (21841 * 2048, 10**8, 10**9):
         for percent in range(100):
             assert dropped_edges(num_edges, percent / 100) == percent * num_edges // 100
+    for billionths in (1, 123_456_789, 699_999_999, 999_999_999):
+        assert dropped_edges(10**9, billionths / 10**9) == billionths
 
 
 def test_a_ratio_that_arithmetic_left_a_little_off_counts_as_what_it_means():
