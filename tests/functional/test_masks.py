@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightning_noisy.functional.masks import dropped_edges, edge_mask, node_mask
@@ -87,8 +87,19 @@ def test_large_heads_lose_exactly_the_floor_too():
     for num_edges in (21841 * 2048, 10**8, 10**9):
         for percent in range(100):
             assert dropped_edges(num_edges, percent / 100) == percent * num_edges // 100
-    for billionths in (1, 123_456_789, 699_999_999, 999_999_999):
-        assert dropped_edges(10**9, billionths / 10**9) == billionths
+
+
+@given(st.integers(0, 10**7 - 1))
+@example(6_999_999)
+def test_a_ratio_of_seven_digits_is_exact(digits):
+    assert dropped_edges(10**7, digits / 10**7) == digits
+    assert dropped_edges(10**9, digits / 10**7) == 100 * digits
+
+
+@given(st.integers(2, 500), st.data())
+def test_a_ratio_of_two_counts_is_exact(num_edges, data):
+    dropped = data.draw(st.integers(0, num_edges - 1))
+    assert dropped_edges(num_edges, dropped / num_edges) == dropped
 
 
 def test_a_ratio_that_arithmetic_left_a_little_off_counts_as_what_it_means():
