@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from lightning_noisy.checks import check_not_compiled
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.scores import dense_gradient
-from lightning_noisy.heads import MaskableHead
 from lightning_noisy.heads.conversion import maskable_class
 from lightning_noisy.processes import sum_over_processes
 
@@ -38,14 +37,10 @@ class HeadMask:
         self._recorded_step: int | None = None
         self._recorded: Tensor | None = None
         self._basis: Tensor | None = None
-        self._layer: nn.Module | None = None
+        self.head: Any = None
+        """The head, a :class:`~lightning_noisy.heads.MaskableHead` from :meth:`take` to :meth:`release`."""
         self._own_class: type[nn.Module] | None = None
         self._hook: Any = None
-
-    @property
-    def head(self) -> MaskableHead:
-        """The head."""
-        return cast(MaskableHead, self._layer)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -55,7 +50,9 @@ class HeadMask:
     @property
     def weight(self) -> nn.Parameter:
         """A parameter, for its device and dtype."""
-        return next(self.head.parameters())
+        own = self.head._parameters  # the search through submodules takes as long as sorting a small head
+        weight: nn.Parameter = next(iter(own.values())) if own else next(self.head.parameters())
+        return weight
 
     def take(self, pl_module: LightningModule) -> None:
         """Find the layer and make it maskable, the same object.
@@ -63,7 +60,7 @@ class HeadMask:
         Raises:
             NoisyLabelError: There is no such layer, it cannot be masked, is masked already, or is compiled.
         """
-        if self._layer is not None:
+        if self.head is not None:
             return
         layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.name)
         if layer is None:
@@ -84,23 +81,24 @@ class HeadMask:
                 f"`{self.name}` is masked already, under another name or by another MaskRefresh: name it once."
             )
         _TAKEN.add(layer)
-        self._layer, self._own_class = layer, type(layer)
+        self.head, self._own_class = layer, type(layer)
         layer.__class__ = maskable
 
     def release(self) -> None:
         """Give the layer back as it was."""
         self._recorded_step = self._recorded = None
-        if self._layer is not None and self._own_class is not None:
+        if self.head is not None:
             self.stop_listening()
             for name in ("edge_mask", "on_basis", "_even_grid"):
-                vars(self._layer).pop(name, None)
-            self._layer.__class__ = self._own_class
-            _TAKEN.discard(self._layer)
-        self._layer = self._own_class = None
+                vars(self.head).pop(name, None)
+            self.head.__class__ = self._own_class
+            _TAKEN.discard(self.head)
+        self.head = self._own_class = None
 
     def show(self, mask: Tensor | None) -> None:
         """Let the head use a mask from now on, or none."""
-        self.head.edge_mask = mask
+        # nn.Module's own assignment looks through parameters, buffers and modules first.
+        object.__setattr__(self.head, "edge_mask", mask)
 
     def forget(self) -> None:
         """Begin without a past."""
@@ -133,7 +131,8 @@ class HeadMask:
 
     def stop_listening(self) -> None:
         """See no forward pass until the next batch."""
-        self.head.on_basis = None
+        if self.head.on_basis is not None:
+            self.head.on_basis = None
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._basis = None
@@ -164,7 +163,7 @@ class HeadMask:
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies have no layer: the original has it."""
-        outside = dict.fromkeys(("_layer", "_own_class", "_hook", "_recorded_step", "_recorded", "_basis"))
+        outside = dict.fromkeys(("head", "_own_class", "_hook", "_recorded_step", "_recorded", "_basis"))
         return {**self.__dict__, **outside}
 
     def _keep_basis(self, basis: Tensor) -> None:

@@ -177,9 +177,10 @@ class MaskRefresh(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._leave_batch()
-        for head in self.heads.values():
-            if self._is_due(head, self._now(trainer)) or trainer.is_last_batch:
-                head.finish_recording()
+        if self.score == "gradient":
+            for head in self.heads.values():
+                if self._is_due(head, self._now(trainer)) or trainer.is_last_batch:
+                    head.finish_recording()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -246,20 +247,24 @@ class MaskRefresh(Callback):
 
     def _scores(self, head: HeadMask, now: int) -> Tensor:
         """Scores (K, D) that do not look at the batch."""
-        device = head.weight.device
         if self.score == "random":
             assert self._seed is not None
-            edges = torch.arange(math.prod(head.shape), device=device).view(head.shape)
+            edges = torch.arange(math.prod(head.shape), device=head.weight.device).view(head.shape)
             return hash_uniform(self._seed, _RANDOM_STREAM, zlib.crc32(head.name.encode()), now, edges)
         if self.score == "gradient":
             if head.gradient is None:
-                return torch.zeros(head.shape, device=device)
+                return torch.zeros(head.shape, device=head.weight.device)
             return gradient_scores(head.gradient, head.head.coefficients().detach())
-        return head.head.edge_scores(score=self.score)
+        scores: Tensor = head.head.edge_scores(score=self.score)
+        return scores
 
     def _set_mask(self, head: HeadMask, now: int, scores: Tensor) -> None:
         mask = _MASKS[self.granularity](scores, self.ratio, self.drop)
-        head.mask = mask.masked_fill_(~scores.any(), 1.0).to(head.weight.dtype)
+        lowest, highest = scores.aminmax()
+        unranked = (lowest == 0) & (highest == 0)
+        if unranked.device.type != "cpu" or unranked:  # on a CPU looking costs less than filling
+            mask.masked_fill_(unranked, 1.0)
+        head.mask = mask.to(head.weight.dtype)
         head.renewed_at = now
 
     def _leave_batch(self) -> None:

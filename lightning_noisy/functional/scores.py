@@ -159,9 +159,10 @@ def dense_gradient(logits_gradient: Tensor, basis: Tensor) -> Tensor:
 
 def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tensor]:
     """Mean (F, D) and covariance of the basis, as in :func:`_products`."""
-    values, count = basis.double(), basis.shape[0]
-    mean = values.sum(dim=0) / max(count, 1)  # a process may have an empty share
-    scatter = _products(values - mean)
+    count, terms = basis.shape[:2]
+    width = max(1, 2 * _CHUNK // max(1, count * terms))
+    parts = [_centred_moments(part) for part in torch.split(basis, width, dim=2)]
+    mean, scatter = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
     if all_reduce is None:
         return mean, scatter / count
     raw = scatter + count * _products(mean.unsqueeze(0))
@@ -169,6 +170,13 @@ def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tenso
     packed = all_reduce(packed)
     mean = packed[raw.numel() : -1].view_as(mean) / packed[-1]
     return mean, packed[: raw.numel()].view_as(raw) / packed[-1] - _products(mean.unsqueeze(0))
+
+
+def _centred_moments(basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (F, D), and sums of the products of deviations from it, as in :func:`_products`."""
+    values = basis.double()
+    mean = values.sum(dim=0) / max(len(values), 1)  # a process may have an empty share
+    return mean, _products(values - mean)
 
 
 def _products(values: Tensor) -> Tensor:

@@ -26,6 +26,9 @@ WEIGHT_SCORES = {"magnitude": magnitude_scores, "signed": signed_scores}
 BATCH_SCORES = ("std", "activation", "obd")
 """Scores that look at a batch."""
 
+_SCORES = (*BATCH_SCORES, *WEIGHT_SCORES)
+_ONE_OF_THEM = f"one of {', '.join(map(repr, _SCORES))}"
+
 
 class MaskableHead(nn.Module, ABC):
     r"""Base of the heads: features (B, D) to logits (B, K) over K x D edges that can be masked.
@@ -61,8 +64,8 @@ class MaskableHead(nn.Module, ABC):
 
     def forward(self, input: Tensor) -> Tensor:
         """Features (..., D) to logits (..., K)."""
-        wanted = f"features (..., {self.in_features})"
-        check_argument(input.shape[-1:] == (self.in_features,), "input", wanted, tuple(input.shape))
+        if input.shape[-1:] != (self.in_features,):
+            check_argument(False, "input", f"features (..., {self.in_features})", tuple(input.shape))
         basis = self.basis(input.reshape(-1, self.in_features))
         if self.on_basis is not None:
             self.on_basis(basis.detach())
@@ -89,8 +92,7 @@ class MaskableHead(nn.Module, ABC):
         Raises:
             NoisyLabelError: Another score, one that needs features, or features of another shape.
         """
-        names = (*BATCH_SCORES, *WEIGHT_SCORES)
-        check_argument(score in names, "score", f"one of {', '.join(map(repr, names))}", score)
+        check_argument(score in _SCORES, "score", _ONE_OF_THEM, score)
         if score in WEIGHT_SCORES or (features is None and self.ranks_by_magnitude(score)):
             return WEIGHT_SCORES.get(score, magnitude_scores)(self._detached_coefficients())
         if features is None:
