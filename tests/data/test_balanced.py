@@ -58,10 +58,10 @@ def test_processes_share_the_batches_of_one(world, per_process, batches, seed):
         assert sorted(union) == sorted(single[b * world * per_process : (b + 1) * world * per_process])
 
 
-@given(labels, st.integers(1, 4), st.integers(0, 3))
+@given(labels, st.floats(0, 1), st.integers(1, 4), st.integers(0, 3))
 @quick
-def test_where_samples_do_not_divide_ranks_are_as_long(targets, world, epoch):
-    size = len(targets)
+def test_where_samples_do_not_divide_ranks_are_as_long(targets, share, world, epoch):
+    size = max(1, round(share * len(targets)))
     single = {index for _, index in sampler(targets, size, epoch)}
     ranks = [list(sampler(targets, size, epoch, 0, world, rank)) for rank in range(world)]
 

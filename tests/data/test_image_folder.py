@@ -183,6 +183,26 @@ def test_what_was_left_out_is_written(tmp_path, stage):
         assert all("cannot identify" in row[2] for row in rows[1:])
 
 
+class Process:
+    """A trainer on one of two ranks."""
+
+    world_size, fast_dev_run, loggers = 2, False, (None,)
+
+    def __init__(self, rank, folder):
+        self.global_rank, self.is_global_zero, self.log_dir = rank, rank == 0, str(folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*are left out")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_writes_what_was_left_out(tmp_path, rank):
+    write_folders(tmp_path / "data")
+    damage(tmp_path / "data")
+    data = ImageFolderDataModule(str(tmp_path / "data"), num_workers=0, seed=0, on_error="skip")
+    data.trainer = Process(rank, tmp_path / "run")
+    data.setup("fit")
+    assert (tmp_path / "run" / "skipped_images.csv").exists() == (rank == 0)
+
+
 def test_nothing_is_written_where_all_can_be_read(tmp_path):
     write_folders(tmp_path / "data")
     data = ImageFolderDataModule(str(tmp_path / "data"), image_size=8, num_workers=0, seed=0, on_error="skip")
@@ -261,7 +281,7 @@ def test_the_default_is_a_scaled_part_of_the_image_as_it_is(tmp_path):
         assert np.array_equal(bytes_of(image[None])[0], expected)
 
 
-@pytest.mark.parametrize(("resize", "shorter"), [(None, 16), (20, 20), (0, 40)])
+@pytest.mark.parametrize(("resize", "shorter"), [(None, 16), (14, 14), (20, 20), (0, 40)])
 def test_evaluated_images_are_resized_and_cropped_in_the_centre(tmp_path, resize, shorter):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for name in ("a", "b"):
@@ -321,6 +341,27 @@ def test_epochs_of_some_batches_are_balanced(tmp_path):
     assert isinstance(loader.sampler, BalancedSampler)
     assert all(target.bincount().tolist() == [3, 3, 3] for _, target, _ in seen)
     assert len({tuple(sorted(index.tolist())) for _, _, index in seen}) > 1
+
+
+def balanced_batches(root, rank=None, **options):
+    """Indices of each batch of epoch 0."""
+    data = ImageFolderDataModule(
+        str(root), image_size=8, num_workers=0, **{"seed": 0, "batches_per_epoch": 2, **options}
+    )
+    if rank is not None:
+        data.trainer = Process(rank, root)
+    data.setup("validate")
+    return [index.tolist() for _, _, index in data.train_dataloader()]
+
+
+def test_processes_share_balanced_epochs_which_the_seed_moves(tmp_path):
+    write_folders(tmp_path)
+    single = balanced_batches(tmp_path, batch_size=6)
+    ranks = [balanced_batches(tmp_path, rank, batch_size=3) for rank in range(2)]
+
+    assert [len(batch) for batch in single] == [6, 6]
+    assert [sorted(a + b) for a, b in zip(*ranks, strict=True)] == [sorted(batch) for batch in single]
+    assert balanced_batches(tmp_path, batch_size=6, seed=1) != single
 
 
 def test_an_epoch_larger_than_the_training_set_is_refused(tmp_path):

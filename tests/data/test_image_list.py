@@ -122,6 +122,12 @@ def test_missing_images_are_found_without_being_read(tmp_path):
     assert images.missing() == [names.index("gone.jpg"), len(names), len(names) + 1]
 
 
+def test_a_file_system_may_list_names_in_another_case(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png")
+    monkeypatch.setattr("os.listdir", lambda folder: ["A.PNG"])
+    assert listed(tmp_path, ["a.png", "b.png"]).missing() == [1]
+
+
 def test_some_of_the_images(tmp_path):
     images = listed(tmp_path, ["a", "bcd", "e"], source="list", rows=[4, 6, 9], clean=[2, 0, 1])
     taken = images.take(torch.tensor([2, 1]))
@@ -181,6 +187,15 @@ def test_images_in_folders_are_sorted_and_may_lie_deep(tmp_path):
     expected = ["a/z.jpeg", "b/10.jpg", "b/2.jpg", "b/deep/1.PNG", "c/x.gif.jpg"]
     assert [images.path(i) for i in range(len(images))] == [str(tmp_path / "train" / path) for path in expected]
     assert images.labels.tolist() == [0, 1, 1, 1, 2]
+
+
+def test_linked_folders_are_followed(tmp_path):
+    write_image(tmp_path / "elsewhere" / "1.jpg")
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    (tmp_path / "train" / "a" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "b").symlink_to(tmp_path / "elsewhere")
+    images = images_in_folders(tmp_path, "train", class_folders(tmp_path / "train"))
+    assert images.labels.tolist() == [0, 1]
 
 
 def test_a_folder_of_no_class_is_refused(tmp_path):
