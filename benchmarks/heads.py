@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.heads --results benchmarks/results/heads.json
 
-One thread, one process. Variants take turns in every round, in random order, each with weights and features drawn anew
-outside the measured time; figures are medians over the rounds, of the processor's time, so that other programs count
-little. Masks are those of the callback itself, whose hooks run in the measured time.
+One thread, one process. Variants take turns in every round, in random order, each with ten steps in a row, as in
+training, and for each step weights and features drawn anew outside the measured time; figures are medians over the
+rounds, of the processor's time, so that other programs count little. Masks are those of the callback itself, whose hooks run in the measured time.
 
 linear     LinearHead under MaskRefresh, in units of nn.Linear
 kan        KANHead with and without MaskRefresh, in units of a KAN layer as in a textbook
@@ -42,6 +42,7 @@ RATIO = 0.5
 NAIVE_UP_TO = 100
 """Most classes for which the activations (B, K, D) of the naive variant are made."""
 NEVER_AGAIN = 10**9
+IN_A_ROW = 10
 WARM_UP = 3
 
 TARGETS = {
@@ -132,15 +133,18 @@ SECTIONS = {"linear": linear_steps, "kan": kan_steps}
 
 
 def time_rounds(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each step in each round."""
+    """Milliseconds of a step in each round, the mean of a few in a row."""
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(WARM_UP + rounds):
         for name in random.sample(list(steps), len(steps)):
-            steps[name].prepare()
-            began = time.process_time()
-            steps[name].run()
+            seconds = 0.0
+            for _ in range(IN_A_ROW):
+                steps[name].prepare()
+                began = time.process_time()
+                steps[name].run()
+                seconds += time.process_time() - began
             if number >= WARM_UP:
-                taken[name].append(1e3 * (time.process_time() - began))
+                taken[name].append(1e3 * seconds / IN_A_ROW)
     return taken
 
 

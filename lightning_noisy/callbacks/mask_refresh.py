@@ -229,11 +229,12 @@ class MaskRefresh(Callback):
 
     def _renew(self, head: HeadMask, now: int) -> None:
         """Give a head its new mask, at once or, where the score looks at the batch, in its next forward pass."""
-        by_weight = self.granularity == "node" and head.head.ranks_by_magnitude(self.score)
-        if self.score in BATCH_SCORES and not by_weight:
+        if self.granularity == "node" and head.head.ranks_by_magnitude(self.score):
+            self._set_mask(head, now, head.head.weight_scores("magnitude"))
+        elif self.score in BATCH_SCORES:
             head.head.on_basis = partial(self._renew_from_batch, head, now)
-            return
-        self._set_mask(head, now, self._scores(head, now))
+        else:
+            self._set_mask(head, now, self._scores(head, now))
 
     def _renew_from_batch(self, head: HeadMask, now: int, basis: Tensor) -> None:
         if not torch.is_grad_enabled():
@@ -255,15 +256,15 @@ class MaskRefresh(Callback):
             if head.gradient is None:
                 return torch.zeros(head.shape, device=head.weight.device)
             return gradient_scores(head.gradient, head.head.coefficients().detach())
-        scores: Tensor = head.head.edge_scores(score=self.score)
+        scores: Tensor = head.head.weight_scores(self.score)
         return scores
 
     def _set_mask(self, head: HeadMask, now: int, scores: Tensor) -> None:
         mask = _MASKS[self.granularity](scores, self.ratio, self.drop)
-        lowest, highest = scores.aminmax()
-        unranked = (lowest == 0) & (highest == 0)
-        if unranked.device.type != "cpu" or unranked:  # on a CPU looking costs less than filling
-            mask.masked_fill_(unranked, 1.0)
+        if (
+            mask.device.type != "cpu" or not mask.numpy()[0].any()
+        ):  # the first row goes first; looking costs a CPU little
+            mask.masked_fill_(~scores.any(), 1.0)
         head.mask = mask.to(head.weight.dtype)
         head.renewed_at = now
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.heads.maskable import MaskableHead
+from lightning_noisy.heads.maskable import MaskableHead, at_least_float32
 
 
 class _LinearTerms(MaskableHead, nn.Linear):
@@ -19,6 +19,9 @@ class _LinearTerms(MaskableHead, nn.Linear):
     def coefficients(self, mask: Tensor | None = None) -> Tensor:
         """The weight (K, 1, D)."""
         return (self.weight if mask is None else self.weight * mask).unsqueeze(1)
+
+    def _detached_coefficients(self) -> Tensor:
+        return at_least_float32(self.weight.detach()).unsqueeze(1)
 
 
 class LinearHead(_LinearTerms):

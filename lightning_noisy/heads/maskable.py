@@ -94,7 +94,7 @@ class MaskableHead(nn.Module, ABC):
         """
         check_argument(score in _SCORES, "score", _ONE_OF_THEM, score)
         if score in WEIGHT_SCORES or (features is None and self.ranks_by_magnitude(score)):
-            return WEIGHT_SCORES.get(score, magnitude_scores)(self._detached_coefficients())
+            return self.weight_scores(score if score in WEIGHT_SCORES else "magnitude")
         if features is None:
             raise NoisyLabelError(
                 f"The score '{score}' of a {type(self).__name__} looks at a batch: give `features` (B, D)."
@@ -103,6 +103,10 @@ class MaskableHead(nn.Module, ABC):
         wanted = f"features (B, {self.in_features}), at least one row"
         check_argument(valid, "features", wanted, tuple(features.shape))
         return self.batch_scores(self.basis(features.detach()).detach(), score)
+
+    def weight_scores(self, score: str) -> Tensor:
+        """A score of the coefficients alone: (K, D)."""
+        return WEIGHT_SCORES[score](self._detached_coefficients())
 
     def batch_scores(self, basis: Tensor, score: str, all_reduce: AllReduce | None = None) -> Tensor:
         """A score that looks at a batch, from its basis (B, F, D), over all processes if they reduce: (K, D)."""
@@ -119,11 +123,15 @@ class MaskableHead(nn.Module, ABC):
         return score in ("std", "activation") and self.num_terms == 1
 
     def _detached_coefficients(self) -> Tensor:
-        coefficients = self.coefficients().detach()
-        return coefficients if coefficients.element_size() >= 4 else coefficients.float()
+        return at_least_float32(self.coefficients().detach())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.edge_mask is not None:
             self.edge_mask = fn(self.edge_mask)
         return module
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision to float32."""
+    return values if values.element_size() >= 4 else values.float()
