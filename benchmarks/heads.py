@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.heads --results benchmarks/results/heads.json
 
 One thread, one process. Variants take turns in every round, in random order, each with ten steps in a row, as in
-training, and for each step weights and features are drawn anew outside the measured time; figures are medians over the
+training, and for each step weights and features drawn anew outside the measured time. Figures are medians over the
 rounds, of the processor's time, so that other programs count little. Masks are those of the callback itself, whose
 hooks run in the measured time.
 
