@@ -254,7 +254,10 @@ def test_without_a_gradient_there_is_nothing_to_do(tmp_path):
         def training_step(self, batch, batch_idx):
             return None
 
-    make_trainer(tmp_path, [CDR(0.5)]).fit(Idle(), loader(torch.float32))
+    module = Idle()
+    before = copy.deepcopy(module.state_dict())
+    make_trainer(tmp_path, [CDR(0.5)]).fit(module, loader(torch.float32))
+    torch.testing.assert_close(module.state_dict(), before, rtol=0, atol=0)
 
 
 def test_a_sparse_gradient_is_refused_by_name(tmp_path):
