@@ -8,14 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_noisy.functional.ratios import as_written
+
 
 def critical_entries(num_entries: int, noise_rate: float) -> int:
-    """Number of entries that learn, floor((1 - noise_rate) * n), at least 1, for the rate as it was written.
-
-    Binary floating point puts some products just below the integer they mean ((1 - 0.9) * 10 = 0.999...); products
-    within 1e-9 of an integer count as that integer.
-    """
-    return max(1, math.floor((1 - noise_rate) * num_entries + 1e-9))
+    """Number of entries that learn, floor((1 - noise_rate) * n), at least 1, for the rate as it was written."""
+    return max(1, math.floor((1 - as_written(noise_rate)) * num_entries))
 
 
 def kth_largest_(values: Tensor, k: int) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from lightning_noisy.functional.ratios import as_written
 
 _EXACT = 1 << 24
 """Up to here float32 counts without a gap."""
@@ -15,13 +16,8 @@ _EXACT = 1 << 24
 
 @lru_cache
 def dropped_edges(num_edges: int, ratio: float) -> int:
-    """Number of edges dropped of so many, floor(ratio * K), for the ratio as it was written.
-
-    Binary floating point puts some products just below the integer they mean (0.29 * 100 = 28.999...), so the ratio
-    counts as the nearest fraction with a denominator of at most ten million: whatever seven digits can write, and
-    thirds. Rounding cannot take one such fraction for another, as it could with nine digits.
-    """
-    return math.floor(Fraction(float(ratio)).limit_denominator(10**7) * num_edges)
+    """Number of edges dropped of so many, floor(ratio * K), for the ratio as it was written."""
+    return math.floor(as_written(ratio) * num_edges)
 
 
 def node_mask(scores: Tensor, ratio: float, drop: str = "unimportant") -> Tensor:

@@ -9,7 +9,7 @@ from lightning_noisy.data import BalancedSampler, EpochSampler
 from lightning_noisy.data.loader import ResumableLoader, TrainingDataset
 from lightning_noisy.errors import NoisyLabelError
 
-quick = settings(max_examples=80, deadline=None)
+quick = settings(max_examples=80)
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
 
 

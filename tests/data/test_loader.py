@@ -15,7 +15,7 @@ from lightning_noisy.data.loader import (
 )
 from lightning_noisy.errors import NoisyLabelError
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 def jitter(image):

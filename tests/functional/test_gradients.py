@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lightning_noisy.functional.gradients import critical_entries, hinder_memorization_, kth_largest_
@@ -26,7 +26,8 @@ def oracle(weights, gradients, rate):
     return [float(g) * (1 - rate) if s >= threshold else 0.0 for s, g in zip(scores, gradients, strict=True)]
 
 
-@given(st.integers(0, 99), st.integers(1, 10**8))
+@given(st.integers(0, 99), st.integers(1, 10**9))
+@example(78, 10**8)  # 0.22 * 1e8 falls more than 1e-9 short of the integer
 def test_the_number_of_entries_is_that_of_the_rate_as_written(percent, n):
     assert critical_entries(n, percent / 100) == max(1, math.floor(Fraction(100 - percent, 100) * n))
 
@@ -57,7 +58,6 @@ def test_kth_largest_is_no_view_and_counts_nan_as_largest():
     assert [value.item() for value in found[1:]] == [math.inf, 3.0, 2.0, 1.0]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(SHAPES), min_size=1, max_size=4),
     st.sampled_from([0.0, 0.1, 0.2, 0.45, 0.5, 0.8, 0.9, 0.99]),
@@ -79,7 +79,6 @@ def test_equals_brute_force_with_ties(shapes, rate, dtype, seed):
     assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 400), st.integers(0, 99), st.integers(0, 2**32 - 1))
 def test_equals_brute_force_without_ties(n, percent, seed):
     draw = np.random.default_rng(seed)

@@ -45,7 +45,7 @@ def test_without_spread_every_draw_is_the_mean():
     assert truncated_normal(UNIFORM, 0.3, 0.0).unique().tolist() == [0.3]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 4), st.integers(1, 6), st.sampled_from([1e-3, 1.0, 1e4]), st.integers(0, 99))
 def test_instance_probabilities_equal_a_loop(label, rows, size, seed):
     stream = np.random.RandomState(seed)

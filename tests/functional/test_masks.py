@@ -52,7 +52,7 @@ def heads(draw):
 @given(
     heads(), st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.5, 0.7, 0.9, 0.99]), st.sampled_from(["unimportant", "important"])
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_equals_the_oracle(head, ratio, drop):
     features, weight = head
     layer = LinearHead(weight.shape[1], weight.shape[0])
@@ -63,7 +63,7 @@ def test_equals_the_oracle(head, ratio, drop):
 
 
 @given(heads())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_scores_are_the_spread_of_the_activations(head):
     features, weight = head
     layer = LinearHead(weight.shape[1], weight.shape[0])
@@ -127,7 +127,7 @@ def stable_ranks(scores, drop):
 
 
 @given(awkward_scores(), st.sampled_from([0.0, 0.3, 0.5, 0.9]), st.sampled_from(["unimportant", "important"]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_ties_infinities_and_nan_have_an_order(scores, ratio, drop):
     expected = np.ones_like(scores)
     for i in range(scores.shape[1]):

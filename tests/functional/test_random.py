@@ -42,13 +42,11 @@ def test_hash_bits_gives_the_published_outputs_of_splitmix64():
     assert [int(hash_bits(state)) % WORD for state in states] == published
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=4))
 def test_hash_bits_equals_big_integer_arithmetic(keys):
     assert int(hash_bits(*keys)) % WORD == expected_bits(*keys)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=4))
 def test_tensor_keys_hash_like_python_keys(keys):
     tensors = [torch.tensor([key]) for key in keys]
@@ -57,14 +55,12 @@ def test_tensor_keys_hash_like_python_keys(keys):
     assert hash_bits(keys[0], *tensors[1:]).flatten().tolist() == [int(hash_bits(*keys))]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=4))
 def test_hash_seed_is_the_upper_63_bits(keys):
     assert hash_seed(*keys) == expected_bits(*keys) >> 1
     torch.Generator().manual_seed(hash_seed(*keys))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=4))
 def test_hash_uniform_is_the_upper_53_bits(keys):
     uniform = hash_uniform(*keys)
@@ -177,7 +173,7 @@ rows = st.integers(1, 8).flatmap(
 draw = st.one_of(st.sampled_from([0.0, ONE_BELOW]), st.integers(0, 2**53 - 1).map(lambda bits: bits * 2**-53))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rows, st.data())
 def test_sample_categorical_equals_brute_force(weights, data):
     uniform = [data.draw(draw) for _ in weights]

@@ -164,7 +164,7 @@ def assert_lower_index_goes_first(mask, coefficients, signed):
 
 
 @pytest.mark.parametrize("score", SCORES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     case=cases(),
     ratio=st.sampled_from([0.0, 0.29, 0.5, 0.7, 0.9]),
@@ -190,7 +190,7 @@ def test_scores_and_masks_equal_the_oracle(score, case, ratio, drop, chunk):
         assert_lower_index_goes_first(edge, coefficients, score == "signed")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(("linear", "cosine")), st.sampled_from(["std", "activation"]), st.sampled_from([0.3, 0.5, 0.8]))
 def test_within_an_input_a_head_of_one_term_ranks_by_weight(case, score, ratio):
     assert case.head.ranks_by_magnitude(score)
@@ -199,7 +199,7 @@ def test_within_an_input_a_head_of_one_term_ranks_by_weight(case, score, ratio):
     assert_ranked(mask, case.oracle("magnitude"), case.error("magnitude"), ratio, "unimportant")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cases(), st.sampled_from(["std", "activation", "obd"]))
 def test_float32_heads_score_as_their_float64_twin(case, score):
     expected, size = case.oracle(score), np.abs(case.terms()).sum(axis=2).max(axis=0)
@@ -274,7 +274,7 @@ def in_parts(score, parts, expected_size):
     return results[0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cases(), st.lists(st.integers(0, 5), min_size=2, max_size=3).filter(any), st.integers(0, 2**32 - 1))
 def test_statistics_of_parts_add_up_to_those_of_the_whole(case, sizes, seed):
     generator = torch.Generator().manual_seed(seed)

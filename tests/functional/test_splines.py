@@ -62,7 +62,7 @@ def test_knots_are_equidistant_and_go_on_by_the_order(size, order, low, high):
     np.testing.assert_allclose(knots.numpy(), expected, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(grids())
 def test_recursion_equals_exact_arithmetic(grid):
     order, knots, seed = grid
@@ -81,7 +81,7 @@ def test_slope_of_the_recursion_equals_exact_arithmetic(order):
     torch.testing.assert_close(slope.detach(), expected, rtol=1e-11, atol=1e-11)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.floats(-5, 5), st.floats(0.05, 3)), min_size=1, max_size=2),
     st.integers(1, 6),

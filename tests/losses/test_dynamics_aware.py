@@ -30,7 +30,7 @@ def terms(logits: torch.Tensor, target: torch.Tensor, q: float) -> tuple[np.ndar
 
 
 @given(st.integers(1, 8), st.integers(2, 20), st.floats(0.1, 1.5), st.floats(0.0, 1.0), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_mean_is_sum_of_means(size: int, num_classes: int, q: float, lam: float, seed: int) -> None:
     logits, target = batch_of(size, num_classes, seed)
     fit, entropy = terms(logits, target, q)

@@ -43,7 +43,7 @@ def reloaded(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(buffer, weights_only=True)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(operations(), st.sampled_from([torch.float32, torch.float16, torch.float64]))
 def test_store_is_a_dict_of_rows(
     steps: list[tuple[float | None, list[int], list[list[float]]]], dtype: torch.dtype
@@ -199,7 +199,6 @@ def test_synchronize_alone_changes_nothing() -> None:
     assert store.values.tolist() == [0.0, 2.0, 0.0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3) | st.integers(-(2**63), 2**63 - 1), max_size=40))
 def test_first_occurrence(values: list[int]) -> None:
     found = first_occurrence(torch.tensor(values, dtype=torch.int64))
@@ -371,7 +370,6 @@ batches = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(batches, st.integers(0, 30))
 def test_sums_are_weighted_means(added: list[tuple[int, float, float]], interrupted: int) -> None:
     sums = EpochSums()

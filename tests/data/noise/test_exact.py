@@ -37,7 +37,7 @@ def test_other_classes_come_out_at_random():
     assert stats.chi2.ppf(0.001, 80) < statistic < stats.chi2.ppf(0.999, 80)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 4), max_size=60), st.integers(0, 100), st.booleans())
 def test_exactly_the_rounded_number_is_wrong_and_each_class_has_its_share(labels, percent, true_class):
     clean, rate = torch.tensor(labels, dtype=torch.int64), percent / 100

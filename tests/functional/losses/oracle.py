@@ -128,7 +128,7 @@ def assert_sum_over_labels(loss: Callable[[Tensor, Tensor], Tensor], batch: Batc
 
 
 batches = st.builds(Batch, st.integers(1, 5), st.integers(2, 20), st.sampled_from(SCALES), st.integers(0, 2**32 - 1))
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 def moderate(seed: int = 0, size: int = 3, num_classes: int = 4) -> Batch:
