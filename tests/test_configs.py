@@ -1,15 +1,15 @@
 import importlib
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import yaml
 
 from lightning_noisy.cli import main
-from lightning_noisy.losses import PAPER_SETTINGS
+from tests import papers
 from tests._dummies import DummyCIFAR10, DummyCIFAR100, isolate, quiet
+from tests.papers.settings import Settings, named, plain
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
@@ -30,155 +30,6 @@ WHOLE_CONFIGS = [path for path in CONFIGS if base_of(path) is None]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 each_whole_config = pytest.mark.parametrize("config", WHOLE_CONFIGS, ids=name_of)
 each_paper_config = pytest.mark.parametrize("config", PAPER_CONFIGS, ids=name_of)
-
-SYMMETRIC = {"SymmetricNoise": {"rate": 0.4, "include_true_class": True}}
-COSINE = {"CosineAnnealingLR": {"T_max": 150}}
-RESTARTS = {"CosineAnnealingWarmRestarts": {"T_0": 10, "eta_min": 1e-3}}
-STEPS = {"MultiStepLR": {"milestones": [40, 80], "gamma": 0.1}}
-CROSS_ENTROPY = {"CrossEntropyLoss": {}}
-
-
-class Settings(NamedTuple):
-    """A row of a paper's table of settings: class name -> arguments where something is a class."""
-
-    epochs: int
-    net: str
-    batch: int
-    lr: float
-    wd: float
-    schedule: dict
-    loss: dict
-    method: dict
-    noise: dict = SYMMETRIC
-    val: float = 0.0
-    head: dict = {"LinearHead": {}}  # noqa: RUF012
-    clip: float | None = None
-    data: str = "CIFAR10DataModule"
-
-
-SELC = {"SELC": {"momentum": 0.9, "warmup_epochs": 30}}
-# NAL's code counts epochs from 1 and begins at es = 60.
-NAL = {"SELC": {"momentum": 0.9, "warmup_epochs": 60 - 1, "every_n_epochs": 10, "floor": 1e-4}}
-ELR = {"EarlyLearningRegularization": {"lam": 3.0, "momentum": 0.7}}
-HUMAN = {"FileNoise": {"path": "data/cifar10n.npz", "key": "worse"}}
-
-APL = {"NormalizedCrossEntropy": {}, "ReverseCrossEntropy": {}}
-SHORT = {  # per data set of DCM: network, epochs, lr, wd; weights of APL and of ANL
-    "cifar10": ("CNN8", 120, 0.01, 1e-4, (1, 1), (5, 5, 5e-5)),
-    "cifar100": ("ResNet34", 200, 0.1, 1e-5, (10, 0.1), (10, 1, 5e-7)),
-}
-KAN = {"KANHead": {}}
-MASK = {"ratio": 0.5}
-DCM_VARIANTS = {
-    "": ({"LinearHead": {}}, {}),
-    "-dfc": ({"LinearHead": {}}, {"MaskRefresh": MASK, "MaskTracker": {}}),
-    "-dkan": (KAN, {"MaskRefresh": MASK, "MaskTracker": {}}),
-}
-DCM_ABLATIONS = {
-    "-by-weight": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "score": "signed"}, "MaskTracker": {}}),
-    "-edge-wise": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "granularity": "edge"}, "MaskTracker": {}}),
-    "-important": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "drop": "important"}, "MaskTracker": {}}),
-    "-per-epoch": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "every_n_epochs": 1}, "MaskTracker": {}}),
-    "-test-time": ({"LinearHead": {}}, {"MaskRefresh": {**MASK, "apply_in": "always"}, "MaskTracker": {}}),
-    "-cdr": ({"LinearHead": {}}, {"CDR": {"noise_rate": 0.8}}),
-    "-dropout": ({"DropoutHead": {"ratio": 0.5}}, {}),
-    "-dropconnect": ({"DropConnectHead": {"ratio": 0.5}}, {}),
-}
-
-
-def dcm(dataset, loss, head, method):
-    """DCM, table 12, with the losses and weights of the papers it builds on; ANL has L1 instead of weight decay."""
-    net, epochs, lr, wd, apl, anl = SHORT[dataset]
-    losses = {
-        "ce": CROSS_ENTROPY,
-        "apl": {"ActivePassiveLoss": {**APL, "alpha": apl[0], "beta": apl[1]}},
-        "anl": {"ActiveNegativeLoss": dict(zip(("alpha", "beta", "delta"), anl, strict=True))},
-    }
-    return Settings(
-        epochs,
-        net,
-        128,
-        lr,
-        0.0 if loss == "anl" else wd,
-        {"CosineAnnealingLR": {"T_max": epochs}},
-        losses[loss],
-        method,
-        noise={"SymmetricNoise": {"rate": 0.8}},
-        head=head,
-        clip=5.0,
-        data=f"{dataset.upper()}DataModule",
-    )
-
-
-def named(entry):
-    """{class name: arguments} of an entry with class_path and init_args."""
-    return {entry["class_path"].rpartition(".")[2]: entry.get("init_args", {})}
-
-
-def plain(loss):
-    """A loss made of losses: theirs beside its own arguments."""
-    ((name, arguments),) = loss.items()
-    parts = [argument for argument in arguments.values() if isinstance(argument, dict)]
-    numbers = {key: value for key, value in arguments.items() if not isinstance(value, dict)}
-    return {name: {**numbers, **{key: value for part in parts for key, value in named(part).items()}}}
-
-
-DAL_ROWS = {
-    "DAL": "dal",
-    "GCE": "gce",
-    "SCE": "sce",
-    "NLNL": "nlnl",
-    "BTL": "btl",
-    "NCE+RCE": "nce_rce",
-    "TCE": "tce",
-    "NCE+AGCE": "nce_agce",
-    "CE+SR": "sr",
-    "JS": "js",
-    "Poly-1": "poly1",
-    "dynamic TCE": "dynamic_tce",
-    "dynamic JS": "dynamic_js",
-    "ELR+DAL": "elr_dal",
-}
-
-
-def dal(dataset, setting):
-    """DAL, table 1 and section 5: one recipe for all losses."""
-    loss = {setting["class_path"].rpartition(".")[2]: setting["init_args"]}
-    method = {key: value for callback in setting.get("callbacks", []) for key, value in named(callback).items()}
-    data = f"{dataset.upper()}DataModule"
-    return Settings(150, "ResNet18", 128, 0.01, 1e-4, COSINE, plain(loss), method, data=data)
-
-
-def dgce(q):
-    """DAL without bootstrapping, a row of its table."""
-    schedule = {"class_path": "DALSchedule", "init_args": {"q_start": q, "q_end": 1.5, "lam_end": 0.0}}
-    return {"class_path": "DynamicsAwareLoss", "init_args": {"q": q}, "callbacks": [schedule]}
-
-
-PAPERS = {
-    "ce/cifar10": Settings(150, "ResNet18", 128, 0.01, 1e-4, COSINE, CROSS_ENTROPY, {}),
-    "ce/cifar100": dal("cifar100", {"class_path": "CrossEntropyLoss", "init_args": {}}),
-    "dgce/cifar10": dal("cifar10", dgce(0.8)),
-    "dgce/cifar100": dal("cifar100", dgce(0.6)),
-    **{
-        f"{name}/{dataset}": dal(dataset, PAPER_SETTINGS["DAL"][row][data])
-        for row, name in DAL_ROWS.items()
-        for dataset, data in (("cifar10", "CIFAR-10"), ("cifar100", "CIFAR-100"))
-        if data in PAPER_SETTINGS["DAL"][row]
-    },
-    "selc/cifar10": Settings(200, "ResNet34", 128, 0.02, 1e-3, STEPS, CROSS_ENTROPY, SELC),
-    "selc/cifar10n": Settings(200, "ResNet34", 128, 0.02, 1e-3, STEPS, CROSS_ENTROPY, SELC, noise=HUMAN),
-    "nal/cifar10": Settings(500, "ResNet34", 64, 0.02, 1e-3, RESTARTS, {"NoiseAttentionLoss": {"lam": 0.5}}, NAL),
-    "gss/cifar10": Settings(150, "ResNet18", 128, 0.01, 5e-4, COSINE, CROSS_ENTROPY, {"GradientSwitching": {}}),
-    "elr/cifar10": Settings(150, "ResNet34", 128, 0.02, 1e-3, RESTARTS, ELR, {}, val=0.1),
-    **{
-        f"dcm/{dataset}/{loss}{variant}".removesuffix("/ce"): dcm(dataset, loss, *settings)
-        for dataset in SHORT
-        for loss in ("ce", "apl", "anl")
-        for variant, settings in DCM_VARIANTS.items()
-    },
-    **{f"dcm/cifar10/anl{name}": dcm("cifar10", "anl", *settings) for name, settings in DCM_ABLATIONS.items()},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -302,16 +153,16 @@ def test_one_config_runs_with_its_own_network():
 
 
 def test_every_paper_config_is_in_the_table():
-    assert set(map(name_of, PAPER_CONFIGS)) == set(PAPERS)
+    assert set(map(name_of, PAPER_CONFIGS)) == set(papers.ROWS)
 
 
-@pytest.mark.parametrize("name", PAPERS)
+@pytest.mark.parametrize("name", papers.ROWS)
 def test_settings_are_those_of_the_paper(name):
     config = read(ROOT / f"{name}.yaml")
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
     shared = {"StepSeed", "ConfidenceTracker", "MemorizationTracker", "RunSummary", "ModelCheckpoint"}
     methods = [named(callback) for callback in trainer["callbacks"]]
-    assert PAPERS[name] == Settings(
+    assert papers.ROWS[name] == Settings(
         epochs=trainer["max_epochs"],
         net=next(iter(named(model["backbone"]))),
         batch=data["batch_size"],
