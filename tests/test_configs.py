@@ -8,12 +8,23 @@ import yaml
 
 from lightning_noisy.cli import main
 from tests import papers
-from tests._dummies import DummyCIFAR10, DummyCIFAR100, isolate, quiet
-from tests.papers.settings import Settings, named, plain
+from tests._dummies import (
+    DummyCIFAR10,
+    DummyCIFAR100,
+    isolate,
+    quiet,
+    write_animal10n,
+    write_clothing1m,
+    write_imagenet,
+    write_webvision,
+)
+from tests.papers.settings import Settings, brief, named, plain
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
 PAPER_CONFIGS = [path for path in CONFIGS if path.parent != ROOT]
+FOLDERS = {"Animal10NDataModule": 10, "WebVisionMiniDataModule": 50, "Clothing1MDataModule": 14}
+CLASSES = {"CIFAR10DataModule": 10, "CIFAR100DataModule": 100, **FOLDERS}
 
 
 def base_of(config):
@@ -32,14 +43,28 @@ each_whole_config = pytest.mark.parametrize("config", WHOLE_CONFIGS, ids=name_of
 each_paper_config = pytest.mark.parametrize("config", PAPER_CONFIGS, ids=name_of)
 
 
+@pytest.fixture(scope="session")
+def image_sets(tmp_path_factory):
+    """Small ANIMAL-10N, WebVision with ILSVRC12, and Clothing1M, as they are published: 40 or more training images."""
+    root = tmp_path_factory.mktemp("image_sets")
+    write_animal10n(root / "animal10n", {"training": [7 * i % 10 for i in range(40)], "testing": [*range(10)] * 2})
+    write_webvision(root / "webvision", [*range(0, 100, 2)] * 2, [*range(20)])
+    write_imagenet(root / "imagenet")
+    clean = {part: [*range(14)] for part in ("clean_train", "clean_val", "clean_test")}
+    write_clothing1m(root / "clothing1m", {"noisy_train": [*range(14)] * 3, **clean})
+    return root
+
+
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch, tmp_path):
-    """A folder of its own, small CIFAR-10 and CIFAR-100, and human labels of the first."""
+def stand_ins(monkeypatch, tmp_path, image_sets):
+    """A folder of its own, small CIFAR-10 and CIFAR-100, human labels of the first, and small sets of image files."""
     isolate(monkeypatch, tmp_path)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR10", DummyCIFAR10)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR100", DummyCIFAR100)
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "cifar10n.npz", worse=np.arange(40, dtype=np.uint8) % 7)
+    for folder in image_sets.iterdir():
+        (tmp_path / "data" / folder.name).symlink_to(folder)
 
 
 def read(config):
@@ -63,18 +88,31 @@ def merged(lower, upper):
 
 
 def files(config):
-    """Arguments that name a config, after the one that it goes on top of."""
+    """Arguments that name a config, after those that it goes on top of."""
     base = base_of(config)
-    return [config] if base is None else [base, "--config", config]
+    return [config] if base is None else [*files(base), "--config", config]
+
+
+def here(config):
+    """Arguments for a single process on a CPU, and a balanced epoch that the stand-in can fill."""
+    machine = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
+    data = ["--data.batches_per_epoch", "2"] if data_of(config) == "Clothing1MDataModule" else []
+    return [*machine, "--trainer.sync_batchnorm", "false", "--data.num_workers", "0", *data]
 
 
 def small(config):
-    """Arguments that make a run of the config small: network, batches, epochs."""
-    channels = 3 if "CIFAR" in read(config)["data"]["class_path"] else 1
+    """Arguments that make a run of the config small: network, images, batches, epochs."""
+    channels = 1 if data_of(config) == "DigitsDataModule" else 3
     backbone = ["--model.backbone", "lightning_noisy.networks.SmallCNN", "--model.backbone.in_channels", str(channels)]
-    sizes = ["--model.backbone.width", "4", "--model.backbone.num_features", "16", "--data.num_workers", "0"]
+    sizes = ["--model.backbone.width", "4", "--model.backbone.num_features", "16"]
+    images = ["--data.image_size", "16", "--data.resize", "0"] if data_of(config) in FOLDERS else []
     batches = ["--data.batch_size", "16", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1"]
-    return [*backbone, *sizes, *batches, "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2"]
+    return [*backbone, *sizes, *images, *batches, *here(config), "--trainer.max_epochs", "2"]
+
+
+def data_of(config):
+    """Class name of the data module."""
+    return next(iter(named(read(config)["data"])))
 
 
 def printed_config(capsys, *arguments):
@@ -144,8 +182,7 @@ class TestEveryWholeConfig:
 
 
 def run_with_own_network(config):
-    tiny = ["--data.batch_size", "8", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
-    quiet("fit", *files(config), *tiny, "--trainer.fast_dev_run", "true")
+    quiet("fit", *files(config), *here(config), "--data.batch_size", "8", "--trainer.fast_dev_run", "true")
 
 
 def test_one_config_runs_with_its_own_network():
@@ -160,26 +197,32 @@ def test_every_paper_config_is_in_the_table():
 def test_settings_are_those_of_the_paper(name):
     config = read(ROOT / f"{name}.yaml")
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
+    optimizer = dict(model["optimizer"]["init_args"])
     shared = {"StepSeed", "ConfidenceTracker", "MemorizationTracker", "RunSummary", "ModelCheckpoint"}
     methods = [named(callback) for callback in trainer["callbacks"]]
+    read_elsewhere = {"max_epochs", "gradient_clip_val", "callbacks", "logger"}
+    data_read_elsewhere = {"root", "imagenet_root", "batch_size", "noise", "val_fraction", "noisy_val"}
     assert papers.ROWS[name] == Settings(
         epochs=trainer["max_epochs"],
-        net=next(iter(named(model["backbone"]))),
+        net=brief(model["backbone"]),
         batch=data["batch_size"],
-        lr=model["optimizer"]["init_args"]["lr"],
-        wd=model["optimizer"]["init_args"]["weight_decay"],
+        lr=optimizer.pop("lr"),
+        wd=optimizer.pop("weight_decay"),
         schedule=named(model["lr_scheduler"]),
         loss=plain(named(model["loss"])),
         method={key: value for entry in methods for key, value in entry.items() if key not in shared},
-        noise=named(data["noise"]),
+        noise=named(data["noise"]) if "noise" in data else {},
         val=data.get("val_fraction", 0.0),
         head=named(model["head"]),
         clip=trainer.get("gradient_clip_val"),
         data=next(iter(named(config["data"]))),
+        images={k: v for k, v in data.items() if k not in data_read_elsewhere},
+        sgd=optimizer,
+        machine={key: value for key, value in trainer.items() if key not in read_elsewhere},
     )
     assert list(named(model["optimizer"])) == ["SGD"]
-    assert model["optimizer"]["init_args"]["momentum"] == 0.9
-    assert model["num_classes"] == (100 if "100" in config["data"]["class_path"] else 10)
+    assert model["num_classes"] == CLASSES[next(iter(named(config["data"])))]
+    assert data.get("noisy_val", True)
     assert config["seed_everything"] == 0
     assert "lightning.pytorch.callbacks.ModelCheckpoint" in class_paths(trainer["callbacks"])
 

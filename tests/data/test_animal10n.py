@@ -7,7 +7,7 @@ from lightning_noisy.data import Animal10NDataModule, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.networks import SmallCNN
-from tests._dummies import numbers, write_image
+from tests._dummies import numbers, write_animal10n, write_image
 from tests.foreign import make_trainer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -16,12 +16,15 @@ FOLDERS = {"training": "train", "testing": "test"}
 
 
 def write_animals(root, published=True):
-    """Images 64 x 64, those of a set numbered 8 i in the order in which they are read."""
-    for folder, labels in LABELS.items():
-        names = sorted((f"{label}_{i:03}_x_1.jpg", label) for i, label in enumerate(labels))
-        for i, (name, label) in enumerate(names):
-            path = root / folder / name if published else root / FOLDERS[folder] / str(label) / name
-            write_image(path, 8 * i + 4, size=(64, 64))
+    """Images 64 x 64, those of a set numbered 8 i + 4 in the order in which they are read."""
+    write_animal10n(root, LABELS)
+    if not published:
+        for path in [path for folder in FOLDERS for path in (root / folder).iterdir()]:
+            target = root / FOLDERS[path.parent.name] / path.name[0] / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        for folder in FOLDERS:
+            (root / folder).rmdir()
 
 
 def ready(root, **options):

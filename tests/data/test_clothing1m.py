@@ -7,45 +7,27 @@ from lightning_noisy.data import Clothing1MDataModule, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.networks import SmallCNN
-from tests._dummies import numbers, write_image, write_lines
+from tests._dummies import numbers, write_clothing1m, write_image, write_lines
+from tests._dummies.image_sets import CLOTHING1M_FIRST as FIRST
+from tests._dummies.image_sets import clothing1m_keys
 from tests.foreign import make_trainer
 
 MEAN, STD = (0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214)
 NOISY = {"noisy_train": [5, 13, 0, 5, 13, 0, 5, 5]}
 CLEAN = {"clean_train": [1, 2, 3], "clean_val": [4, 0], "clean_test": [13, 12, 1]}
-FIRST = {"noisy_train": 0, "clean_train": 80, "clean_val": 120, "clean_test": 160}
-LAYOUTS = {"A": ("label", ""), "B": ("", "images/"), "C": ("annotations", "")}
-"""Folder of the lists, and what of the keys is left out of the paths."""
-
-
-def keys(part):
-    return [f"images/{i}/{part}/{i},{i}.jpg" for i in range(len({**NOISY, **CLEAN}[part]))]
-
-
-def write_lists(root, layout):
-    """Image i of a list is numbered 8 i from its ``FIRST`` on. Clean images have a noisy label as well, another one."""
-    place, left_out = LAYOUTS[layout]
-    labels = {"noisy": [], "clean": []}
-    for part, values in {**NOISY, **CLEAN}.items():
-        write_lines(root / place / f"{part}_key_list.txt", keys(part))
-        for i, (key, label) in enumerate(zip(keys(part), values, strict=True)):
-            labels["noisy"].append(f"{key} {label if part in NOISY else (label + 1) % 14}")
-            labels["clean"] += [f"{key} {label}"] if part in CLEAN else []
-            write_image(root / key.removeprefix(left_out), FIRST[part] + 8 * i)
-    for kind, lines in labels.items():
-        write_lines(root / place / f"{kind}_label_kv.txt", lines[::-1])
+LABELS = {**NOISY, **CLEAN}
 
 
 def write_class_folders(root, train="noisy_train"):
     """Layout D: the same images in folders of their classes."""
-    for part, values in {**NOISY, **CLEAN}.items():
+    for part, values in LABELS.items():
         folder = train if part in NOISY else part
         for i, label in enumerate(values):
             write_image(root / folder / str(label) / f"{i}.jpg", FIRST[part] + 8 * i)
 
 
 def write(root, layout):
-    write_class_folders(root) if layout == "D" else write_lists(root, layout)
+    write_class_folders(root) if layout == "D" else write_clothing1m(root, LABELS, layout)
 
 
 def ready(root, **options):
@@ -67,13 +49,12 @@ def test_layouts_are_read_alike(tmp_path, layout, train_on):
     write(tmp_path, layout)
     data = ready(tmp_path, train_on=train_on)
     part = f"{train_on}_train"
-    labels = {**NOISY, **CLEAN}
 
     assert (data.num_classes, data.class_names[0], data.class_names[13]) == (14, "T-Shirt", "Underwear")
     assert data.validation_splits == ("val", "test")
     images, target, index = read(data.train_dataloader(), part)
-    assert sorted(images) == sorted(index) == list(range(len(labels[part])))
-    assert target == [labels[part][i] for i in images]
+    assert sorted(images) == sorted(index) == list(range(len(LABELS[part])))
+    assert target == [LABELS[part][i] for i in images]
     assert target == data.noisy_targets[index].tolist()
     if train_on == "clean":
         assert data.clean_targets.tolist() == data.noisy_targets.tolist()
@@ -81,8 +62,8 @@ def test_layouts_are_read_alike(tmp_path, layout, train_on):
         assert data.clean_targets is None
     for name, loader in zip(("clean_val", "clean_test"), data.val_dataloader(), strict=True):
         images, target = read(loader, name)
-        assert sorted(images) == list(range(len(labels[name])))
-        assert target == [labels[name][i] for i in images]
+        assert sorted(images) == list(range(len(LABELS[name])))
+        assert target == [LABELS[name][i] for i in images]
 
 
 @pytest.mark.parametrize("layout", "ABC")
@@ -128,7 +109,7 @@ def test_a_key_without_a_label_is_named(tmp_path, line, came):
 
 def test_missing_images_are_named(tmp_path):
     write(tmp_path, "A")
-    (tmp_path / keys("clean_test")[1]).unlink()
+    (tmp_path / clothing1m_keys("clean_test", 2)[1]).unlink()
     with pytest.raises(NoisyLabelError, match=r"^1 of 3 test images are not there, .*clean_test/1,1\.jpg' \(row 2 of"):
         ready(tmp_path)
 

@@ -7,7 +7,8 @@ from lightning_noisy.data import SymmetricNoise, WebVisionMiniDataModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.networks import SmallCNN
-from tests._dummies import numbers, write_image, write_lines
+from tests._dummies import numbers, write_imagenet, write_webvision
+from tests._dummies.image_sets import WORDNET
 from tests.foreign import make_trainer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -15,25 +16,6 @@ TRAIN = [3, 49, 50, 0, 999, 3, 12]  # labels in the order of the list
 VAL = [49, 700, 0, 50, 7]
 
 
-def write_webvision(root):
-    """Image i of a list is numbered 8 i; those of labels above 49 are not there, as in a partial download."""
-    train = [(f"google/q{label:04}/{i}.jpg", label) for i, label in enumerate(TRAIN)]
-    val = [(f"val{i:06}.jpg", label) for i, label in enumerate(VAL)]
-    write_lines(root / "info" / "train_filelist_google.txt", [f"{path} {label}" for path, label in train])
-    write_lines(root / "info" / "val_filelist.txt", [f"{path} {label}" for path, label in val])
-    for folder, entries in ((root, train), (root / "val_images_256", val)):
-        for i, (path, label) in enumerate(entries):
-            if label < 50:
-                write_image(folder / path, 8 * i)
-
-
-def write_imagenet(root, names):
-    """One image for each class, numbered 5 times its position among the names."""
-    for i, name in enumerate(names):
-        write_image(root / "val" / name / f"ILSVRC2012_val_{i:08}.JPEG", 5 * i % 256)
-
-
-WORDNET = [f"n{10000000 + 7 * i:08}" for i in range(60)]
 NUMBERS = [str(i) for i in range(50)]
 
 
@@ -50,7 +32,7 @@ def read(loader, step=8):
 
 
 def test_the_first_fifty_classes_are_read(tmp_path):
-    write_webvision(tmp_path)
+    write_webvision(tmp_path, TRAIN, VAL)
     data = ready(tmp_path)
 
     assert (data.num_classes, len(data.class_names)) == (50, 50)
@@ -67,7 +49,7 @@ def test_the_first_fifty_classes_are_read(tmp_path):
 
 @pytest.mark.parametrize("names", [WORDNET, NUMBERS])
 def test_imagenet_is_a_second_test_set(tmp_path, names):
-    write_webvision(tmp_path / "webvision")
+    write_webvision(tmp_path / "webvision", TRAIN, VAL)
     write_imagenet(tmp_path / "imagenet", names)
     data = ready(tmp_path / "webvision", tmp_path / "imagenet")
 
@@ -79,7 +61,7 @@ def test_imagenet_is_a_second_test_set(tmp_path, names):
 
 @pytest.mark.parametrize("names", [WORDNET[:49], NUMBERS[:49], ["cat", *WORDNET], [*NUMBERS[1:], "50"], []])
 def test_another_layout_of_imagenet_is_refused(tmp_path, names):
-    write_webvision(tmp_path / "webvision")
+    write_webvision(tmp_path / "webvision", TRAIN, VAL)
     (tmp_path / "imagenet" / "val").mkdir(parents=True)
     write_imagenet(tmp_path / "imagenet", names)
     with pytest.raises(NoisyLabelError, match="`imagenet_root` to be a folder with `val/<class>/<image>`"):
@@ -90,14 +72,14 @@ def test_another_layout_of_imagenet_is_refused(tmp_path, names):
 
 @pytest.mark.parametrize("name", ["train_filelist_google.txt", "val_filelist.txt"])
 def test_a_missing_list_is_named(tmp_path, name):
-    write_webvision(tmp_path)
+    write_webvision(tmp_path, TRAIN, VAL)
     (tmp_path / "info" / name).unlink()
     with pytest.raises(NoisyLabelError, match=f"`root` to be a folder with `info/{name}`, but got '{tmp_path}'"):
         ready(tmp_path)
 
 
 def test_missing_images_are_named_by_their_row(tmp_path):
-    write_webvision(tmp_path)
+    write_webvision(tmp_path, TRAIN, VAL)
     (tmp_path / "val_images_256" / "val000002.jpg").unlink()
     match = r"^1 of 3 test images are not there, the first '.*val_images_256/val000002\.jpg' \(row 3 of '.*filelist"
     with pytest.raises(NoisyLabelError, match=match):
@@ -105,7 +87,7 @@ def test_missing_images_are_named_by_their_row(tmp_path):
 
 
 def test_noise_is_refused(tmp_path):
-    write_webvision(tmp_path)
+    write_webvision(tmp_path, TRAIN, VAL)
     with pytest.raises(NoisyLabelError, match="WebVisionMiniDataModule comes with noisy labels, but got noise="):
         ready(tmp_path, noise=SymmetricNoise(0.1))
 
@@ -119,7 +101,7 @@ def test_the_sizes_are_those_of_dividemix(tmp_path):
 
 
 def test_both_test_sets_have_top_five_figures(tmp_path):
-    write_webvision(tmp_path / "webvision")
+    write_webvision(tmp_path / "webvision", TRAIN, VAL)
     write_imagenet(tmp_path / "imagenet", WORDNET)
     data = ready(tmp_path / "webvision", tmp_path / "imagenet")
     module = NoisyLabelModule(SmallCNN(3, 4, 8), LinearHead, nn.CrossEntropyLoss(), 50)

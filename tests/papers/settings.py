@@ -13,7 +13,7 @@ class Settings(NamedTuple):
     """A row of a paper's table of settings: class name -> arguments where something is a class."""
 
     epochs: int
-    net: str
+    net: str | dict
     batch: int
     lr: float
     wd: float
@@ -25,11 +25,20 @@ class Settings(NamedTuple):
     head: dict = {"LinearHead": {}}  # noqa: RUF012
     clip: float | None = None
     data: str = "CIFAR10DataModule"
+    images: dict = {}  # noqa: RUF012  further arguments of the data module
+    sgd: dict = {"momentum": 0.9}  # noqa: RUF012
+    machine: dict = {"accelerator": "auto", "devices": 1}  # noqa: RUF012
 
 
 def named(entry):
     """{class name: arguments} of an entry with class_path and init_args."""
     return {entry["class_path"].rpartition(".")[2]: entry.get("init_args", {})}
+
+
+def brief(entry):
+    """The class name alone where there are no arguments."""
+    ((name, arguments),) = named(entry).items()
+    return {name: arguments} if arguments else name
 
 
 def plain(loss):
