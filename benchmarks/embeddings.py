@@ -20,27 +20,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import logging
-import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from tqdm import tqdm
 
-from benchmarks.record import RESULTS, commit, describe_machine, read_record, write_record
+from benchmarks.grid import Run, fill, fit, spread
+from benchmarks.record import RESULTS, commit
 from lightning_noisy import NoisyLabelModule
-from lightning_noisy.callbacks import MaskRefresh, RunSummary
+from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.data import FeaturesDataModule, FileNoise
 from lightning_noisy.files import written_aside
 from lightning_noisy.heads import KANHead, LinearHead
@@ -73,13 +67,9 @@ class Settings:
     clip: float = 5.0
 
 
-def run(
-    features: str, labels: str, settings: Settings, loss: str, head: str, ratio: float | None, seed: int
-) -> dict[str, Any]:
+def run(features: str, labels: str, settings: Settings, loss: str, head: str, ratio: float | None, seed: int) -> Run:
     """One fit: clean test accuracy by epoch."""
     began = time.perf_counter()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     torch.manual_seed(seed)
     data = FeaturesDataModule(
         features,
@@ -98,76 +88,26 @@ def run(
         optimizer=partial(torch.optim.SGD, lr=settings.learning_rate, momentum=0.9),
         lr_scheduler=partial(CosineAnnealingLR, T_max=settings.epochs),
     )
-    summary = RunSummary()
-    masks: list[Callback] = [] if ratio is None else [MaskRefresh(ratio=ratio)]
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=settings.epochs,
-        gradient_clip_val=settings.clip,
-        callbacks=[summary, *masks],
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, data)
+    masks = [] if ratio is None else [MaskRefresh(ratio=ratio)]
+    fitted = fit(module, data, settings.epochs, settings.clip, masks)
     return {
         "loss": loss,
         "head": head,
         "ratio": ratio,
         "seed": seed,
-        "accuracy": [round(seen["test/acc"], 5) for seen in summary.history.values()],
-        "agreement_with_labels": [round(seen["train/acc"], 5) for seen in module.history.values()],
-        "realised_noise_rate": data.realised_noise_rate,
+        **fitted.record(),
         "seconds": round(time.perf_counter() - began, 1),
         "commit": commit(),
     }
 
 
-def planned(losses: Iterable[str], heads: Iterable[str], seeds: Iterable[int]) -> dict[str, dict[str, Any]]:
+def planned(losses: Iterable[str], heads: Iterable[str], seeds: Iterable[int]) -> dict[str, Run]:
     """All runs by their names; seeds vary slowest, so that a record grows evenly."""
     runs = itertools.product(seeds, losses, heads, RATIOS)
     return {
         f"{loss} {head} {ratio} {seed}": {"loss": loss, "head": head, "ratio": ratio, "seed": seed}
         for seed, loss, head, ratio in runs
     }
-
-
-def finished(
-    function: Callable[..., dict[str, Any]], runs: dict[str, dict[str, Any]], jobs: int
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names and results of runs as they come in, from this process or from several."""
-    if jobs == 1:
-        yield from ((name, function(**arguments)) for name, arguments in runs.items())
-        return
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        started = {pool.submit(function, **arguments): name for name, arguments in runs.items()}
-        try:
-            yield from ((started[done], done.result()) for done in as_completed(started))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def benchmark(
-    features: Path, labels: Path, settings: Settings, runs: dict[str, dict[str, Any]], results: Path, jobs: int
-) -> dict[str, Any]:
-    """Do the runs that the record lacks, and write it after each.
-
-    Raises:
-        ValueError: The record is one of other settings.
-    """
-    record = {"settings": asdict(settings), "machine": describe_machine(), "runs": {}, **read_record(results)}
-    if record["settings"] != asdict(settings):
-        raise ValueError(f"{results} is a record of {record['settings']}, not of {settings}: give other `--results`.")
-    missing = {name: arguments for name, arguments in runs.items() if name not in record["runs"]}
-    one_run = partial(run, str(features), str(labels), settings)
-    with tqdm(total=len(runs), initial=len(runs) - len(missing), unit="run") as progress:
-        for name, seen in finished(one_run, missing, jobs):
-            record["runs"][name] = seen
-            write_record(results, record)
-            progress.update()
-    return record
 
 
 def table(record: dict[str, Any]) -> str:
@@ -178,7 +118,7 @@ def table(record: dict[str, Any]) -> str:
     lines = ["| loss | head | masked | last epoch | best epoch | seeds |", "|---|---|---|---|---|---|"]
     for (loss, head, ratio), curves in groups.items():
         name = NAMES[head if ratio is None else f"{head} masked"]
-        last, best = _spread([curve[-1] for curve in curves]), _spread([max(curve) for curve in curves])
+        last, best = spread([curve[-1] for curve in curves]), spread([max(curve) for curve in curves])
         lines.append(f"| {loss} | {name} | {'' if ratio is None else ratio} | {last} | {best} | {len(curves)} |")
     return "\n".join(lines) + "\n"
 
@@ -202,15 +142,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     settings = Settings(given.labels_key, given.test_rows, given.epochs, given.batch_size, given.hidden)
     runs = planned(given.losses, given.heads, given.seeds)
-    rows = table(benchmark(given.features, given.labels, settings, runs, given.results, given.jobs))
+    one_run = partial(run, str(given.features), str(given.labels), settings)
+    rows = table(fill(given.results, settings, runs, one_run, given.jobs))
     print(rows)
     with written_aside(given.results.with_suffix(".md")) as file:
         file.write(rows.encode())
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = f"{100 * statistics.mean(values):.2f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from benchmarks import embeddings, heads, training_step
+from benchmarks import embeddings, heads, methods, training_step
 from benchmarks.memory import measure_memory
 from benchmarks.textbook_kan import NaiveDKAN, TextbookKAN
 from lightning_noisy.heads import KANHead, LinearHead
@@ -337,4 +337,58 @@ def test_embeddings_table():
     assert rows[2:] == [
         "| ce | KAN |  | 55.00 ± 7.07 | 80.00 ± 14.14 | 2 |",
         "| ce | DKAN | 0.3 | 20.00 | 20.00 | 1 |",
+    ]
+
+
+def test_methods_record_and_restart(files, capsys):
+    path, given = files
+    some = ["--methods", "CE", "DAL", "SELC+", "forward", "L_DMI", "--seeds", "0"]
+    methods.main([*given, *some, "--noises", "worse", methods.SYMMETRIC])
+    runs = json.loads(path.read_text())["runs"]
+    assert len(runs) == 5 * 2
+    assert all(len(seen["accuracy"]) == 2 for seen in runs.values())
+    assert runs["CE, worse, 0"]["realised_noise_rate"] == pytest.approx(0.25)
+    assert runs["CE, symmetric 0.6, 0"]["realised_noise_rate"] == pytest.approx(0.6, abs=0.2)
+    assert len({tuple(seen["agreement_with_labels"]) for seen in runs.values()}) > 5
+    methods.main([*given, *some])
+    again = json.loads(path.read_text())["runs"]
+    assert {name: again[name] for name in runs} == runs
+    assert len(again) == 5 * 3
+    assert path.with_suffix(".md").read_text() in capsys.readouterr().out
+
+
+def test_methods_in_proportion_to_the_epochs():
+    fitter = methods.Fitter("x", "y", methods.Settings(epochs=20), "worse", 0)
+    assert [fitter.epochs(30, 200), fitter.epochs(39, 120), fitter.epochs(1, 200)] == [3, 6, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_every_method_learns_something(tmp_path, method):
+    generator = np.random.default_rng(0)
+    clean = np.arange(1200) % 4
+    features = 3 * np.eye(4, 8)[clean] + generator.normal(size=(1200, 8))
+    noisy = np.where(generator.random(1000) < 0.2, generator.integers(0, 4, 1000), clean[:1000])
+    np.savez(tmp_path / "x.npz", x=features, y=clean)
+    np.savez(tmp_path / "y.npz", worse=noisy)
+    settings = methods.Settings(test_rows=200, epochs=20, batch_size=50, hidden=32)
+    seen = methods.run(str(tmp_path / "x.npz"), str(tmp_path / "y.npz"), settings, method, "worse", 0)
+    assert max(seen["accuracy"]) > 0.7
+
+
+def test_methods_table():
+    def seen(method, noise, seed, accuracy):
+        return {"method": method, "noise": noise, "seed": seed, "accuracy": accuracy}
+
+    runs = [
+        seen("DAL", "worse", 0, [0.9, 0.5]),
+        seen("CE", "worse", 0, [0.2, 0.1]),
+        seen("DAL", "worse", 1, [0.7, 0.6]),
+        seen("CE", "aggre", 0, [0.3, 0.4]),
+    ]
+    assert methods.table({"runs": dict(enumerate(runs))}).splitlines() == [
+        "| method | aggre, last | aggre, best | worse, last | worse, best | seeds |",
+        "|---|---|---|---|---|---|",
+        "| CE | 40.00 | 40.00 | 10.00 | 20.00 | 1 |",
+        "| DAL | - | - | 55.00 ± 7.07 | 80.00 ± 14.14 | 0 to 2 |",
     ]

@@ -231,8 +231,8 @@ class RowsBatch(Sequence[Any]):
         return tuple(column[position] for column in self.columns)
 
 
-def _columns(batch: RowsBatch) -> tuple[Tensor, ...]:
-    return batch.columns
+def _columns(batch: RowsBatch) -> list[Tensor]:
+    return list(batch.columns)
 
 
 def _checked(path: str | Path, name: str, suffixes: tuple[str, ...]) -> str:

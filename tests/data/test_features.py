@@ -315,6 +315,12 @@ def test_the_number_of_classes_is_for_the_noise_as_well(path):
 # Batches
 
 
+def test_a_batch_is_a_list_that_mixup_can_change(path):
+    batch = next(iter(ready(path, test_rows=10).train_dataloader()))
+    assert isinstance(batch, list)
+    assert [column.shape[0] for column in batch] == [7, 7, 7]
+
+
 def test_a_batch_is_gathered_at_once(path, monkeypatch):
     calls = []
     monkeypatch.setattr(features._Standardize, "__call__", lambda self, x: calls.append(tuple(x.shape)) or x)
