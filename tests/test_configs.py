@@ -25,6 +25,14 @@ CONFIGS = sorted(ROOT.rglob("*.yaml"))
 PAPER_CONFIGS = [path for path in CONFIGS if path.parent != ROOT]
 FOLDERS = {"Animal10NDataModule": 10, "WebVisionMiniDataModule": 50, "Clothing1MDataModule": 14}
 CLASSES = {"CIFAR10DataModule": 10, "CIFAR100DataModule": 100, **FOLDERS}
+LABEL_FILES = (
+    "data/cifar10n.npz",
+    "data/idn/cifar10-0.4.npy",
+    "data/pmd/cifar10-1-0.35.npy",
+    "data/pmd/cifar100-1-0.35.npy",
+    "runs/selc/cifar10/version_0/labels.npz",
+    "runs/selc/cifar100/version_0/labels.npz",
+)
 
 
 def base_of(config):
@@ -57,12 +65,17 @@ def image_sets(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch, tmp_path, image_sets):
-    """A folder of its own, small CIFAR-10 and CIFAR-100, human labels of the first, and small sets of image files."""
+    """A folder of its own, small CIFAR-10 and CIFAR-100, files with labels of them, and small sets of image files."""
     isolate(monkeypatch, tmp_path)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR10", DummyCIFAR10)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR100", DummyCIFAR100)
-    (tmp_path / "data").mkdir()
-    np.savez(tmp_path / "data" / "cifar10n.npz", worse=np.arange(40, dtype=np.uint8) % 7)
+    labels = np.arange(40, dtype=np.uint8) % 7
+    for name in LABEL_FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".npz"):
+            np.savez(tmp_path / name, worse=labels)
+        else:
+            np.save(tmp_path / name, labels)
     for folder in image_sets.iterdir():
         (tmp_path / "data" / folder.name).symlink_to(folder)
 
@@ -137,7 +150,8 @@ class TestEveryConfig:
     def test_runs(self, config):
         cli = quiet("fit", *files(config), *small(config))
         assert cli.trainer.current_epoch == 2
-        folder = Path("runs", read(config)["trainer"]["logger"]["init_args"]["name"], "version_0")
+        folder = Path(cli.trainer.log_dir)
+        assert folder.parent == Path("runs", name_of(config))
         written = {path.name for path in folder.iterdir()}
         assert {"config.yaml", "noise.json", "noisy_labels.npz", "summary.json", "checkpoints"} <= written
         assert (folder / "checkpoints" / "last.ckpt").exists() == (config in PAPER_CONFIGS)

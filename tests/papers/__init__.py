@@ -1,6 +1,6 @@
 """What the papers say of their training, row by row."""
 
-from tests.papers import dal, dcm, gss, nal
+from tests.papers import dal, dcm, gss, nal, selc
 
-ROWS = {**dal.ROWS, **dcm.ROWS, **gss.ROWS, **nal.ROWS}
+ROWS = {**dal.ROWS, **dcm.ROWS, **gss.ROWS, **nal.ROWS, **selc.ROWS}
 """Path under configs, without suffix -> settings."""

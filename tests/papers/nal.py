@@ -1,16 +1,12 @@
-"""NAL and what it compares with: SELC, ELR."""
+"""NAL and what it compares with: ELR."""
 
-from tests.papers.settings import CROSS_ENTROPY, RESTARTS, STEPS, Settings
+from tests.papers.settings import RESTARTS, Settings
 
-SELC = {"SELC": {"momentum": 0.9, "warmup_epochs": 30}}
 # NAL's code counts epochs from 1 and begins at es = 60.
 NAL = {"SELC": {"momentum": 0.9, "warmup_epochs": 60 - 1, "every_n_epochs": 10, "floor": 1e-4}}
 ELR = {"EarlyLearningRegularization": {"lam": 3.0, "momentum": 0.7}}
-HUMAN = {"FileNoise": {"path": "data/cifar10n.npz", "key": "worse"}}
 
 ROWS = {
-    "selc/cifar10": Settings(200, "ResNet34", 128, 0.02, 1e-3, STEPS, CROSS_ENTROPY, SELC),
-    "selc/cifar10n": Settings(200, "ResNet34", 128, 0.02, 1e-3, STEPS, CROSS_ENTROPY, SELC, noise=HUMAN),
     "nal/cifar10": Settings(500, "ResNet34", 64, 0.02, 1e-3, RESTARTS, {"NoiseAttentionLoss": {"lam": 0.5}}, NAL),
     "elr/cifar10": Settings(150, "ResNet34", 128, 0.02, 1e-3, RESTARTS, ELR, {}, val=0.1),
 }
