@@ -20,18 +20,25 @@ class RunSummary(Callback):
 
     The figures are test accuracies where the test set is evaluated each epoch (our data modules do), else validation
     accuracies. The best epoch is chosen by validation accuracy; without a validation split nothing chooses, and the
-    highest test accuracy is printed as what it is: chosen by the test set. Beside the table stand the realised noise
-    rate and the folder of the logs.
+    highest test accuracy is printed as what it is: chosen by the test set. Beside it stand further figures of the same
+    epochs, below it the realised noise rate and the folder of the logs.
 
     Args:
         metric: What is reported: the first of these names that is logged.
         selects: What chooses the best epoch.
+        also: Further figures, as far as they are logged; by default those of a second test set, and of top 5.
     """
 
-    def __init__(self, metric: tuple[str, ...] = ("test/acc", "val/acc"), selects: str = "val/acc") -> None:
+    def __init__(
+        self,
+        metric: tuple[str, ...] = ("test/acc", "val/acc"),
+        selects: str = "val/acc",
+        also: tuple[str, ...] = ("test/acc_top5", "imagenet/acc", "imagenet/acc_top5"),
+    ) -> None:
         check_argument(len(metric) > 0, "metric", "at least one name", metric)
         self.metric = tuple(metric)
         self.selects = selects
+        self.also = tuple(also)
         self.history: dict[int, dict[str, float]] = {}
         """Figures of each validation: epoch -> name -> value."""
 
@@ -44,7 +51,7 @@ class RunSummary(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        names = {*self.metric, self.selects}
+        names = {*self.metric, self.selects, *self.also}
         seen = {name: value.item() for name, value in trainer.callback_metrics.items() if name in names}
         if seen:
             self.history[trainer.current_epoch] = seen
@@ -56,34 +63,48 @@ class RunSummary(Callback):
         if not rows or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         rate = from_datamodule(trainer, "realised_noise_rate")
-        rank_zero_info(self.table(rows, rate, folder))
+        rank_zero_info(self.table(rate, folder))
         if folder is not None:
-            self._write(Path(folder), rows, rate)
+            self._write(Path(folder), rate)
 
     def reported(self) -> str | None:
         """The metric that the table shows."""
         return next((name for name in self.metric if any(name in seen for seen in self.history.values())), None)
 
-    def rows(self) -> list[tuple[str, float]]:
-        """The table: what, and its value in [0, 1]."""
+    def columns(self) -> list[str]:
+        """What the table shows: the metric, and of the further figures those that stand beside it in every epoch."""
         name = self.reported()
         if name is None:
             return []
-        values = {epoch: seen[name] for epoch, seen in sorted(self.history.items()) if name in seen}
-        last = list(values.values())
-        best = self._best(values)
-        rows = [(f"last epoch ({max(values)})", last[-1])]
-        rows += [(f"mean of the last {n} epochs", sum(last[-n:]) / n) for n in (5, 10) if len(last) >= n]
-        return [best, *rows]
+        figures = [self.history[epoch] for epoch in self._reporting()]
+        return [name, *(other for other in self.also if other != name and all(other in seen for seen in figures))]
 
-    def table(self, rows: list[tuple[str, float]], noise_rate: float | None, folder: str | None) -> str:
+    def rows(self, column: str | None = None) -> list[tuple[str, float]]:
+        """The table: what, and its value in [0, 1].
+
+        Args:
+            column: One of :meth:`columns`; None is the metric itself.
+        """
+        name = column or self.reported()
+        if name is None:
+            return []
+        epochs = self._reporting()
+        values = [self.history[epoch][name] for epoch in epochs]
+        label, best = self._best(epochs)
+        rows = [(label, self.history[best][name]), (f"last epoch ({epochs[-1]})", values[-1])]
+        return rows + [(f"mean of the last {n} epochs", sum(values[-n:]) / n) for n in (5, 10) if len(values) >= n]
+
+    def table(self, noise_rate: float | None, folder: str | None) -> str:
         """The table as text."""
-        known = [("realised noise rate", noise_rate)] if noise_rate is not None else []
-        width = max(len(label) for label, _ in [*rows, *known])
-        lines = [f"{label:<{width}}  {100 * value:6.2f} %" for label, value in [*rows, *known]]
-        rule = "-" * max(len(line) for line in lines)
+        columns = self.columns()
+        rows = [(label, [dict(self.rows(name))[label] for name in columns]) for label, _ in self.rows()]
+        rows += [("realised noise rate", [noise_rate])] if noise_rate is not None else []
+        width = max(len(label) for label, _ in rows)
+        lines = [label.ljust(width) + "".join(map(_cell, columns, values)) for label, values in rows]
+        title = " " * width + "".join(f"  {name:>8}" for name in columns)
+        rule = "-" * len(title)
         where = [] if folder is None else [f"logs: {folder}", f"see them with: tensorboard --logdir {folder}"]
-        return "\n".join(["", f"{self.reported()}", rule, *lines, rule, *where])
+        return "\n".join(["", title, rule, *lines, rule, *where])
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -93,20 +114,33 @@ class RunSummary(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = {epoch: dict(seen) for epoch, seen in state_dict["history"].items()}
 
-    def _best(self, values: dict[int, float]) -> tuple[str, float]:
-        selecting = {e: seen[self.selects] for e in values if self.selects in (seen := self.history[e])}
+    def _reporting(self) -> list[int]:
+        """The epochs with the metric, in their order."""
+        name = self.reported()
+        return sorted(epoch for epoch, seen in self.history.items() if name in seen)
+
+    def _best(self, epochs: list[int]) -> tuple[str, int]:
+        """The best of these epochs, and how it was chosen."""
+        selecting = {e: seen[self.selects] for e in epochs if self.selects in (seen := self.history[e])}
         if selecting:
             epoch = max(selecting, key=lambda e: selecting[e])
-            return f"best epoch ({epoch}, chosen by {self.selects})", values[epoch]
-        epoch = max(values, key=lambda e: values[e])
-        return f"highest ({epoch}, no validation split: chosen by {self.reported()})", values[epoch]
+            return f"best epoch ({epoch}, chosen by {self.selects})", epoch
+        name = self.columns()[0]
+        epoch = max(epochs, key=lambda e: self.history[e][name])
+        return f"highest ({epoch}, no validation split: chosen by {name})", epoch
 
-    def _write(self, folder: Path, rows: list[tuple[str, float]], noise_rate: float | None) -> None:
+    def _write(self, folder: Path, noise_rate: float | None) -> None:
         content = {
             "metric": self.reported(),
-            "rows": dict(rows),
+            "rows": dict(self.rows()),
+            "also": {name: dict(self.rows(name)) for name in self.columns()[1:]},
             "realised_noise_rate": noise_rate,
             "epochs": self.history,
         }
         with written_aside(folder / "summary.json") as file:
             file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def _cell(column: str, value: float) -> str:
+    """A share under its column's name."""
+    return f"  {f'{100 * value:.2f} %':>{max(8, len(column))}}"

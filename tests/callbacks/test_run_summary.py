@@ -1,6 +1,7 @@
 import copy
 import json
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,9 +114,9 @@ def test_a_metric_needs_a_name():
 def test_the_table_says_what_where_and_how_noisy():
     summary = summary_of(test=[0.25, 0.5], val=[0.1, 0.2])
 
-    lines = summary.table(summary.rows(), 0.402, "runs/first").splitlines()
+    lines = summary.table(0.402, "runs/first").splitlines()
 
-    assert lines[1] == "test/acc"
+    assert lines[1].split() == ["test/acc"]
     values = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[1] for line in lines if line.endswith("%")}
     assert values == {
         "best epoch (1, chosen by val/acc)": "50.00 %",
@@ -124,8 +125,48 @@ def test_the_table_says_what_where_and_how_noisy():
     }
     assert len({len(line) for line in lines if line.endswith("%")}) == 1
     assert lines[-2:] == ["logs: runs/first", "see them with: tensorboard --logdir runs/first"]
-    assert "noise" not in summary.table(summary.rows(), None, None)
-    assert "logs" not in summary.table(summary.rows(), None, None)
+    assert "noise" not in summary.table(None, None)
+    assert "logs" not in summary.table(None, None)
+
+
+def with_imagenet(**more):
+    """Epoch 1 is chosen, epoch 2 is better on the second test set."""
+    summary = RunSummary(also=("test/acc_top5", "imagenet/acc"))
+    test, imagenet = (0.25, 0.75, 0.5), (0.125, 0.375, 0.625)
+    summary.history = {
+        epoch: {"imagenet/acc": imagenet[epoch], "test/acc": test[epoch], "other": 1.0, **more} for epoch in (0, 1, 2)
+    }
+    return summary
+
+
+def test_further_figures_are_those_of_the_same_epochs():
+    summary = with_imagenet(**{"test/acc_top5": 0.875})
+
+    assert summary.columns() == ["test/acc", "test/acc_top5", "imagenet/acc"]
+    best = "highest (1, no validation split: chosen by test/acc)"
+    assert summary.rows() == [(best, 0.75), ("last epoch (2)", 0.5)]
+    assert summary.rows("imagenet/acc") == [(best, 0.375), ("last epoch (2)", 0.625)]
+    lines = summary.table(0.25, None).splitlines()
+    assert lines[1].split() == summary.columns()
+    cells = [re.findall(r"\S+ %", line) for line in lines[3:6]]
+    assert cells == [["75.00 %", "87.50 %", "37.50 %"], ["50.00 %", "87.50 %", "62.50 %"], ["25.00 %"]]
+    assert {len(line) for line in lines[1:5]} == {len(lines[1])}
+
+
+def test_a_further_figure_that_is_missing_in_an_epoch_is_left_out():
+    summary = with_imagenet()
+    del summary.history[0]["imagenet/acc"]
+
+    assert summary.columns() == ["test/acc"]
+    summary.history[0].pop("test/acc")
+    assert summary.columns() == ["test/acc", "imagenet/acc"]
+
+
+def test_what_is_reported_does_not_stand_beside_itself():
+    assert RunSummary().columns() == []
+    summary = RunSummary(metric=("imagenet/acc",))
+    summary.history = {0: {"imagenet/acc": 0.5}}
+    assert summary.columns() == ["imagenet/acc"]
 
 
 # State
@@ -168,11 +209,13 @@ def test_validations_of_the_fit_count_once_an_epoch():
     seeing(summary, train_acc=0.9)
     assert summary.history == {}
 
-    seeing(summary, epoch=0, test_acc=0.25, val_acc=0.5, train_loss=3.0)
+    seeing(summary, epoch=0, test_acc=0.25, val_acc=0.5, train_loss=3.0, imagenet_loss=2.0)
     seeing(summary, epoch=1, test_acc=0.125)
     seeing(summary, epoch=1, test_acc=0.75)
     seeing(summary, fn="validate", epoch=1, test_acc=0.0)
     assert summary.history == {0: {"test/acc": 0.25, "val/acc": 0.5}, 1: {"test/acc": 0.75}}
+    seeing(summary, epoch=2, test_acc=0.75, imagenet_acc=0.5)
+    assert summary.history[2] == {"test/acc": 0.75, "imagenet/acc": 0.5}
 
 
 # Whole runs
@@ -220,6 +263,7 @@ def test_a_run_prints_its_table_once_and_writes_it(tmp_path, printed, val_fracti
     assert len({figures["test/acc"] for figures in seen.values()}) > 2
     assert {int(epoch): figures for epoch, figures in content["epochs"].items()} == seen
     assert content["metric"] == "test/acc"
+    assert content["also"] == {}
     assert content["realised_noise_rate"] == rate
     best, last, mean = content["rows"].items()
     assert str(chosen) in best[0]

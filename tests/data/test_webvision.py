@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from lightning_noisy import NoisyLabelModule
+from lightning_noisy.callbacks import RunSummary
 from lightning_noisy.data import SymmetricNoise, WebVisionMiniDataModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
@@ -105,8 +106,10 @@ def test_both_test_sets_have_top_five_figures(tmp_path):
     write_imagenet(tmp_path / "imagenet", WORDNET)
     data = ready(tmp_path / "webvision", tmp_path / "imagenet")
     module = NoisyLabelModule(SmallCNN(3, 4, 8), LinearHead, nn.CrossEntropyLoss(), 50)
-    trainer = make_trainer(tmp_path, max_epochs=1)
+    summary = RunSummary()
+    trainer = make_trainer(tmp_path, [summary], max_epochs=1)
     trainer.fit(module, datamodule=data)
+    assert summary.columns() == ["test/acc", "test/acc_top5", "imagenet/acc", "imagenet/acc_top5"]
     wanted = {f"{split}/{name}" for split in ("test", "imagenet") for name in ("acc", "acc_top5", "loss")}
 
     assert wanted <= set(trainer.callback_metrics)
