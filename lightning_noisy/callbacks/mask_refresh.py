@@ -261,9 +261,7 @@ class MaskRefresh(Callback):
 
     def _set_mask(self, head: HeadMask, now: int, scores: Tensor) -> None:
         mask = _MASKS[self.granularity](scores, self.ratio, self.drop)
-        if (
-            mask.device.type != "cpu" or not mask.numpy()[0].any()
-        ):  # the first row goes first; looking costs a CPU little
+        if scores.device.type != "cpu" or scores.numpy().item(0) == 0:  # one look is cheaper than all on a CPU
             mask.masked_fill_(~scores.any(), 1.0)
         head.mask = mask.to(head.weight.dtype)
         head.renewed_at = now

@@ -67,9 +67,9 @@ def _keep_highest(scores: Tensor, count: int) -> Tensor:
         return torch.ones_like(scores)
     if scores.device.type != "cpu" or scores.dtype == torch.bfloat16:
         return _keep_highest_by_order(scores, count)
-    # NumPy sorts with vector instructions, 5 to 50 times faster than torch on a CPU.
+    # NumPy selects with vector instructions, 5 to 50 times faster than torch on a CPU.
     by_column = scores.t().clone(memory_format=torch.contiguous_format).numpy()
-    by_column.sort(axis=1)
+    by_column.partition(count - 1, axis=1)
     threshold = torch.from_numpy(by_column[:, count - 1].copy())
     mask = torch.gt(scores, threshold, out=torch.empty_like(scores))
     kept = len(scores) - count
