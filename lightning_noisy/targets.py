@@ -7,8 +7,9 @@ project has to change.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary, ref
 
 import torch
@@ -43,6 +44,9 @@ class TargetCall:
     epoch: int
     """Epoch number, from 0."""
 
+    context: Mapping[str, Any] = field(default_factory=dict)
+    """What else the criterion was called with, by the names of its arguments: ``features`` and the like."""
+
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
@@ -53,6 +57,15 @@ class TargetCall:
         """softmax(logits), float32 (float64 of float64 logits), shape (B, K)."""
         wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
         return wide.softmax(dim=1)
+
+
+@runtime_checkable
+class AttentiveCriterion(Protocol):
+    """A criterion that pays more attention to one sample than to another."""
+
+    def sample_attention(self, logits: Tensor, **context: Any) -> Tensor:
+        """The attention (B,), in [0, 1], for logits (B, K) and what else the criterion is called with."""
+        ...
 
 
 class TargetChanger(Protocol):
@@ -113,6 +126,11 @@ class TargetPipeline:
 
         self._handle = criterion.register_forward_pre_hook(change, with_kwargs=True)
 
+    @property
+    def criterion(self) -> nn.Module | None:
+        """The module, None when it is gone."""
+        return self._criterion()
+
     @classmethod
     def of(cls, root: nn.Module, name: str | None) -> TargetPipeline:
         """The pipeline at a criterion, made now if there is none.
@@ -163,7 +181,7 @@ class TargetPipeline:
         """Take a changer or observer out; the last one takes the hook with it."""
         self._changers = [other for other in self._changers if other is not member]
         self._observers = [other for other in self._observers if other is not member]
-        criterion = self._criterion()
+        criterion = self.criterion
         if not self._changers and not self._observers and criterion is not None:
             self.close()
             self._handle.remove()
@@ -218,7 +236,9 @@ class TargetPipeline:
         logits, given = bound.arguments[logits_name], bound.arguments[target_name]
         if self._final is None:
             self._check_rows(logits, given)
-            self._given, self._final = given, self._run(logits.detach(), given)
+            others = {name: bound.arguments[name] for name in self._names() if name in bound.arguments} | bound.kwargs
+            context = {name: value for name, value in others.items() if name not in (logits_name, target_name)}
+            self._given, self._final = given, self._run(logits.detach(), given, context)
         elif self._changers:
             self._check_repeated(logits, given)
         if not self._changers:
@@ -226,12 +246,12 @@ class TargetPipeline:
         bound.arguments[target_name] = self._final
         return bound.args, bound.kwargs
 
-    def _run(self, logits: Tensor, given: Tensor) -> Tensor:
+    def _run(self, logits: Tensor, given: Tensor, context: Mapping[str, Any]) -> Tensor:
         assert self._index is not None
         index = self._index.to(logits.device)
         self._check_values(index, logits, given)
         labels = given.long().clamp(0, logits.shape[1] - 1)
-        call = TargetCall(index, logits, labels, labels, self._epoch)
+        call = TargetCall(index, logits, labels, labels, self._epoch, context)
         with torch.no_grad():
             for changer in self._changers:
                 call = replace(call, target=changer.change_target(call))
@@ -241,17 +261,18 @@ class TargetPipeline:
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[inspect.BoundArguments, str, str]:
         bound = self._signature.bind(*args, **kwargs)
-        names = [
-            name
-            for name, parameter in self._signature.parameters.items()
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        ]
+        names = self._names()
         if len(names) < 2 or names[0] not in bound.arguments or names[1] not in bound.arguments:
             raise NoisyLabelError(
                 f"Expected `{self.name}` to be called as criterion(logits, target), but its forward is "
                 f"{self._signature}."
             )
         return bound, names[0], names[1]
+
+    def _names(self) -> list[str]:
+        """Names of the criterion's arguments."""
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return [name for name, parameter in self._signature.parameters.items() if parameter.kind not in variadic]
 
     def _check_rows(self, logits: Tensor, given: Tensor) -> None:
         assert self._index is not None
@@ -303,7 +324,7 @@ class TargetPipeline:
         )
 
     def _check_soft(self, changer: str) -> None:
-        criterion = self._criterion()
+        criterion = self.criterion
         hard_only = isinstance(criterion, (nn.NLLLoss, nn.MultiMarginLoss)) or not getattr(
             criterion, "soft_targets", True
         )

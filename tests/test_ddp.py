@@ -192,6 +192,10 @@ CASES: dict[str, Callable[[bool, int], Parts]] = {
     "selc": lambda foreign, n: (None, [SELC(MOMENTUM, warmup_epochs=1, clean_targets=clean_of(n, foreign))]),
     "selc-now": lambda foreign, n: (None, [SELC(MOMENTUM)]),
     "selc-floor": lambda foreign, n: (None, [SELC(MOMENTUM, every_n_epochs=2, floor=1e-3)]),
+    "selc-attention": lambda foreign, n: (
+        NoiseAttentionLoss(attention_source="confidence" if foreign else "branch"),
+        [SELC(MOMENTUM, floor=1e-4, attention_threshold=0.45)],
+    ),
     "switching": lambda foreign, n: (None, [GradientSwitching(seed=5)]),
     "switching-zeros": lambda foreign, n: (
         None,
@@ -391,7 +395,8 @@ def test_every_row_is_written(pool: Pool, case: str, foreign: bool) -> None:
             else:
                 assert len(values) == SAMPLES
                 assert values.flatten(1 if values.ndim > 1 else 0).reshape(SAMPLES, -1).sum(1).gt(0).all(), name
-    expected = {"selc": 1, "selc-now": 1, "selc-floor": 1, "switching": 2, "elr": 1, "all": 2, "mask": 0}
+    one = dict.fromkeys(("selc", "selc-now", "selc-floor", "selc-attention", "elr"), 1)
+    expected = {**one, "switching": 2, "all": 2, "mask": 0}
     if case in expected:
         assert len(run["tables"]) == expected[case]
 

@@ -124,6 +124,10 @@ METHODS = {
         lambda: NoiseAttentionLoss(lam=0.5, attention_source="confidence"),
         lambda: [SELC(momentum=0.7, warmup_epochs=1, floor=1e-4)],
     ),
+    "nal-threshold": (
+        lambda: NoiseAttentionLoss(lam=0.5),
+        lambda: [SELC(momentum=0.7, warmup_epochs=1, floor=1e-4, attention_threshold=0.5)],
+    ),
     "joint-optimization": (JointOptimizationLoss, lambda: [JointOptimization(warmup_epochs=2, window=2)]),
     "mix-up": (cross_entropy, lambda: [MixUp(0.9), SELC(momentum=0.7, warmup_epochs=1), LabelWriter()]),
     "together": (

@@ -10,21 +10,26 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.state import SampleStore
-from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.targets import AttentiveCriterion, TargetCall, TargetPipeline
 
 
 class SELC(CriterionCallback):
     r"""Replaces the given labels by a running mean of the network's own predictions.
 
-    Row :math:`t_i` of a table starts as the one-hot given label. In epoch :math:`e \ge` ``warmup_epochs``, each time
-    sample i is seen,
+    Row :math:`t_i` of a table starts as the one-hot given label, clipped from below at ``floor``. In epoch
+    :math:`e \ge` ``warmup_epochs``, each time sample i is seen,
 
     .. math:: t_i \leftarrow m\, t_i + (1 - m) \operatorname{softmax}(z_i)
 
     and the criterion gets the updated row, clipped from below at ``floor``, as its soft target; before that the given
     label stands. Each sample is seen once an epoch, so the mean runs over epochs.
+
+    With ``attention_threshold`` :math:`\delta` only rows with :math:`\tau_i > \delta` are moved, where :math:`\tau_i`
+    is the attention that the criterion pays to the sample in this very pass:
+    :class:`~lightning_noisy.losses.NoiseAttentionLoss`, or any criterion with a method
+    ``sample_attention(logits, **context)``, which gets what else the criterion is called with.
 
     When clean labels are known, ``target/correction_acc`` is logged each epoch: the share of samples whose row has its
     maximum at the clean label. A sample without a row, as in warm-up, counts with its given label, where the data set
@@ -37,19 +42,22 @@ class SELC(CriterionCallback):
         every_n_epochs: Rows are updated only in epochs e with (e + 1) divisible by it. SELC: 1. NAL's code: 10 on CIFAR
             (the epochs of lowest learning rate under its warm restarts), although the paper updates each epoch.
         floor: Least entry of a target, not renormalised; from the first epoch on if positive. SELC: 0. NAL: 1e-4.
+        attention_threshold: :math:`\delta` in [0, 1); None moves all rows, whatever the criterion. NAL's code has 0,
+            which is the same, since :math:`\tau` is positive.
         criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
         index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
         clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module.
         clean_key: Name of the array inside an .npz file.
 
     Raises:
-        NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets or a second
-            callback that replaces the target; at fit, a checkpoint of another data set.
+        NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets, one without
+            attention beside ``attention_threshold``, or a second callback that replaces the target; at fit, a
+            checkpoint of another data set.
 
     References:
         Lu and He, SELC: Self-Ensemble Label Correction Improves Learning with Noisy Labels, IJCAI 2022; Lu et al.,
-        Noise Attention Learning. The official NAL code clips the whole table after each update, so rows that have
-        not been visited yet keep exact zeros until the first one; here a row is clipped when it is written or used.
+        Noise Attention Learning, NeurIPS 2022. The official NAL code clips the whole table after each update, so that
+        the rows of the very first one start from exact zeros; here all rows start clipped.
 
     Example::
 
@@ -65,6 +73,7 @@ class SELC(CriterionCallback):
         warmup_epochs: int = 0,
         every_n_epochs: int = 1,
         floor: float = 0.0,
+        attention_threshold: float | None = None,
         criterion: str | None = None,
         index_key: int | str | None = None,
         clean_targets: Tensor | str | None = None,
@@ -75,15 +84,24 @@ class SELC(CriterionCallback):
         check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
         check_argument(every_n_epochs >= 1, "every_n_epochs", "an int of at least 1", every_n_epochs)
         check_argument(0 <= floor < 1, "floor", "a float in [0, 1)", floor)
+        threshold = attention_threshold
+        check_argument(threshold is None or 0 <= threshold < 1, "attention_threshold", "a float in [0, 1)", threshold)
         self.momentum = momentum
         self.warmup_epochs = warmup_epochs
         self.every_n_epochs = every_n_epochs
         self.floor = floor
+        self.attention_threshold = attention_threshold
         self.clean_targets = CleanTargets(clean_targets, clean_key)
         self._clean: Tensor | None = None
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:
+        if self.attention_threshold is not None and not isinstance(pipeline.criterion, AttentiveCriterion):
+            raise NoisyLabelError(
+                f"Expected `{pipeline.name}` to pay attention to samples, since SELC has `attention_threshold`, but "
+                f"{type(pipeline.criterion).__name__} has no `sample_attention`: use NoiseAttentionLoss, or leave "
+                "`attention_threshold` out."
+            )
         pipeline.add_changer(self)
 
     @override
@@ -98,11 +116,10 @@ class SELC(CriterionCallback):
             return call.target
         rows = self._rows(call)
         if call.epoch >= self.warmup_epochs and (call.epoch + 1) % self.every_n_epochs == 0:
-            updated = torch.lerp(call.probabilities.to(rows), rows, self.momentum)
-            rows = self._table(call).update(call.index, updated.clamp(min=self.floor))
+            rows = self._table(call).update(call.index, self._moved(call, rows).clamp(min=self.floor))
         # Under autocast the criterion computes in float32 and takes float32 targets beside half-precision logits.
         autocast = torch.is_autocast_enabled(rows.device.type)
-        return rows.clamp(min=self.floor).to(rows.dtype if autocast else call.logits.dtype)
+        return rows.to(rows.dtype if autocast else call.logits.dtype)
 
     @override
     def epoch_figures(self) -> dict[str, float]:
@@ -118,8 +135,18 @@ class SELC(CriterionCallback):
     def _table(self, call: TargetCall) -> SampleStore:
         return self.stores.table("target", (call.num_classes,), device=call.logits.device)
 
+    def _moved(self, call: TargetCall, rows: Tensor) -> Tensor:
+        """Rows moved towards the prediction, where the criterion pays enough attention."""
+        moved = torch.lerp(call.probabilities.to(rows), rows, self.momentum)
+        if self.attention_threshold is None:
+            return moved
+        assert self._pipeline is not None
+        assert isinstance(self._pipeline.criterion, AttentiveCriterion)
+        attention = self._pipeline.criterion.sample_attention(call.logits, **call.context)
+        return torch.where((attention > self.attention_threshold).unsqueeze(1), moved, rows)
+
     def _rows(self, call: TargetCall) -> Tensor:
-        """The batch's rows; those never written (all zero) are the one-hot given labels."""
+        """The batch's rows; those never written (all zero) are the given labels, one-hot and clipped."""
         rows = self._table(call).get(call.index)
-        given = F.one_hot(call.given, call.num_classes).to(rows)
+        given = F.one_hot(call.given, call.num_classes).to(rows).clamp(min=self.floor)
         return torch.where(rows.sum(dim=1, keepdim=True) > 0, rows, given)

@@ -31,8 +31,8 @@ class NoiseAttentionLoss(NoisyLabelLoss):
     int64 labels (B,) or floating-point targets (B, K); it computes in float32 (float64 for float64 logits), the
     attention branch in the dtype of its weights, autocast or not. The branch is a parameter of the loss: train it with
     the network. The target is a constant to the loss; the paper's running average of it belongs to a target policy,
-    :class:`lightning_noisy.callbacks.SELC` with ``floor=1e-4``. Without one the given labels stand (NAL without target
-    estimation).
+    :class:`lightning_noisy.callbacks.SELC` with ``floor=1e-4``, which takes :math:`\tau` from :meth:`sample_attention`
+    where it has an ``attention_threshold``. Without one the given labels stand (NAL without target estimation).
 
     With ``attention_source="confidence"`` there is no branch and :math:`\tau = \max_k p_k`, with the gradient through
     it; features are not needed then. No public code shows how that ablation treats the gradient.
@@ -152,6 +152,23 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         with torch.autocast(features.device.type, enabled=False):
             logits: Tensor = self.attention(features.to(self.attention.weight.dtype))
         return logits
+
+    def sample_attention(self, logits: Tensor, *, features: Tensor | None = None) -> Tensor:
+        r"""The attention :math:`\tau` of each sample, as the loss has it.
+
+        Args:
+            logits: Floating-point tensor (B, K).
+            features: Features (B, D) the logits were made of, for the attention branch.
+
+        Returns:
+            Tensor (B,) in [``attention_eps``, 1 - ``attention_eps``], float32 or float64.
+
+        Raises:
+            NoisyLabelError: No features, or no attention branch yet.
+        """
+        attention = self._attention(logits, features).reshape(-1)
+        wide = attention.to(torch.promote_types(logits.dtype, torch.float32))
+        return wide.sigmoid().clamp(self.attention_eps, 1.0 - self.attention_eps)
 
     def _attention(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """The number whose sigmoid is tau, of whatever it is made."""

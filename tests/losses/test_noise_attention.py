@@ -80,6 +80,25 @@ def test_floors_are_the_arguments() -> None:
     assert loss(**hopeless).item() == pytest.approx(-math.log(0.8 * 0.2 + 0.2) + other)
 
 
+def test_sample_attention_is_the_tau_of_the_loss(batch: dict[str, torch.Tensor]) -> None:
+    loss = make(attention_eps=0.4)
+    assert loss.attention is not None
+    raw = torch.sigmoid(batch["features"] @ loss.attention.weight[0] + loss.attention.bias)
+    assert raw.min() < 0.4 < raw.max()
+    tau = loss.sample_attention(batch["logits"], features=batch["features"])
+    torch.testing.assert_close(tau, raw.clamp(0.4, 0.6), rtol=1e-12, atol=0)
+    assert tau.shape == (6,)
+    confident = NoiseAttentionLoss(attention_source="confidence")
+    found = confident.sample_attention(batch["logits"])
+    torch.testing.assert_close(found, batch["logits"].softmax(1).max(1).values, rtol=1e-12, atol=0)
+    half = confident.sample_attention(batch["logits"].bfloat16(), features=batch["features"])
+    assert half.dtype == torch.float32
+    sure = torch.tensor([[-300.0, 300.0], [0.0, 0.0]])
+    assert confident.sample_attention(sure).tolist() == [1.0, 0.5]
+    with pytest.raises(NoisyLabelError, match="no attention branch yet"):
+        NoiseAttentionLoss().sample_attention(batch["logits"], features=batch["features"])
+
+
 def test_defaults() -> None:
     loss = NoiseAttentionLoss()
     assert (loss.lam, loss.beta, loss.eps, loss.attention_eps) == (0.5, 0.0, 1e-7, 1e-12)
