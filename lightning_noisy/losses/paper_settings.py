@@ -12,7 +12,8 @@ from lightning_noisy.errors import check_argument
 Setting = dict[str, Any]
 """``class_path`` and ``init_args`` of a loss, as in a configuration file, and of the ``callbacks`` that move it."""
 
-MNIST, CIFAR10, CIFAR100, ANIMAL10N, WEBVISION = "MNIST", "CIFAR-10", "CIFAR-100", "ANIMAL-10N", "WebVision"
+MNIST, CIFAR10, CIFAR100 = "MNIST", "CIFAR-10", "CIFAR-100"
+ANIMAL10N, CLOTHING1M, WEBVISION = "ANIMAL-10N", "Clothing1M", "WebVision"
 _SYMMETRIC = ("no noise", "symmetric 0.2", "symmetric 0.4", "symmetric 0.6", "symmetric 0.8")
 
 
@@ -39,6 +40,10 @@ def _anl(alpha: float, beta: float, delta: float, **arguments: Any) -> Setting:
 
 def _sr(base: Setting, tau: float, lam: float, p: float, rho: float, **arguments: Any) -> Setting:
     return _loss("SparseRegularization", base=base, tau=tau, lam=lam, p=p, rho=rho, **arguments)
+
+
+def _nal(lam: float, **arguments: Any) -> Setting:
+    return _loss("NoiseAttentionLoss", lam=lam, **arguments, label_floor=1e-4)
 
 
 def _by_noise(data: str, name: str, pis: tuple[float, ...], asymmetric: dict[str, float]) -> dict[str, Setting]:
@@ -196,10 +201,16 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
     },
     "NAL": {
         "NAL": {
-            CIFAR10: _loss("NoiseAttentionLoss", lam=0.5, label_floor=1e-4),
-            CIFAR100: _loss("NoiseAttentionLoss", lam=10.0, label_floor=1e-4),
-            ANIMAL10N: _loss("NoiseAttentionLoss", lam=0.5, label_floor=1e-4),
-            WEBVISION: _loss("NoiseAttentionLoss", lam=50.0, beta=0.1, label_floor=1e-4),
+            CIFAR10: _nal(0.5),
+            CIFAR100: _nal(10.0),
+            ANIMAL10N: _nal(0.5),
+            CLOTHING1M: _nal(50.0, beta=0.1),
+            WEBVISION: _nal(50.0, beta=0.1),
+        },
+        "RNAL": {CIFAR10: _nal(0.5, beta=0.1), CIFAR100: _nal(10.0, beta=0.1)},
+        "NAL, confidence": {
+            CIFAR10: _nal(0.5, attention_source="confidence"),
+            CIFAR100: _nal(10.0, attention_source="confidence"),
         },
     },
     "ANL": {

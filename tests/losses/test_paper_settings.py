@@ -20,7 +20,8 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses import PAPER_SETTINGS, NoisyLabelLoss, paper_loss
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "losses.md"
-DATA = ("MNIST", "CIFAR-10", "CIFAR-100", "ANIMAL-10N", "WebVision")
+CLASSES = {"MNIST": 10, "CIFAR-10": 10, "CIFAR-100": 100, "ANIMAL-10N": 10, "Clothing1M": 14, "WebVision": 50}
+DATA = tuple(CLASSES)
 KEYS = [(paper, loss, data) for paper, own in PAPER_SETTINGS.items() for loss, sets in own.items() for data in sets]
 
 
@@ -98,7 +99,7 @@ def test_document_tells_needs_and_soft_targets(name: str) -> None:
 def test_every_setting_makes_a_loss_that_computes(key: tuple[str, str, str]) -> None:
     torch.manual_seed(0)
     loss = paper_loss(*key)
-    classes = {"MNIST": 10, "CIFAR-10": 10, "CIFAR-100": 100, "ANIMAL-10N": 10, "WebVision": 50}[key[2].split(",")[0]]
+    classes = CLASSES[key[2].split(",")[0]]
     logits = torch.randn(6, classes, requires_grad=True)
     offered = {
         "index": torch.arange(6),
