@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,16 +11,14 @@ from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import cross_entropy, draw_negatives, negative_learning
 from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses._constant import ClassConstant
-from lightning_noisy.losses._context import required
 from lightning_noisy.losses._history import LABEL_PROBABILITY, remembered_label_probability
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_epoch import PerEpochLoss
 from lightning_noisy.trainer import run_seed
 
 _STREAM = 0x6E656761746976  # keeps these draws apart from other draws under the same seed
 
 
-class NegativeLearning(NoisyLabelLoss):
+class NegativeLearning(PerEpochLoss):
     r"""Negative learning (NL): tells the network classes that a sample is not of, which are seldom wrong.
 
     .. math::
@@ -63,8 +60,6 @@ class NegativeLearning(NoisyLabelLoss):
         tensor(0.5754)
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
-
     seed: Tensor
 
     def __init__(
@@ -105,26 +100,8 @@ class NegativeLearning(NoisyLabelLoss):
         """What selection makes of each sample (B,); None is 1 for all."""
         return None
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            index: Positions of the samples in the training set, int64 (B,).
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No index or epoch, weights for another K, the target is not int64 labels (B,), or nobody
-                has attached the table.
-        """
-        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
-        check_target(self, logits, target)
+    def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """The loss of each sample, (B,)."""
         keys = _STREAM, self.seed.to(index.device), epoch, index
         negatives = draw_negatives(target, logits.shape[1], self.num_negatives, *keys)
         losses = negative_learning(logits, negatives, self.eps)
@@ -134,7 +111,7 @@ class NegativeLearning(NoisyLabelLoss):
             remembered = remembered_label_probability(self, logits, target, index, epoch)
             weights = self._weights(remembered, logits.shape[1])
             losses = losses if weights is None else weights.to(losses) * losses
-        return self.reduce(losses)
+        return losses
 
 
 class SelectiveNegativeLearning(NegativeLearning):
@@ -192,7 +169,7 @@ class SelectiveNegativeLearning(NegativeLearning):
         return _weights_of(remembered >= threshold, remembered)
 
 
-class SelectivePositiveLearning(NoisyLabelLoss):
+class SelectivePositiveLearning(PerEpochLoss):
     r"""Selective positive learning (SelPL): cross entropy with the labels the network has come to believe.
 
     .. math::
@@ -228,8 +205,6 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         {'label_probability': (10,)}
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
-
     def __init__(self, threshold: float = 0.5, window: int = 10, reduction: str = "mean") -> None:
         super().__init__(reduction)
         check_argument(0.0 <= threshold < 1.0, "threshold", "a float in [0, 1)", threshold)
@@ -248,28 +223,11 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         """
         return {LABEL_PROBABILITY: (self.window,)}
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            index: Positions of the samples in the training set, int64 (B,).
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No index or epoch, the target is not int64 labels (B,), or nobody has attached the table.
-        """
-        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
-        check_target(self, logits, target)
+    def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """The loss of each sample, (B,)."""
         remembered = remembered_label_probability(self, logits, target, index, epoch)
         losses = cross_entropy(logits, target)
-        return self.reduce(_weights_of(remembered > self.threshold, losses) * losses)
+        return _weights_of(remembered > self.threshold, losses) * losses
 
 
 def _weights_of(kept: Tensor, like: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,16 +10,14 @@ from torch import Tensor
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import peer_loss, shuffled_labels
 from lightning_noisy.losses._batch import whole_batch
-from lightning_noisy.losses._context import required
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_epoch import PerEpochLoss
 from lightning_noisy.processes import process_rank
 from lightning_noisy.trainer import run_seed
 
 _STREAM = 0x70656572  # keeps these draws apart from other draws under the same seed
 
 
-class PeerLoss(NoisyLabelLoss):
+class PeerLoss(PerEpochLoss):
     r"""Peer loss: agreement with one's label pays only as far as it exceeds agreement with the label of anybody.
 
     .. math::
@@ -62,8 +59,6 @@ class PeerLoss(NoisyLabelLoss):
         tensor(0.6931)
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
-
     seed: Tensor
 
     def __init__(self, alpha: float = 1.0, seed: int | None = None, eps: float = 1e-5, reduction: str = "mean") -> None:
@@ -74,26 +69,9 @@ class PeerLoss(NoisyLabelLoss):
         self.eps = eps
         self.register_buffer("seed", torch.tensor(run_seed(seed)))
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            index: Positions of the samples in the training set, int64 (B,).
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No index or epoch, or the target is not int64 labels (B,).
-        """
-        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
-        check_target(self, logits, target)
+    def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """The loss of each sample, (B,)."""
         labels, indices = whole_batch(torch.stack([target, index], dim=1)).unbind(dim=1)
         peers = shuffled_labels(labels, indices, _STREAM, self.seed.to(index.device), epoch)
         mine = peers[process_rank() * len(target) :][: len(target)]
-        return self.reduce(peer_loss(logits, target, mine, self.alpha, self.eps))
+        return peer_loss(logits, target, mine, self.alpha, self.eps)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import cross_entropy, label_divergence, one_hot, pencil_loss
-from lightning_noisy.losses._context import required
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_epoch import PerEpochLoss
 from lightning_noisy.processes import process_count
 
 
-class PencilLoss(NoisyLabelLoss):
+class PencilLoss(PerEpochLoss):
     r"""PENCIL: the label of each training sample is a distribution that is learned with the network.
 
     Label logits :math:`l_i` start as ``scale`` times the one-hot given label, and :math:`d_i = \operatorname{softmax}
@@ -65,8 +62,6 @@ class PencilLoss(NoisyLabelLoss):
         {'label_logits': (10,)}
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
-
     def __init__(
         self,
         alpha: float = 0.4,
@@ -110,43 +105,26 @@ class PencilLoss(NoisyLabelLoss):
         moved = self.recall("label_logits").get(index)
         return moved + self.scale * one_hot(target, logits.shape[1], dtype=moved.dtype)
 
-    def _losses(self, logits: Tensor, target: Tensor, label_logits: Tensor) -> Tensor:
+    def _with_labels(self, logits: Tensor, target: Tensor, label_logits: Tensor) -> Tensor:
         return pencil_loss(logits, target, label_logits, self.alpha, self.beta, self.form)
 
     def _step(self, logits: Tensor, target: Tensor, index: Tensor, label_logits: Tensor) -> None:
         """Move the label logits down their own gradient."""
         with torch.enable_grad():
             leaf = label_logits.detach().requires_grad_()
-            losses = self._losses(logits.detach(), target, leaf)
+            losses = self._with_labels(logits.detach(), target, leaf)
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
         table, rate = self.recall("label_logits"), self.label_lr / (len(target) * process_count())
         table.update(index, table.get(index) - rate * gradient)
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
-    ) -> Tensor:
-        """The loss of a batch; in training, in the second stage, the label logits then take their step.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            index: Positions of the samples in the training set, int64 (B,).
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No index or epoch, the target is not int64 labels (B,), or nobody has attached the table.
-        """
-        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
-        check_target(self, logits, target)
+    def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """The loss of each sample, (B,); in training, in the second stage, the label logits then take their step."""
         if epoch < self.warmup_epochs:
-            return self.reduce(cross_entropy(logits, target))
+            return cross_entropy(logits, target)
         label_logits = self._label_logits(logits, target, index)
         if epoch >= self.fixed_from_epoch:
             classes = logits.shape[1] if self.form == "code" else 1
-            return self.reduce(label_divergence(logits, label_logits) / classes)
+            return label_divergence(logits, label_logits) / classes
         if self.training:
             self._step(logits, target, index, label_logits)
-        return self.reduce(self._losses(logits, target, label_logits))
+        return self._with_labels(logits, target, label_logits)

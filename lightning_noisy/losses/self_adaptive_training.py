@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, one_hot
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._context import required
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_epoch import PerEpochLoss
 
 
-class SelfAdaptiveTraining(NoisyLabelLoss):
+class SelfAdaptiveTraining(PerEpochLoss):
     r"""Self-adaptive training (SAT): targets move towards the predictions, uncertain ones count less.
 
     The target :math:`t_i` of each training sample starts as the one-hot given label. In epochs
@@ -53,8 +49,6 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         {'target': (10,)}
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
-
     def __init__(self, warmup_epochs: int = 60, momentum: float = 0.9, reduction: str = "mean") -> None:
         super().__init__(reduction)
         check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
@@ -84,28 +78,11 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         prediction = clipped_softmax(logits.detach(), 0.0).to(rows)
         return table.update(index, torch.lerp(prediction, rows, self.momentum))
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
-    ) -> Tensor:
-        """The loss of a batch; in training, after the warm-up, it updates the targets first.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            index: Positions of the samples in the training set, int64 (B,).
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No index or epoch, the target is not int64 labels (B,), or nobody has attached the table.
-        """
-        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
-        check_target(self, logits, target)
+    def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """The loss of each sample, (B,); in training, after the warm-up, it updates the targets first."""
         if epoch < self.warmup_epochs:
-            return self.reduce(cross_entropy(logits, target))
+            return cross_entropy(logits, target)
         targets = self._targets(logits, target, index)
         losses = cross_entropy(logits, targets)
         certainty = targets.amax(dim=1).to(losses)
-        return self.reduce(certainty / batch_mean(certainty) * losses)
+        return certainty / batch_mean(certainty) * losses

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import clipped_softmax, truncated_generalized_cross_entropy
-from lightning_noisy.losses._context import required
-from lightning_noisy.losses._target import check_target
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses._per_epoch import PerEpochLoss
 
 
-class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
+class TruncatedGeneralizedCrossEntropy(PerEpochLoss):
     r"""Truncated generalized cross entropy: from time to time the samples the network disbelieves are dropped.
 
     .. math::
@@ -53,8 +49,6 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
         {'dropped': ()}
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("index", "epoch")
-
     def __init__(
         self,
         q: float = 0.7,
@@ -92,24 +86,7 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
         probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1)).squeeze(1)
         return self.recall("dropped").update(index, (probability <= self.k).to(probability))
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, epoch: int | None = None
-    ) -> Tensor:
-        """The loss of a batch; in training, in an epoch of refreshing, it first decides which samples are kept.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            index: Positions of the samples in the training set, int64 (B,).
-            epoch: Number of the epoch, from 0.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No index or epoch, the target is not int64 labels (B,), or nobody has attached the table.
-        """
-        index, epoch = required(self, "index", index), required(self, "epoch", epoch)
-        check_target(self, logits, target)
+    def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """The loss of each sample, (B,); in an epoch of refreshing, in training, it first decides which are kept."""
         kept = 1.0 - self._dropped(logits, target, index, epoch)
-        return self.reduce(truncated_generalized_cross_entropy(logits, target, kept, self.q, self.k))
+        return truncated_generalized_cross_entropy(logits, target, kept, self.q, self.k)
