@@ -30,8 +30,8 @@ def _pair(active: Setting, passive: Setting, alpha: float, beta: float) -> Setti
     return _loss("ActivePassiveLoss", active=active, passive=passive, alpha=alpha, beta=beta)
 
 
-def _dal(q_start: float) -> Setting:
-    return _loss("DynamicsAwareLoss", _callback("DALSchedule", q_start=q_start, q_end=1.5, lam_end=1.0), q=q_start)
+def _dal(q_start: float, lam_end: float = 1.0) -> Setting:
+    return _loss("DynamicsAwareLoss", _callback("DALSchedule", q_start=q_start, q_end=1.5, lam_end=lam_end), q=q_start)
 
 
 def _anl(alpha: float, beta: float, delta: float, **arguments: Any) -> Setting:
@@ -234,6 +234,12 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
     "DAL": {
         "DAL": {CIFAR10: _dal(0.8), CIFAR100: _dal(0.6), ANIMAL10N: _dal(0.6), WEBVISION: _dal(0.4)},
         "GCE": {CIFAR10: _gce(0.9, eps=1e-6), CIFAR100: _gce(0.7, eps=1e-6)},
+        "DGCE": {
+            CIFAR10: _dal(0.8, lam_end=0.0),
+            CIFAR100: _dal(0.6, lam_end=0.0),
+            ANIMAL10N: _dal(0.6, lam_end=0.0),
+            WEBVISION: _dal(0.4, lam_end=0.0),
+        },
         "SCE": {
             CIFAR10: _sce(0.1, 10.0, eps=1e-6),
             CIFAR100: _sce(6.0, 1.0, eps=1e-6),
@@ -292,6 +298,7 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
                 eps=1e-6,
             ),
         },
+        "ELR": {CIFAR100: _loss("EarlyLearningRegularization", lam=7.0, momentum=0.9)},
         "ELR+DAL": {
             CIFAR100: _loss(
                 "EarlyLearningRegularization",
@@ -299,6 +306,12 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
                 lam=7.0,
                 momentum=0.9,
                 base=_loss("DynamicsAwareLoss", q=0.0),
+            ),
+        },
+        "GJS": {CIFAR100: _loss("GeneralizedJensenShannon", pi=0.1)},
+        "GJS+DAL": {
+            CIFAR100: _loss(
+                "GeneralizedJensenShannon", _FROM_CE_TO_MAE, pi=0.1, base=_loss("DynamicsAwareLoss", q=0.0)
             ),
         },
     },
