@@ -43,16 +43,15 @@ from lightning_noisy.callbacks import (
     SELC,
     DALSchedule,
     GradientSwitching,
-    JointOptimization,
+    JointOptimizationLabels,
     LabelWriter,
     MixUp,
     ParameterSchedule,
 )
 from lightning_noisy.data import FeaturesDataModule, FileNoise, LabelNoise, SymmetricNoise
 from lightning_noisy.files import written_aside
-from lightning_noisy.functional.losses import estimate_transition
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.losses import PAPER_SETTINGS, paper_loss
+from lightning_noisy.losses import PAPER_SETTINGS, estimate_transition, paper_loss
 from lightning_noisy.networks import MLP
 
 CE = nn.CrossEntropyLoss
@@ -193,8 +192,8 @@ def abstaining(fitter: Fitter) -> Fitted:
 
 def joint_optimization(fitter: Fitter) -> Fitted:
     """The first run of joint optimisation: labels move from epoch 70 of 200 on."""
-    labels = JointOptimization(fitter.epochs(70, 200), fitter.epochs(10, 200))
-    return fitter.fit(losses.JointOptimizationLoss(alpha=1.0, beta=0.5), labels)
+    labels = JointOptimizationLabels(fitter.epochs(70, 200), fitter.epochs(10, 200))
+    return fitter.fit(losses.JointOptimization(alpha=1.0, beta=0.5), labels)
 
 
 def pencil(fitter: Fitter) -> Fitted:

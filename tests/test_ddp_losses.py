@@ -10,11 +10,11 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
-from lightning_noisy.callbacks import JointOptimization, MixUp
+from lightning_noisy.callbacks import JointOptimizationLabels, MixUp
 from lightning_noisy.losses import (
     DeepAbstainingClassifier,
     DeterminantMutualInformation,
-    JointOptimizationLoss,
+    JointOptimization,
     NegativeLearning,
     PeerLoss,
     PencilLoss,
@@ -43,7 +43,7 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     ),
     "peer": lambda: PeerLoss(0.5, seed=5, eps=0.05),
     "determinant": lambda: DeterminantMutualInformation(),
-    "joint": lambda: JointOptimizationLoss(),
+    "joint": lambda: JointOptimization(),
     "pencil": lambda: PencilLoss(label_lr=40.0, warmup_epochs=1, fixed_from_epoch=2, scale=2.0),
     "abstaining": lambda: DeepAbstainingClassifier(1),
 }
@@ -55,8 +55,8 @@ def case_of(make: Callable[[], nn.Module]) -> Callable[[bool, int], tuple[nn.Mod
 
 
 CALLBACKS: dict[str, Callable[[], Callback]] = {
-    "optimization-soft": lambda: JointOptimization(1, window=2),
-    "optimization-hard": lambda: JointOptimization(1, window=2, labels="hard"),
+    "optimization-soft": lambda: JointOptimizationLabels(1, window=2),
+    "optimization-hard": lambda: JointOptimizationLabels(1, window=2, labels="hard"),
 }
 test_ddp.CASES |= {name: lambda foreign, n, make=make: (None, [make()]) for name, make in CALLBACKS.items()}
 test_ddp.CASES["mix-up"] = lambda foreign, n: (None, [MixUp(1.0, seed=5)])

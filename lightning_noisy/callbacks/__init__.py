@@ -4,13 +4,14 @@ from lightning_noisy.callbacks.cdr import CDR
 from lightning_noisy.callbacks.confidence_tracker import ConfidenceTracker
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.callbacks.gradient_switching import GradientSwitching
-from lightning_noisy.callbacks.joint_optimization import JointOptimization
+from lightning_noisy.callbacks.joint_optimization_labels import JointOptimizationLabels
 from lightning_noisy.callbacks.label_writer import LabelWriter
 from lightning_noisy.callbacks.mask_refresh import MaskRefresh
 from lightning_noisy.callbacks.mask_tracker import MaskTracker
 from lightning_noisy.callbacks.memorization_tracker import MemorizationTracker
 from lightning_noisy.callbacks.mix_up import MixUp
 from lightning_noisy.callbacks.parameter_schedule import DALSchedule, ParameterSchedule
+from lightning_noisy.callbacks.posterior_writer import PosteriorWriter
 from lightning_noisy.callbacks.prediction_writer import PredictionWriter
 from lightning_noisy.callbacks.run_summary import RunSummary
 from lightning_noisy.callbacks.selc import SELC
@@ -23,13 +24,14 @@ __all__ = [
     "CriterionCallback",
     "DALSchedule",
     "GradientSwitching",
-    "JointOptimization",
+    "JointOptimizationLabels",
     "LabelWriter",
     "MaskRefresh",
     "MaskTracker",
     "MemorizationTracker",
     "MixUp",
     "ParameterSchedule",
+    "PosteriorWriter",
     "PredictionWriter",
     "RunSummary",
     "StepSeed",

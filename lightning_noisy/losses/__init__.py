@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_noisy.functional.losses import estimate_transition
 from lightning_noisy.losses.active_negative import (
     ActiveNegativeLoss,
     NormalizedNegativeCrossEntropy,
@@ -24,7 +25,7 @@ from lightning_noisy.losses.dynamics_aware import DynamicsAwareLoss
 from lightning_noisy.losses.early_learning import EarlyLearningRegularization
 from lightning_noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropy
 from lightning_noisy.losses.jensen_shannon import GeneralizedJensenShannon, JensenShannon
-from lightning_noisy.losses.joint_optimization import JointOptimizationLoss
+from lightning_noisy.losses.joint_optimization import JointOptimization
 from lightning_noisy.losses.negative_learning import (
     NegativeLearning,
     SelectiveNegativeLearning,
@@ -64,7 +65,7 @@ __all__ = [
     "GeneralizedCrossEntropy",
     "GeneralizedJensenShannon",
     "JensenShannon",
-    "JointOptimizationLoss",
+    "JointOptimization",
     "MeanAbsoluteError",
     "NegativeLearning",
     "NoiseAttentionLoss",
@@ -86,5 +87,6 @@ __all__ = [
     "SymmetricCrossEntropy",
     "TaylorCrossEntropy",
     "TruncatedGeneralizedCrossEntropy",
+    "estimate_transition",
     "paper_loss",
 ]

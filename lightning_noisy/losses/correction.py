@@ -25,7 +25,7 @@ class ForwardCorrection(PerSampleLoss):
     computes in float32 (float64 for float64 logits). The gradient is zero where the prediction is clipped.
 
     The matrix may be known (:mod:`lightning_noisy.functional.noise` makes those of the usual noise models) or come from
-    :func:`lightning_noisy.functional.losses.estimate_transition` and the predictions of a first network, as in the
+    :func:`lightning_noisy.losses.estimate_transition` and the predictions of a first network, as in the
     paper.
 
     Reference: G. Patrini et al., "Making Deep Neural Networks Robust to Label Noise: A Loss Correction Approach", CVPR

@@ -18,7 +18,7 @@ from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class JointOptimizationLoss(NoisyLabelLoss):
+class JointOptimization(NoisyLabelLoss):
     r"""Loss of joint optimisation: cross entropy, a prior on the classes, and entropy.
 
     .. math::
@@ -27,7 +27,7 @@ class JointOptimizationLoss(NoisyLabelLoss):
         - \frac{\beta}{B} \sum_i \sum_k p_{ik} \log p_{ik}, \qquad \bar p = \frac{1}{B} \sum_i p_i
 
     The prior keeps the network from putting all samples into one class, the entropy makes its predictions certain
-    enough to become labels. The callback :class:`lightning_noisy.callbacks.JointOptimization` changes the labels.
+    enough to become labels. The callback :class:`lightning_noisy.callbacks.JointOptimizationLabels` changes the labels.
 
     ``forward(logits, target)`` takes logits (B, K) of any floating dtype and int64 labels (B,) or floating-point
     targets t (B, K); it computes in float32 (float64 for float64 logits). The second term is one value for the batch:
@@ -51,7 +51,7 @@ class JointOptimizationLoss(NoisyLabelLoss):
 
     Example:
         >>> import torch
-        >>> JointOptimizationLoss()(torch.zeros(8, 4), torch.arange(8) % 4)  # log(4) + 0 + log(4) / 2
+        >>> JointOptimization()(torch.zeros(8, 4), torch.arange(8) % 4)  # log(4) + 0 + log(4) / 2
         tensor(2.0794)
     """
 

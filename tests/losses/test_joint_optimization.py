@@ -8,7 +8,7 @@ import torch
 from torch.autograd import gradcheck
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.losses import JointOptimizationLoss
+from lightning_noisy.losses import JointOptimization
 from tests.losses.numpy_oracle import CLASSES, TARGET, epochs, softmax
 
 LOGITS, OTHER = epochs(2)
@@ -22,19 +22,19 @@ def test_formula(soft: bool, alpha: float, beta: float) -> None:
     each = -(rows * np.log(p)).sum(1) + alpha * prior - beta * (p * np.log(p)).sum(1)
     target = torch.tensor(rows) if soft else TARGET
     for reduction, wanted in (("mean", each.mean()), ("sum", each.sum()), ("none", each)):
-        loss = JointOptimizationLoss(alpha, beta, reduction)
+        loss = JointOptimization(alpha, beta, reduction)
         np.testing.assert_allclose(loss(torch.tensor(LOGITS), target), wanted, rtol=1e-10)
 
 
 def test_gradient_through_all_terms() -> None:
     leaf = torch.tensor(LOGITS, requires_grad=True)
-    assert gradcheck(lambda z: JointOptimizationLoss(1.2, 0.8)(z, TARGET), leaf)
+    assert gradcheck(lambda z: JointOptimization(1.2, 0.8)(z, TARGET), leaf)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dtype: torch.dtype) -> None:
     logits = (1e4 * torch.tensor(LOGITS)).to(dtype).requires_grad_()
-    value = JointOptimizationLoss()(logits, TARGET)
+    value = JointOptimization()(logits, TARGET)
     value.backward()
     assert value.dtype == torch.float32
     assert value.isfinite()
@@ -43,11 +43,11 @@ def test_half_precision(dtype: torch.dtype) -> None:
 
 
 def test_defaults_and_refusals() -> None:
-    loss = JointOptimizationLoss()
+    loss = JointOptimization()
     assert (loss.alpha, loss.beta, loss.reduction, loss.requires, loss.soft_targets) == (1.0, 0.5, "mean", (), True)
     for name in ("alpha", "beta"):
         for value in (-0.1, math.inf, math.nan):
             with pytest.raises(NoisyLabelError) as caught:
-                JointOptimizationLoss(**{name: value})
+                JointOptimization(**{name: value})
             wanted = f"Expected argument `{name}` to be a finite float >= 0, but got {value!r}."
             assert str(caught.value) == wanted

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lightning_noisy import NoisyLabelError
-from lightning_noisy.callbacks import JointOptimization
-from lightning_noisy.losses import JointOptimizationLoss, PeerLoss
+from lightning_noisy.callbacks import JointOptimizationLabels
+from lightning_noisy.losses import JointOptimization, PeerLoss
 from lightning_noisy.state import TrainingSet
 from lightning_noisy.targets import TargetCall
 from tests.foreign import make_trainer
@@ -25,7 +25,7 @@ def run(callback, history, dtype=torch.float64):
 @pytest.mark.parametrize(("warmup", "window"), [(1, 1), (3, 2), (2, 4), (5, 5), (4, 1)])
 def test_means_of_the_last_epochs(warmup, window, labels):
     history = epochs(9)
-    for epoch, target in enumerate(run(JointOptimization(warmup, window, labels), history)):
+    for epoch, target in enumerate(run(JointOptimizationLabels(warmup, window, labels), history)):
         if epoch < warmup:
             assert target is TARGET
             continue
@@ -38,13 +38,13 @@ def test_means_of_the_last_epochs(warmup, window, labels):
 
 
 def test_nothing_is_noted_before_it_is_needed():
-    callback = JointOptimization(warmup_epochs=5, window=2)
+    callback = JointOptimizationLabels(warmup_epochs=5, window=2)
     for epoch, _ in enumerate(run(callback, epochs(4))):
         assert bool(callback.stores.tables) == (epoch >= 3)
 
 
 def test_a_sample_without_a_past_keeps_its_label():
-    callback = JointOptimization(warmup_epochs=1, window=2)
+    callback = JointOptimizationLabels(warmup_epochs=1, window=2)
     list(run(callback, epochs(1)))
     other = torch.tensor([6, 1, 2])
     call = TargetCall(other, torch.zeros(3, CLASSES, dtype=torch.float64), TARGET, TARGET, 1)
@@ -54,14 +54,14 @@ def test_a_sample_without_a_past_keeps_its_label():
 
 
 def test_target_has_the_type_of_the_logits():
-    *_, target = run(JointOptimization(warmup_epochs=1), epochs(3), torch.bfloat16)
+    *_, target = run(JointOptimizationLabels(warmup_epochs=1), epochs(3), torch.bfloat16)
     assert target.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("labels", ["soft", "hard"])
 def test_trains(tmp_path, labels):
-    module = make_module(JointOptimizationLoss())
-    callback = JointOptimization(warmup_epochs=1, window=2, labels=labels)
+    module = make_module(JointOptimization())
+    callback = JointOptimizationLabels(warmup_epochs=1, window=2, labels=labels)
     make_trainer(tmp_path, [callback], 4).fit(module, datamodule=SmallDataModule(seed=0))
     rows = callback.stores.tables["prediction"].values
     torch.testing.assert_close(rows.sum(2), torch.ones(40, 2))
@@ -70,9 +70,9 @@ def test_trains(tmp_path, labels):
 
 def test_hard_labels_suit_every_criterion(tmp_path):
     data = SmallDataModule(seed=0)
-    make_trainer(tmp_path, [JointOptimization(1, labels="hard")]).fit(make_module(PeerLoss()), datamodule=data)
-    with pytest.raises(NoisyLabelError, match=r"^JointOptimization makes soft targets, but PeerLoss cannot take them"):
-        make_trainer(tmp_path, [JointOptimization(1)]).fit(make_module(PeerLoss()), datamodule=data)
+    make_trainer(tmp_path, [JointOptimizationLabels(1, labels="hard")]).fit(make_module(PeerLoss()), datamodule=data)
+    with pytest.raises(NoisyLabelError, match=r"^JointOptimizationLabels makes soft targets, but PeerLoss cannot"):
+        make_trainer(tmp_path, [JointOptimizationLabels(1)]).fit(make_module(PeerLoss()), datamodule=data)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_hard_labels_suit_every_criterion(tmp_path):
 )
 def test_refused_arguments(name, wanted, value):
     with pytest.raises(NoisyLabelError) as caught:
-        JointOptimization(**{name: value})
+        JointOptimizationLabels(**{name: value})
     assert str(caught.value) == f"Expected argument `{name}` to be {wanted}, but got {value!r}."
 
 
 def test_defaults():
-    callback = JointOptimization()
+    callback = JointOptimizationLabels()
     assert (callback.warmup_epochs, callback.window, callback.labels, callback.makes_soft_targets) == (
         70,
         10,

@@ -12,7 +12,7 @@ from lightning_noisy.errors import check_argument
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
 
-class JointOptimization(CriterionCallback):
+class JointOptimizationLabels(CriterionCallback):
     r"""Replaces the given labels by the mean prediction of the last epochs.
 
     In epochs :math:`e <` ``warmup_epochs`` the given label stands. Then the target of sample i is
@@ -24,7 +24,7 @@ class JointOptimization(CriterionCallback):
     as far as the sample was seen in them; without any, its label stands. The table ``"prediction"`` has n K numbers a
     sample.
 
-    Use it with :class:`lightning_noisy.losses.JointOptimizationLoss`, in a first run; :class:`LabelWriter` writes the
+    Use it with :class:`lightning_noisy.losses.JointOptimization`, in a first run; :class:`LabelWriter` writes the
     labels that a second one starts from.
 
     Args:
@@ -45,7 +45,7 @@ class JointOptimization(CriterionCallback):
 
     Example::
 
-        Trainer(max_epochs=200, callbacks=[JointOptimization(warmup_epochs=70)])
+        Trainer(max_epochs=200, callbacks=[JointOptimizationLabels(warmup_epochs=70)])
     """
 
     replaces_target = True
