@@ -1,9 +1,11 @@
 import importlib
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from lightning_noisy.cli import main
@@ -25,6 +27,8 @@ CONFIGS = sorted(ROOT.rglob("*.yaml"))
 PAPER_CONFIGS = [path for path in CONFIGS if path.parent != ROOT]
 FOLDERS = {"Animal10NDataModule": 10, "WebVisionMiniDataModule": 50, "Clothing1MDataModule": 14}
 CLASSES = {"CIFAR10DataModule": 10, "CIFAR100DataModule": 100, **FOLDERS}
+CHANGED = {"backbone", "batch_size", "num_workers", "image_size", "resize", "batches_per_epoch", "max_epochs"}
+CHANGED |= {"accelerator", "devices", "strategy", "sync_batchnorm"}
 LABEL_FILES = (
     "data/cifar10n.npz",
     "data/idn/cifar10-0.4.npy",
@@ -100,6 +104,15 @@ def merged(lower, upper):
     return result
 
 
+def within(part, whole):
+    """Whether the command line has read what ``read`` has, but for what ``small`` changes."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(within(part[key], whole.get(key)) for key in part.keys() - CHANGED)
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(part) == len(whole) and all(map(within, part, whole))
+    return part == whole
+
+
 def files(config):
     """Arguments that name a config, after those that it goes on top of."""
     base = base_of(config)
@@ -152,6 +165,7 @@ class TestEveryConfig:
         assert cli.trainer.current_epoch == 2
         folder = Path(cli.trainer.log_dir)
         assert folder.parent == Path("runs", name_of(config))
+        assert within(read(config), yaml.safe_load((folder / "config.yaml").read_text()))
         written = {path.name for path in folder.iterdir()}
         assert {"config.yaml", "noise.json", "noisy_labels.npz", "summary.json", "checkpoints"} <= written
         assert (folder / "checkpoints" / "last.ckpt").exists() == (config in PAPER_CONFIGS)
@@ -195,6 +209,16 @@ class TestEveryWholeConfig:
         assert yaml.safe_load(first)["data"]["init_args"]["batch_size"] == 16
 
 
+@pytest.mark.parametrize("name", ["js/cifar100", "dcm/cifar10/anl-dfc", "selc/cifar10n"])
+def test_clean_labels_are_no_noise(name):
+    config = ROOT / f"{name}.yaml"
+    cli = quiet("fit", *files(config), *small(config), "--data.noise", "null", "--trainer.max_epochs", "1")
+    assert cli.datamodule.realised_noise_rate == 0
+    assert torch.equal(cli.datamodule.noisy_targets, 7 * torch.arange(40) % cli.datamodule.num_classes)
+    noise = json.loads(Path(cli.trainer.log_dir, "noise.json").read_text())
+    assert noise["realised_rate"] == 0
+
+
 def run_with_own_network(config):
     quiet("fit", *files(config), *here(config), "--data.batch_size", "8", "--trainer.fast_dev_run", "true")
 
@@ -222,7 +246,7 @@ def test_settings_are_those_of_the_paper(name):
         batch=data["batch_size"],
         lr=optimizer.pop("lr"),
         wd=optimizer.pop("weight_decay"),
-        schedule=named(model["lr_scheduler"]),
+        schedule=named(model["lr_scheduler"]) if "lr_scheduler" in model else {},
         loss=plain(named(model["loss"])),
         method={key: value for entry in methods for key, value in entry.items() if key not in shared},
         noise=named(data["noise"]) if "noise" in data else {},

@@ -32,21 +32,17 @@ class PMDNoise(LabelNoise):
     too. In the paper f is the probability of flipping u to s; the authors' code divides the *keep* probability
     :math:`1 - f` by a factor c, 1.2 or what gives 35 % or 70 % of wrong labels, and is followed here.
 
-    The probabilities :math:`\eta` are those of a classifier of the *training* images, in their order: the authors train
-    a PreActResNet-34 for 25 epochs on clean labels (SGD 1e-3, Nesterov momentum 0.9, weight decay 5e-4) and record its
-    outputs during the last epoch. Here, ``lightning-noisy fit`` without noise, then in Python
-
-    .. code-block:: python
-
-        images = data.training_images()
-        whole = data.evaluation_dataset(images, torch.arange(len(images.labels)), images.labels)
-        Trainer(callbacks=[PredictionWriter("posterior.npz")]).predict(model, DataLoader(whole, 256), ckpt_path=...)
+    The probabilities :math:`\eta` are those of a classifier of the *training* images, in their order. The authors train
+    a network on the clean labels of nine tenths of the images and record its outputs during the last epoch.
+    ``configs/pmd`` is that recipe for all of the images, with a
+    :class:`~lightning_noisy.callbacks.PosteriorWriter`, and docs/recipes.md the two commands. The probabilities of
+    another model are as good, as :class:`~lightning_noisy.callbacks.PredictionWriter` writes them.
 
     Args:
         kind: 1, 2 or 3: which f.
         rate: Expected noise rate in [0, 1], which the factor is tuned to; None with a ``factor``.
-        posterior: Class probabilities (N, K), rows sum to 1: a ``.npy`` file, or a ``.npz`` file as
-            :class:`~lightning_noisy.callbacks.PredictionWriter` writes it.
+        posterior: Class probabilities (N, K), rows sum to 1: a ``.npy`` file, or a ``.npz`` file as the two callbacks
+            write it.
         factor: c > 0; None tunes it to ``rate``.
         key: Name of the array inside a ``.npz`` file; None stands for "probabilities".
 
