@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from lightning_noisy.data.image_list import ImageList, images_in_folders, is_integer
+from lightning_noisy.data.image_list import ImageList, images_in_folders, is_integer, sorted_names
 from lightning_noisy.data.image_module import ImageListDataModule
+from lightning_noisy.data.record_list import read_records
 from lightning_noisy.errors import NoisyLabelError, check_argument
 
 _ANIMALS = (
@@ -29,7 +30,10 @@ class Animal10NDataModule(ImageListDataModule):
     """ANIMAL-10N: 50,000 training images with about 8 % wrong labels, 5,000 clean test images, ten animals, 64 x 64.
 
     ``root`` holds the folders ``training`` and ``testing`` with files ``<label>_<anything>``, as published, or
-    ``train/<label>/...`` and ``test/<label>/...``; labels are 0 to 9. Nobody knows which training labels are wrong.
+    ``train/<label>/...`` and ``test/<label>/...``, or the binary files ``data_batch_1.bin`` and so on, and
+    ``test_batch.bin``, of SELFIE's code, whose images stand in the order of their ids; the byte order of these files is
+    told by their labels. Labels are 0 to 9, named as on the data set's page. Nobody knows which training labels are
+    wrong.
 
     Augmentation is a random crop after padding by 4, and a flip (SURE). PLC and NAL flip only, ``crop="centre"``;
     SELFIE and nested dropout do nothing, ``flip=False`` as well. Normalisation is that of ImageNet.
@@ -43,7 +47,8 @@ class Animal10NDataModule(ImageListDataModule):
         **options: Further arguments are those of :class:`~lightning_noisy.data.ImageListDataModule`, without ``noise``.
 
     Raises:
-        NoisyLabelError: As there; at ``setup`` also a file whose name does not begin with a label.
+        NoisyLabelError: As there; at ``setup`` also a file whose name does not begin with a label, or a binary one that
+            holds something else.
 
     References:
         Song et al., SELFIE: Refurbishing Unclean Samples for Robust Deep Learning, ICML 2019.
@@ -76,10 +81,21 @@ class Animal10NDataModule(ImageListDataModule):
         names = list(_ANIMALS)
         if (root / "training").is_dir() and (root / "testing").is_dir():
             return names, {"train": _numbered(root, "training"), "test": _numbered(root, "testing")}
-        wanted = "a folder with `training/<label>_<name>` and `testing/...`, or `train/<label>/...` and `test/...`"
+        batches = _batches(root)
+        if batches and (root / "test_batch.bin").is_file():
+            sets = {"train": batches, "test": ["test_batch.bin"]}
+            return names, {split: read_records(root, files, len(names)) for split, files in sets.items()}
+        wanted = "a folder with `training/<label>_<name>` and `testing/...`, with `train/<label>/...` and `test/...`, "
+        wanted += "or with `data_batch_1.bin` and `test_batch.bin`"
         check_argument((root / "train").is_dir() and (root / "test").is_dir(), "root", wanted, self.root)
         labels = [str(label) for label in range(len(names))]
         return names, {split: images_in_folders(root, split, labels) for split in ("train", "test")}
+
+
+def _batches(root: Path) -> list[str]:
+    """Names of the binary files of the training set, in the order of their numbers."""
+    numbers = [path.stem.removeprefix("data_batch_") for path in root.glob("data_batch_*.bin")]
+    return [f"data_batch_{number}.bin" for number in sorted_names(filter(is_integer, numbers))]
 
 
 def _numbered(root: Path, folder: str) -> ImageList:

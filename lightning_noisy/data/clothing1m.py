@@ -45,6 +45,7 @@ class Clothing1MDataModule(ImageListDataModule):
     ``root`` holds the key lists and label files, itself or in its folder ``label`` or ``annotations``, and the images
     under the keys ``images/...``, or under the keys without ``images/`` where there is no such folder. It may hold
     folders of classes 0 to 13 instead: ``noisy_train/<label>/...``, ``clean_val``, ``clean_test`` and ``clean_train``.
+    Classes are named as in public loaders of the data.
 
     An epoch has ``batches_per_epoch`` batches, drawn anew with all classes alike: 1000 of 32 in DivideMix and DISC,
     3000 of 64 in ELR+, 2000 of 64 in SELC and NAL. Images are resized to 256 and cropped to 224; SURE takes

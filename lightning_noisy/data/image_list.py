@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
+from typing_extensions import Self
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.processes import gather_over_processes, process_count, process_rank
@@ -52,7 +53,7 @@ class ImageList:
         source: str | Path | None = None,
         rows: Sequence[int] | None = None,
         clean: Sequence[int] | None = None,
-    ) -> ImageList:
+    ) -> Self:
         """A list from plain values."""
         return cls(
             str(root),
@@ -73,12 +74,16 @@ class ImageList:
             NoisyLabelError: It cannot be read, which the message says of its path and row.
         """
         try:
-            return pil_loader(self.path(index))
+            return self.load(index)
         except Exception as error:  # decoders raise nearly anything
             raise NoisyLabelError(
                 f"Cannot read image {self.name(index)}: {_reason(error)}; mend or drop it, or leave such images out "
                 "with `on_error='skip'`."
             ) from error
+
+    def load(self, index: int) -> Any:
+        """The image at a position, with the error of whoever decodes it."""
+        return pil_loader(self.path(index))
 
     def path(self, index: int) -> str:
         """Path of the image at a position, with the root."""
@@ -89,12 +94,13 @@ class ImageList:
         where = f" (row {int(self.rows[index])} of '{self.source}')" if self.rows is not None else ""
         return f"'{self.path(index)}'{where}"
 
-    def take(self, positions: Tensor) -> ImageList:
+    def take(self, positions: Tensor) -> Self:
         """Some of the images, by their positions, int64 (M,)."""
         rows, clean = (None if column is None else column[positions] for column in (self.rows, self.clean))
-        return ImageList(self.root, self.paths[positions.numpy()], self.labels[positions], self.source, rows, clean)
+        paths, labels = self.paths[positions.numpy()], self.labels[positions]
+        return replace(self, paths=paths, labels=labels, rows=rows, clean=clean)
 
-    def below(self, num_classes: int) -> ImageList:
+    def below(self, num_classes: int) -> Self:
         """The images of the first classes."""
         return self.take((self.labels < num_classes).nonzero().squeeze(1))
 
@@ -132,7 +138,7 @@ class ImageList:
 
     def _problem(self, index: int) -> str | None:
         try:
-            pil_loader(self.path(index))
+            self.load(index)
         except Exception as error:
             return _reason(error)
         return None

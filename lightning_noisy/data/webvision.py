@@ -12,6 +12,7 @@ from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.errors import check_argument
 
 _CLASSES = 50
+_IMAGENET_LISTS = ("imagenet_val.txt", "val.txt", "ILSVRC2012_devkit_t12/data/val.txt")
 
 
 class WebVisionMiniDataModule(ImageListDataModule):
@@ -23,7 +24,9 @@ class WebVisionMiniDataModule(ImageListDataModule):
 
     With ``imagenet_root`` the validation images of ILSVRC12 of the same classes are a second test set, whose figures
     are ``imagenet/acc``, ``imagenet/acc_top5`` and so on. They lie in ``<imagenet_root>/val`` in a folder for each
-    class: ``0`` to ``49``, or all the WordNet numbers ``n01440764`` and so on, whose first 50 are meant.
+    class: ``0`` to ``49``, or all the WordNet numbers ``n01440764`` and so on, whose first 50 are meant. Or they lie in
+    ``val`` itself, and a list has lines ``<name> <label>`` with labels in the order of the WordNet numbers:
+    ``imagenet_val.txt`` (ELR), ``val.txt``, or ``ILSVRC2012_devkit_t12/data/val.txt`` (NAL) under ``imagenet_root``.
 
     By default images are resized to 320 and scaled to 299 at random, as in DivideMix. For the 256-pixel release ELR+
     and NAL take ``image_size=227, resize=0, crop="random"``; DISC ``image_size=224, resize=256, crop="random"``, with
@@ -77,8 +80,15 @@ class WebVisionMiniDataModule(ImageListDataModule):
 
 def _imagenet(root: Path) -> ImageList:
     """Validation images of ILSVRC12, of the first 50 classes."""
-    wanted = "a folder with `val/<class>/<image>`, classes `0` to `49` or all the WordNet numbers"
+    wanted = (
+        "a folder with `val/<class>/<image>`, classes `0` to `49` or all the WordNet numbers, or with `val/<image>` "
+    )
+    wanted += "and a list `imagenet_val.txt` or `val.txt`"
     check_argument((root / "val").is_dir(), "imagenet_root", wanted, str(root))
+    file = next((root / name for name in _IMAGENET_LISTS if (root / name).is_file()), None)
+    if file is not None and not any(entry.is_dir() for entry in (root / "val").iterdir()):
+        paths, labels, rows = read_pairs(file)
+        return ImageList.of(root, [f"val/{path}" for path in paths], labels, file, rows).below(_CLASSES)
     names = class_folders(root / "val", "imagenet_root")
     numbers = all(is_integer(name) for name in names)
     usual = names == [str(label) for label in range(len(names))] if numbers else all(map(_is_wordnet, names))

@@ -1,3 +1,5 @@
+import struct
+
 import pytest
 import torch
 from torch import nn
@@ -44,7 +46,10 @@ def test_both_layouts_are_read_alike(tmp_path, published):
     write_animals(tmp_path, published)
     data = ready(tmp_path, crop="centre")
 
-    assert (data.num_classes, data.class_names[0], data.class_names[9]) == (10, "cat", "guinea pig")
+    assert ", ".join(data.class_names) == (
+        "cat, lynx, wolf, coyote, cheetah, jaguar, chimpanzee, orangutan, hamster, guinea pig"
+    )
+    assert data.num_classes == 10
     assert data.validation_splits == ("test",)
     images, target, index = read(data.train_dataloader())
     assert images == index
@@ -104,3 +109,96 @@ def test_it_is_trained_on(tmp_path):
     module = NoisyLabelModule(SmallCNN(3, 4, 8), LinearHead, nn.CrossEntropyLoss(), 10)
     trainer.fit(module, datamodule=Animal10NDataModule(str(tmp_path), batch_size=4, num_workers=0, seed=0))
     assert "test/acc" in trainer.callback_metrics
+
+
+def write_records(path, order, records):
+    """Records as SELFIE's README has them: id, label, all of red, of green and of blue, row by row from the top."""
+    content = b""
+    for number, label, pixels in records:
+        content += struct.pack(f"{order}ii", number, label)
+        content += b"".join(pixels[y][x][c].to_bytes(1, "big") for c in range(3) for y in range(64) for x in range(64))
+    path.write_bytes(content)
+
+
+def corners(number):
+    """An image whose upper right corner is red, lower left green, and the rest blue, as strong as its number."""
+    rows = [[(0, 0, number)] * 64 for _ in range(64)]
+    rows[0][63], rows[63][0] = (250, 0, 0), (0, 240, 0)
+    return rows
+
+
+def write_binary(root, order=">"):
+    """Five training images in two files, with their ids mixed, and two for test."""
+    root.mkdir(exist_ok=True)
+    write_records(root / "data_batch_2.bin", order, [(4, 9, corners(14)), (0, 3, corners(10))])
+    write_records(root / "data_batch_10.bin", order, [(3, 0, corners(13)), (1, 7, corners(11)), (2, 5, corners(12))])
+    write_records(root / "test_batch.bin", order, [(0, 8, corners(20)), (1, 1, corners(21))])
+
+
+@pytest.mark.parametrize("order", [">", "<"])
+def test_the_binary_layout_is_read_in_the_order_of_its_ids(tmp_path, order):
+    write_binary(tmp_path, order)
+    data = ready(tmp_path)
+    assert data.noisy_targets.tolist() == [3, 7, 5, 0, 9]
+    images = [data.training_images().image(i) for i in range(5)]
+    assert [image.getpixel((30, 30)) for image in images] == [(0, 0, 10 + i) for i in range(5)]
+    for image in images:
+        assert (image.mode, image.size) == ("RGB", (64, 64))
+        assert image.getpixel((63, 0)) == (250, 0, 0)
+        assert image.getpixel((0, 63)) == (0, 240, 0)
+    test = data.test_images()
+    assert (test.labels.tolist(), test.image(1).getpixel((1, 1))) == ([8, 1], (0, 0, 21))
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 1}, {"on_error": "skip"}, {"val_fraction": 0.4}])
+def test_the_binary_layout_is_trained_on(tmp_path, options):
+    write_binary(tmp_path)
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    module = NoisyLabelModule(SmallCNN(3, 4, 8), LinearHead, nn.CrossEntropyLoss(), 10)
+    trainer.fit(module, datamodule=Animal10NDataModule(str(tmp_path), **{"batch_size": 2, "seed": 0, **options}))
+    assert "test/acc" in trainer.callback_metrics
+
+
+def test_labels_of_class_0_alone_have_any_byte_order(tmp_path):
+    write_binary(tmp_path, "<")
+    write_records(tmp_path / "test_batch.bin", "<", [(1, 0, corners(5))])
+    assert ready(tmp_path).test_images().labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"hold records of 12296 bytes \(id, label, 3 x 64 x 64 pixels\), but got 0 bytes: fetch it again\."),
+        (bytes(12296 + 3073), "hold records of 12296 bytes .*, but got 15369 bytes"),
+        (
+            struct.pack(">ii", 0, 10) + bytes(12288),
+            r"the labels in '.*', int32 after an int32 id, to lie in \[0, 10\), but got up to 10 in big-endian and "
+            "167772160 in little-endian order",
+        ),
+        (struct.pack(">ii", 0, -1) + bytes(12288), "but got up to -1 in big-endian and -1 in little-endian order"),
+    ],
+)
+def test_files_of_other_records_are_refused(tmp_path, content, message):
+    write_binary(tmp_path)
+    (tmp_path / "data_batch_10.bin").write_bytes(content)
+    with pytest.raises(NoisyLabelError, match=message) as caught:
+        ready(tmp_path)
+    assert "data_batch_10.bin" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_binary_file_that_has_become_shorter_is_named_by_its_record(tmp_path):
+    write_binary(tmp_path)
+    data = ready(tmp_path)
+    content = (tmp_path / "data_batch_10.bin").read_bytes()
+    (tmp_path / "data_batch_10.bin").write_bytes(content[:-1])
+    assert data.training_images().image(3).size == (64, 64)
+    with pytest.raises(NoisyLabelError, match=r"^Cannot read image record 3 of '.*data_batch_10\.bin': "):
+        data.training_images().image(2)
+
+
+def test_a_binary_layout_without_its_test_set_is_refused(tmp_path):
+    write_binary(tmp_path)
+    (tmp_path / "test_batch.bin").unlink()
+    with pytest.raises(NoisyLabelError, match=r"or with `data_batch_1\.bin` and `test_batch\.bin`, but got"):
+        ready(tmp_path)

@@ -8,7 +8,7 @@ from lightning_noisy.data import SymmetricNoise, WebVisionMiniDataModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.networks import SmallCNN
-from tests._dummies import numbers, write_imagenet, write_webvision
+from tests._dummies import numbers, write_image, write_imagenet, write_lines, write_webvision
 from tests._dummies.image_sets import WORDNET
 from tests.foreign import make_trainer
 
@@ -58,6 +58,35 @@ def test_imagenet_is_a_second_test_set(tmp_path, names):
     test, imagenet = (read(loader, step) for loader, step in zip(data.test_dataloader(), (8, 5), strict=True))
     assert test == ([0, 2, 4], [49, 0, 7])
     assert imagenet == (list(range(50)), list(range(50)))
+
+
+LISTS = ["imagenet_val.txt", "val.txt", "ILSVRC2012_devkit_t12/data/val.txt"]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_imagenet_in_one_folder_is_read_by_its_list(tmp_path, name):
+    write_webvision(tmp_path / "webvision", TRAIN, VAL)
+    labels = [65, 49, 970, 0, 7, 50, 7]
+    images = [f"ILSVRC2012_val_{i:08}.JPEG" for i in range(1, 8)]
+    for i, image in enumerate(images):
+        write_image(tmp_path / "imagenet" / "val" / image, 5 * i)
+    lines = [f"{image} {label}" for image, label in zip(images, labels, strict=True)]
+    write_lines(tmp_path / "imagenet" / name, lines[::-1])
+    data = ready(tmp_path / "webvision", tmp_path / "imagenet")
+
+    assert data.test_splits == ("test", "imagenet")
+    assert read(data.test_dataloader()[1], 5) == ([6, 4, 3, 1], [7, 7, 0, 49])
+    (tmp_path / "imagenet" / "val" / images[3]).unlink()
+    with pytest.raises(NoisyLabelError, match=rf"imagenet images are not there, .*{images[3]}' \(row 4 of '.*val.txt"):
+        ready(tmp_path / "webvision", tmp_path / "imagenet")
+
+
+def test_folders_of_imagenet_come_before_a_list_beside_them(tmp_path):
+    write_webvision(tmp_path / "webvision", TRAIN, VAL)
+    write_imagenet(tmp_path / "imagenet", NUMBERS)
+    write_lines(tmp_path / "imagenet" / "val.txt", ["ILSVRC2012_val_00000001.JPEG 3"])
+    data = ready(tmp_path / "webvision", tmp_path / "imagenet")
+    assert read(data.test_dataloader()[1], 5) == (list(range(50)), list(range(50)))
 
 
 @pytest.mark.parametrize("names", [WORDNET[:49], NUMBERS[:49], ["cat", *WORDNET], [*NUMBERS[1:], "50"], []])
