@@ -1,8 +1,11 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,tune}``."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -14,8 +17,10 @@ from typing_extensions import override
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import NoisyLabelModule
+from lightning_noisy.tune import tune
 
 _CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
+_DESCRIPTION = "Train classifiers on partly wrong labels. `lightning-noisy tune` searches arguments, see `tune --help`."
 _TWICE = "Found more than one stateful callback"  # Lightning's RuntimeError, for instance of an appended callback
 
 
@@ -35,7 +40,7 @@ def main(args: ArgsType = None) -> LightningCLI:
     Raises:
         SystemExit: With code 2 and one line on standard error, for input that cannot be used.
     """
-    try:
+    with _one_line_errors():
         return _NoisyLabelCLI(
             NoisyLabelModule,
             LightningDataModule,
@@ -44,22 +49,40 @@ def main(args: ArgsType = None) -> LightningCLI:
             save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
-            parser_kwargs={"prog": "lightning-noisy", "description": "Train classifiers on partly wrong labels."},
+            parser_kwargs={"prog": "lightning-noisy", "description": _DESCRIPTION},
             args=args,
             auto_configure_optimizers=False,  # `--model.optimizer` is the one way
             load_from_checkpoint_support=False,  # checkpoints are the same as from Python
         )
+
+
+def run() -> None:
+    """The ``lightning-noisy`` command."""
+    if sys.argv[1:2] == ["tune"]:
+        with _one_line_errors():
+            tune(sys.argv[2:], _fit)
+    else:
+        main()
+
+
+def _fit(arguments: list[str]) -> Trainer:
+    """Train as ``lightning-noisy fit`` does with these arguments."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # it finds those of `tune` in sys.argv
+        return main(["fit", *arguments]).trainer
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Input that cannot be used ends the process with one line on standard error."""
+    try:
+        yield
     except Exception as error:
         reason = _reason(error)
         if reason is None:
             raise
         print(f"lightning-noisy: error: {reason}", file=sys.stderr)
         raise SystemExit(2) from error
-
-
-def run() -> None:
-    """The ``lightning-noisy`` command."""
-    main()
 
 
 class _NoisyLabelCLI(LightningCLI):

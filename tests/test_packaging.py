@@ -29,7 +29,7 @@ ROOMS = [
     {"state"},
     {"targets"},
     {"metrics"},
-    {"modules", "callbacks"},
+    {"modules", "callbacks", "tune"},
     {"__init__"},
     {"cli"},
     {"__main__"},
