@@ -21,3 +21,20 @@ def check_argument(valid: bool, name: str, wanted: str, value: object) -> None:
     """
     if not valid:
         raise NoisyLabelError(f"Expected argument `{name}` to be {wanted}, but got {value!r}.")
+
+
+def check_count(value: object, name: str, least: int = 1, optional: bool = False) -> None:
+    """Refuse an argument that counts something and is no int, or too small.
+
+    Args:
+        value: What came.
+        name: The argument's name as the user wrote it.
+        least: The smallest that it may be.
+        optional: Whether it may be None.
+
+    Raises:
+        NoisyLabelError: ``value`` is something else, for instance a float or a bool.
+    """
+    counts = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    wanted = f"an int of at least {least}" + (", or None" if optional else "")
+    check_argument(counts or (optional and value is None), name, wanted, value)

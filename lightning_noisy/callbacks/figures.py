@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_count
 from lightning_noisy.files import written_aside
 from lightning_noisy.trainer import run_folder
 
@@ -24,11 +24,11 @@ class FigureWriter:
         figure_every_n_epochs: How often TensorBoard gets it; also at the end.
 
     Raises:
-        NoisyLabelError: ``figure_every_n_epochs`` < 1.
+        NoisyLabelError: ``figure_every_n_epochs`` is no int of at least 1.
     """
 
     def __init__(self, draw: Callable[[], Figure | None], tag: str, name: str, figure_every_n_epochs: int) -> None:
-        check_argument(figure_every_n_epochs >= 1, "figure_every_n_epochs", "at least 1", figure_every_n_epochs)
+        check_count(figure_every_n_epochs, "figure_every_n_epochs")
         self.draw = draw
         self.tag = tag
         self.name = name

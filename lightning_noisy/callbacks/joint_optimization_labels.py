@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks._soft_target import as_soft_target, target_rows
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
 
@@ -59,8 +59,8 @@ class JointOptimizationLabels(CriterionCallback):
         index_key: int | str | None = None,
     ) -> None:
         super().__init__(criterion, index_key)
-        check_argument(warmup_epochs >= 1, "warmup_epochs", "an int of at least 1", warmup_epochs)
-        check_argument(window >= 1, "window", "an int of at least 1", window)
+        check_count(warmup_epochs, "warmup_epochs")
+        check_count(window, "window")
         check_argument(labels in ("soft", "hard"), "labels", "'soft' or 'hard'", labels)
         self.warmup_epochs = warmup_epochs
         self.window = window

@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.head_mask import HeadMask
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.masks import edge_mask, node_mask
 from lightning_noisy.functional.random import hash_uniform
 from lightning_noisy.functional.scores import gradient_scores
@@ -106,8 +106,8 @@ class MaskRefresh(Callback):
         drop: str = "unimportant",
         apply_in: str = "train",
     ) -> None:
-        check_argument(every_n_steps >= 1, "every_n_steps", "an int of at least 1", every_n_steps)
-        check_argument(every_n_epochs is None or every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
+        check_count(every_n_steps, "every_n_steps")
+        check_count(every_n_epochs, "every_n_epochs", optional=True)
         check_argument(score in SCORES, "score", f"one of {', '.join(map(repr, SCORES))}", score)
         check_argument(granularity in _MASKS, "granularity", "'node' or 'edge'", granularity)
         check_argument(drop in ("unimportant", "important"), "drop", "'unimportant' or 'important'", drop)

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.state import SampleStore
 from lightning_noisy.targets import AttentiveCriterion, TargetCall, TargetPipeline
 
@@ -81,8 +81,8 @@ class SELC(CriterionCallback):
     ) -> None:
         super().__init__(criterion, index_key)
         check_argument(0 <= momentum < 1, "momentum", "a float in [0, 1)", momentum)
-        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
-        check_argument(every_n_epochs >= 1, "every_n_epochs", "an int of at least 1", every_n_epochs)
+        check_count(warmup_epochs, "warmup_epochs", least=0)
+        check_count(every_n_epochs, "every_n_epochs")
         check_argument(0 <= floor < 1, "floor", "a float in [0, 1)", floor)
         threshold = attention_threshold
         check_argument(threshold is None or 0 <= threshold < 1, "attention_threshold", "a float in [0, 1)", threshold)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_count
 from lightning_noisy.trainer import resolve_total_epochs, starts_afresh
 
 
@@ -17,11 +17,11 @@ class TotalEpochs:
         owner: The callback's name, for messages.
 
     Raises:
-        NoisyLabelError: ``given`` < 1; at :meth:`begin`, a Trainer without ``max_epochs``.
+        NoisyLabelError: ``given`` is no int of at least 1; at :meth:`begin`, a Trainer without ``max_epochs``.
     """
 
     def __init__(self, given: int | None, owner: str) -> None:
-        check_argument(given is None or given >= 1, "total_epochs", "an int of at least 1 or None", given)
+        check_count(given, "total_epochs", optional=True)
         self.given = given
         self.owner = owner
         self.value: int | None = None

@@ -17,7 +17,7 @@ from lightning_noisy.data.array_file import Array, ArrayFile
 from lightning_noisy.data.loader import SampleKey
 from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
 from lightning_noisy.data.noise import LabelNoise
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.noise import check_num_classes
 
 _NAMES = ("x", "y", "clean", "x_test", "y_test")
@@ -91,7 +91,7 @@ class FeaturesDataModule(NoisyDataModule):
         if self.path.lower().endswith(".npy"):
             check_argument(labels is not None, "labels", "the file of the labels, as a .npy `path` holds none", labels)
         check_argument(labels is not None or labels_key is None, "labels_key", "None without `labels`", labels_key)
-        check_argument(test_rows is None or test_rows >= 1, "test_rows", "an int of at least 1", test_rows)
+        check_count(test_rows, "test_rows", optional=True)
         check_argument(test_rows is None or test_path is None, "test_rows", "None beside `test_path`", test_rows)
         self.labels_key = labels_key
         self.test_rows = test_rows

@@ -21,7 +21,7 @@ from lightning_noisy.data.loader import EpochSampler
 from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, normalise, view_transform
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.trainer import run_folder
@@ -101,16 +101,15 @@ class ImageListDataModule(NoisyDataModule):
         pin_memory: bool = False,
     ) -> None:
         super().__init__(noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
-        check_argument(image_size >= 1, "image_size", "an int of at least 1", image_size)
-        check_argument(resize is None or resize >= 0, "resize", "an int of at least 0, or None", resize)
+        check_count(image_size, "image_size")
+        check_count(resize, "resize", least=0, optional=True)
         check_argument(crop in ("resized", "random", "centre"), "crop", "'resized', 'random' or 'centre'", crop)
         check_argument(
             padding == 0 or (padding > 0 and crop == "random"), "padding", "0 without a random crop", padding
         )
         check_argument(len(mean) == len(std) == 3, "mean", "three floats, as many as `std`", mean)
         check_argument(on_error in ("raise", "skip"), "on_error", "'raise' or 'skip'", on_error)
-        valid = batches_per_epoch is None or batches_per_epoch >= 1
-        check_argument(valid, "batches_per_epoch", "an int of at least 1, or None", batches_per_epoch)
+        check_count(batches_per_epoch, "batches_per_epoch", optional=True)
         check_views(views)
         self.root = root
         self.image_size = image_size

@@ -22,7 +22,7 @@ from lightning_noisy.data.loader import (
 )
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.noise import noise_rate
 from lightning_noisy.functional.random import hash_uniform
 from lightning_noisy.trainer import run_folder, run_seed
@@ -91,8 +91,8 @@ class NoisyDataModule(LightningDataModule, ABC):
         pin_memory: bool = False,
     ) -> None:
         super().__init__()
-        check_argument(batch_size >= 1, "batch_size", "an int of at least 1", batch_size)
-        check_argument(num_workers >= 0, "num_workers", "an int of at least 0", num_workers)
+        check_count(batch_size, "batch_size")
+        check_count(num_workers, "num_workers", least=0)
         check_argument(0 <= val_fraction < 1, "val_fraction", "a float in [0, 1)", val_fraction)
         self.noise = noise
         self.batch_size = batch_size

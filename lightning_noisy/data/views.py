@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from lightning_noisy.data.module import Transform
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 
 # For a callable that returns a class of objects, jsonargparse would want that class, so these return Any.
 View = Literal["weak", "strong"] | Callable[[Any], Any]
@@ -85,7 +85,7 @@ class StrongAugment:
         cutout: float = 0.0,
     ) -> None:
         check_argument(policy in (*_POLICIES, "rand"), "policy", "'cifar10', 'imagenet', 'svhn' or 'rand'", policy)
-        check_argument(num_ops >= 1, "num_ops", "an int of at least 1", num_ops)
+        check_count(num_ops, "num_ops")
         check_argument(0 <= magnitude <= 30, "magnitude", "an int in [0, 30]", magnitude)
         check_argument(0 <= cutout < 1, "cutout", "a float in [0, 1)", cutout)
         random = v2.RandAugment(num_ops, magnitude, fill=_GREY) if policy == "rand" else None

@@ -551,8 +551,8 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
         ({"test_path": "t.txt"}, "Expected argument `test_path` to be a .npz or .pt file, but got 't.txt'."),
         ({"test_path": "t.npy"}, "Expected argument `test_path` to be a .npz or .pt file, but got 't.npy'."),
         ({"labels_key": "y"}, "Expected argument `labels_key` to be None without `labels`, but got 'y'."),
-        ({"test_rows": 0}, "Expected argument `test_rows` to be an int of at least 1, but got 0."),
-        ({"test_rows": -3}, "Expected argument `test_rows` to be an int of at least 1, but got -3."),
+        ({"test_rows": 0}, "Expected argument `test_rows` to be an int of at least 1, or None, but got 0."),
+        ({"test_rows": -3}, "Expected argument `test_rows` to be an int of at least 1, or None, but got -3."),
         (
             {"test_rows": 3, "test_path": "t.npz"},
             "Expected argument `test_rows` to be None beside `test_path`, but got",
