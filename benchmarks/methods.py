@@ -258,7 +258,7 @@ METHODS: dict[str, Method] = {
     "SELC+DAL": selc(partial(losses.DynamicsAwareLoss, 0.8), 30, 200),
     "NAL": selc(NAL, 59, 500, floor=1e-4),
     "RNAL": selc(partial(NAL, beta=0.1), 59, 500, floor=1e-4),
-    "NAL by confidence": selc(partial(NAL, attention_source="confidence"), 59, 500, floor=1e-4),
+    "NAL by confidence": selc(partial(NAL, attention="confidence"), 59, 500, floor=1e-4),
     "NAL without targets": plain(NAL),
     "bootstrap, soft": plain(partial(losses.Bootstrap, 0.95, "soft")),
     "bootstrap, hard": plain(partial(losses.Bootstrap, 0.8, "hard")),

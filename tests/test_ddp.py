@@ -193,7 +193,7 @@ CASES: dict[str, Callable[[bool, int], Parts]] = {
     "selc-now": lambda foreign, n: (None, [SELC(MOMENTUM)]),
     "selc-floor": lambda foreign, n: (None, [SELC(MOMENTUM, every_n_epochs=2, floor=1e-3)]),
     "selc-attention": lambda foreign, n: (
-        NoiseAttentionLoss(attention_source="confidence" if foreign else "branch"),
+        NoiseAttentionLoss(attention="confidence" if foreign else "branch"),
         [SELC(MOMENTUM, floor=1e-4, attention_threshold=0.45)],
     ),
     "switching": lambda foreign, n: (None, [GradientSwitching(seed=5)]),

@@ -122,7 +122,7 @@ METHODS = {
     "pencil": (lambda: PencilLoss(label_lr=40.0, warmup_epochs=1, fixed_from_epoch=3, scale=2.0), list),
     "abstaining": (lambda: DeepAbstainingClassifier(1, total_epochs=EPOCHS), list),
     "nal-confidence": (
-        lambda: NoiseAttentionLoss(lam=0.5, attention_source="confidence"),
+        lambda: NoiseAttentionLoss(lam=0.5, attention="confidence"),
         lambda: [SELC(momentum=0.7, warmup_epochs=1, floor=1e-4)],
     ),
     "nal-threshold": (

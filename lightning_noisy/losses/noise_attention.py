@@ -25,7 +25,8 @@ class NoiseAttentionLoss(NoisyLabelLoss):
     with :math:`p = \operatorname{softmax}(z)` and :math:`\tau`, :math:`p` clipped to
     :math:`[\epsilon_a, 1 - \epsilon_a]`. For a label y and :math:`\beta = 0` the gradient of cross entropy is scaled
     by :math:`p_y / (p_y - 1 + 1 / \tau)` (Theorem 1): near zero attention stops the memorisation of a wrong label.
-    :math:`\beta > 0` is the robust variant RNAL.
+    :math:`\beta > 0` is the robust variant RNAL: the reversed term is to NAL what reverse cross entropy is to cross
+    entropy in SCE.
 
     ``forward(logits, target, features=features)`` takes logits (B, K) of any floating dtype, features (B, D) and
     int64 labels (B,) or floating-point targets (B, K); it computes in float32 (float64 for float64 logits), the
@@ -34,8 +35,8 @@ class NoiseAttentionLoss(NoisyLabelLoss):
     :class:`lightning_noisy.callbacks.SELC` with ``floor=1e-4``, which takes :math:`\tau` from :meth:`sample_attention`
     where it has an ``attention_threshold``. Without one the given labels stand (NAL without target estimation).
 
-    With ``attention_source="confidence"`` there is no branch and :math:`\tau = \max_k p_k`, with the gradient through
-    it; features are not needed then. No public code shows how that ablation treats the gradient.
+    With ``attention="confidence"`` there is no branch and :math:`\tau = \max_k p_k`, with the gradient through it;
+    features are not needed then. No public code shows how that ablation treats the gradient.
 
     Reference: Y. Lu, Y. Bo and W. He, "Noise Attention Learning: Enhancing Noise Robustness by Gradient Scaling",
     NeurIPS 2022.
@@ -58,8 +59,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         target_eps: Floor of the target inside the logarithm of the reversed term, in (0, 1).
         label_floor: Weight that an int64 label leaves to each other class, in [0, 1); 0 is the exact one-hot row.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        attention_source: What tau is made of: ``"branch"``, the attention branch, or ``"confidence"``, the largest
-            probability.
+        attention: What tau is made of: ``"branch"``, the branch, or ``"confidence"``, the largest probability.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` lacks features, comes before :meth:`bind` or gets
@@ -74,7 +74,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
 
     soft_targets: ClassVar[bool] = True
 
-    attention: nn.Linear | None
+    branch: nn.Linear | None
     """The attention branch, D -> 1; None before :meth:`bind` and where there is none."""
 
     def __init__(
@@ -87,11 +87,11 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         target_eps: float = 1e-4,
         label_floor: float = 0.0,
         reduction: str = "mean",
-        attention_source: str = "branch",
+        attention: str = "branch",
     ) -> None:
         super().__init__(reduction)
         sources = ("branch", "confidence")
-        check_argument(attention_source in sources, "attention_source", "'branch' or 'confidence'", attention_source)
+        check_argument(attention in sources, "attention", "'branch' or 'confidence'", attention)
         check_argument(in_features is None or in_features > 0, "in_features", "a positive int or None", in_features)
         check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
         check_argument(0.0 <= beta < math.inf, "beta", "a finite float >= 0", beta)
@@ -105,15 +105,15 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         self.attention_eps = attention_eps
         self.target_eps = target_eps
         self.label_floor = label_floor
-        self.attention_source = attention_source
-        self.attention = None
-        if attention_source == "branch" and in_features is not None:
-            self.attention = nn.Linear(in_features, 1)
+        self.attention = attention
+        self.branch = None
+        if attention == "branch" and in_features is not None:
+            self.branch = nn.Linear(in_features, 1)
 
     @property
     def requires(self) -> tuple[str, ...]:  # type: ignore[override]
         """The features, where there is an attention branch."""
-        return ("features",) if self.attention_source == "branch" else ()
+        return ("features",) if self.attention == "branch" else ()
 
     def bind(self, num_features: int, num_classes: int) -> None:
         """Make the attention branch, unless ``in_features`` made it or there is none.
@@ -125,11 +125,11 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         Raises:
             NoisyLabelError: The branch there is has another width.
         """
-        if self.attention_source == "confidence":
+        if self.attention == "confidence":
             return
-        if self.attention is None:
-            self.attention = nn.Linear(num_features, 1)
-        width = self.attention.in_features
+        if self.branch is None:
+            self.branch = nn.Linear(num_features, 1)
+        width = self.branch.in_features
         check_argument(width == num_features, "in_features", f"{num_features}, the width of the features", width)
 
     def attention_logits(self, features: Tensor) -> Tensor:
@@ -144,13 +144,13 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         Raises:
             NoisyLabelError: There is no branch yet.
         """
-        if self.attention is None:
+        if self.branch is None:
             raise NoisyLabelError(
                 "NoiseAttentionLoss has no attention branch yet: give it `in_features`, call "
                 "`bind(num_features, num_classes)` before the optimizer is made, or use it in a NoisyLabelModule."
             )
         with torch.autocast(features.device.type, enabled=False):
-            logits: Tensor = self.attention(features.to(self.attention.weight.dtype))
+            logits: Tensor = self.branch(features.to(self.branch.weight.dtype))
         return logits
 
     def sample_attention(self, logits: Tensor, *, features: Tensor | None = None) -> Tensor:
@@ -172,7 +172,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
 
     def _attention(self, logits: Tensor, features: Tensor | None) -> Tensor:
         """The number whose sigmoid is tau, of whatever it is made."""
-        if self.attention_source == "confidence":
+        if self.attention == "confidence":
             return confidence_logits(logits)
         if features is None:
             raise NoisyLabelError(

@@ -209,8 +209,8 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
         },
         "RNAL": {CIFAR10: _nal(0.5, beta=0.1), CIFAR100: _nal(10.0, beta=0.1)},
         "NAL, confidence": {
-            CIFAR10: _nal(0.5, attention_source="confidence"),
-            CIFAR100: _nal(10.0, attention_source="confidence"),
+            CIFAR10: _nal(0.5, attention="confidence"),
+            CIFAR100: _nal(10.0, attention="confidence"),
         },
     },
     "ANL": {

@@ -28,9 +28,7 @@ class Project(LightningModule):
         torch.manual_seed(0)
         self.body = nn.Sequential(nn.Linear(6, WIDTH), nn.Tanh())
         self.classifier = nn.Linear(WIDTH, CLASSES)
-        self.criterion = NoiseAttentionLoss(
-            WIDTH, lam=lam, beta=0.1, attention_source=source, label_floor=FLOOR, **options
-        )
+        self.criterion = NoiseAttentionLoss(WIDTH, lam=lam, beta=0.1, attention=source, label_floor=FLOOR, **options)
 
     def training_step(self, batch, batch_idx):
         x, target, _ = batch
@@ -71,7 +69,7 @@ def official(module, threshold, epochs=EPOCHS, floor=FLOOR):
             features = module.body(x[rows])
             logits = module.classifier(features)
             p = logits.softmax(1)
-            branch = module.criterion.attention
+            branch = module.criterion.branch
             tau = p.max(1).values if branch is None else torch.sigmoid(features @ branch.weight[0] + branch.bias)
             if epoch < ES:
                 target = torch.eye(CLASSES, dtype=torch.float64)[labels[rows]].clamp(min=FLOOR)
@@ -123,8 +121,8 @@ def test_rows_without_attention_stay_as_they_are(tmp_path):
 
 def test_equal_attention_is_not_enough(tmp_path):
     module = project("branch")
-    nn.init.zeros_(module.criterion.attention.weight)
-    nn.init.zeros_(module.criterion.attention.bias)  # tau is 0.5
+    nn.init.zeros_(module.criterion.branch.weight)
+    nn.init.zeros_(module.criterion.branch.bias)  # tau is 0.5
     moved = {}
     for threshold in (0.5, 0.499):
         callback = nal(threshold, warmup_epochs=0, every_n_epochs=1, floor=0.0)

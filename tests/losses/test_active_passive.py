@@ -219,7 +219,7 @@ def test_evaluation_mode_reaches_the_parts(logits: torch.Tensor) -> None:
 def test_bind_reaches_the_parts(logits: torch.Tensor) -> None:
     loss = ActivePassiveLoss(NoiseAttentionLoss(), nn.CrossEntropyLoss(), 1.0, 1.0)
     loss.bind(5, 4)
-    assert sorted(loss.state_dict()) == ["active.attention.bias", "active.attention.weight"]
+    assert sorted(loss.state_dict()) == ["active.branch.bias", "active.branch.weight"]
     features = torch.randn(6, 5, dtype=torch.float64)
     value = loss.double()(logits, LABELS, features=features)
     torch.testing.assert_close(

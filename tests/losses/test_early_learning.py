@@ -159,7 +159,7 @@ def test_base_with_needs_of_its_own() -> None:
     features = EarlyLearningRegularization(base=NoiseAttentionLoss())
     assert features.requires == ("index", "features")
     features.bind(5, CLASSES)
-    assert sorted(features.state_dict()) == ["base.attention.bias", "base.attention.weight"]
+    assert sorted(features.state_dict()) == ["base.branch.bias", "base.branch.weight"]
 
 
 def test_base_decides_on_soft_targets_and_reduces_as_the_whole() -> None:

@@ -122,7 +122,7 @@ def test_what_the_base_requires_it_gets() -> None:
     np.testing.assert_allclose(table.get(INDEX).numpy(), 0.5 * mean, rtol=1e-3)
     bound = GeneralizedJensenShannon(0.4, base=NoiseAttentionLoss())
     bound.bind(5, 4)
-    assert sorted(bound.state_dict()) == ["base.attention.bias", "base.attention.weight"]
+    assert sorted(bound.state_dict()) == ["base.branch.bias", "base.branch.weight"]
     assert not GeneralizedJensenShannon(0.4, base=MeanAbsoluteError()).soft_targets
 
 

@@ -24,8 +24,8 @@ def batch() -> dict[str, torch.Tensor]:
 
 def naive(loss: NoiseAttentionLoss, logits: torch.Tensor, target: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     """The paper's Eq. (3) and RNAL's term, without clips: the batch keeps away from them."""
-    assert loss.attention is not None
-    tau = torch.sigmoid(features @ loss.attention.weight[0] + loss.attention.bias)[:, None]
+    assert loss.branch is not None
+    tau = torch.sigmoid(features @ loss.branch.weight[0] + loss.branch.bias)[:, None]
     mixture = tau * logits.softmax(1) + (1 - tau) * target
     losses = -(target * mixture.log()).sum(1) - loss.lam * tau[:, 0].log()
     return losses - loss.beta * (mixture * target.clamp(min=loss.target_eps).log()).sum(1)
@@ -70,8 +70,8 @@ def test_floors_are_the_arguments() -> None:
         "features": torch.full((1, WIDTH), 1e4, dtype=torch.float64),
     }
     loss = make(lam=0.0, eps=0.01)
-    assert loss.attention is not None
-    torch.nn.init.ones_(loss.attention.weight)
+    assert loss.branch is not None
+    torch.nn.init.ones_(loss.branch.weight)
     assert loss(**hopeless).item() == pytest.approx(-math.log(0.01))
     loss.eps, loss.attention_eps = 1e-7, 0.2
     assert loss(**hopeless).item() == pytest.approx(-math.log(0.8 * 0.2 + 0.2))
@@ -82,13 +82,13 @@ def test_floors_are_the_arguments() -> None:
 
 def test_sample_attention_is_the_tau_of_the_loss(batch: dict[str, torch.Tensor]) -> None:
     loss = make(attention_eps=0.4)
-    assert loss.attention is not None
-    raw = torch.sigmoid(batch["features"] @ loss.attention.weight[0] + loss.attention.bias)
+    assert loss.branch is not None
+    raw = torch.sigmoid(batch["features"] @ loss.branch.weight[0] + loss.branch.bias)
     assert raw.min() < 0.4 < raw.max()
     tau = loss.sample_attention(batch["logits"], features=batch["features"])
     torch.testing.assert_close(tau, raw.clamp(0.4, 0.6), rtol=1e-12, atol=0)
     assert tau.shape == (6,)
-    confident = NoiseAttentionLoss(attention_source="confidence")
+    confident = NoiseAttentionLoss(attention="confidence")
     found = confident.sample_attention(batch["logits"])
     torch.testing.assert_close(found, batch["logits"].softmax(1).max(1).values, rtol=1e-12, atol=0)
     half = confident.sample_attention(batch["logits"].bfloat16(), features=batch["features"])
@@ -103,7 +103,7 @@ def test_defaults() -> None:
     loss = NoiseAttentionLoss()
     assert (loss.lam, loss.beta, loss.eps, loss.attention_eps) == (0.5, 0.0, 1e-7, 1e-12)
     assert (loss.target_eps, loss.label_floor, loss.reduction) == (1e-4, 0.0, "mean")
-    assert loss.attention is None
+    assert loss.branch is None
     assert loss.requires == ("features",)
     assert loss.soft_targets
 
@@ -113,8 +113,8 @@ def test_gradient_reaches_branch_features_and_logits(batch: dict[str, torch.Tens
     batch["logits"].requires_grad_()
     batch["features"].requires_grad_()
     loss(**batch).backward()
-    assert loss.attention is not None
-    for part in (batch["logits"], batch["features"], loss.attention.weight, loss.attention.bias):
+    assert loss.branch is not None
+    for part in (batch["logits"], batch["features"], loss.branch.weight, loss.branch.bias):
         assert part.grad is not None
         assert part.grad.abs().sum() > 0
 
@@ -123,19 +123,19 @@ def test_bind_makes_the_branch_once() -> None:
     loss = NoiseAttentionLoss()
     assert list(loss.parameters()) == []
     loss.bind(WIDTH, CLASSES)
-    assert loss.attention is not None
-    assert (loss.attention.in_features, loss.attention.out_features) == (WIDTH, 1)
-    weight = loss.attention.weight
+    assert loss.branch is not None
+    assert (loss.branch.in_features, loss.branch.out_features) == (WIDTH, 1)
+    weight = loss.branch.weight
     loss.bind(WIDTH, CLASSES)
-    assert loss.attention.weight is weight
+    assert loss.branch.weight is weight
 
 
 def test_bind_keeps_the_branch_of_the_constructor() -> None:
     loss = NoiseAttentionLoss(WIDTH)
-    assert loss.attention is not None
-    weight = loss.attention.weight
+    assert loss.branch is not None
+    weight = loss.branch.weight
     loss.bind(WIDTH, CLASSES)
-    assert loss.attention.weight is weight
+    assert loss.branch.weight is weight
     with pytest.raises(NoisyLabelError) as caught:
         loss.bind(7, CLASSES)
     assert str(caught.value) == "Expected argument `in_features` to be 7, the width of the features, but got 5."
@@ -143,10 +143,10 @@ def test_bind_keeps_the_branch_of_the_constructor() -> None:
 
 def test_copy_and_state(batch: dict[str, torch.Tensor]) -> None:
     loss = make()
-    assert sorted(loss.state_dict()) == ["attention.bias", "attention.weight"]
+    assert sorted(loss.state_dict()) == ["branch.bias", "branch.weight"]
     twin = copy.deepcopy(loss)
-    assert twin.attention is not None
-    torch.nn.init.zeros_(twin.attention.weight)
+    assert twin.branch is not None
+    torch.nn.init.zeros_(twin.branch.weight)
     assert not torch.equal(twin(**batch), loss(**batch))
     bound = NoiseAttentionLoss()
     assert bound.state_dict() == {}
@@ -162,8 +162,8 @@ def test_autocast_leaves_the_branch_in_float32(batch: dict[str, torch.Tensor]) -
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(loss(**batch), expected)
         branch = loss.attention_logits(batch["features"])
-    assert loss.attention is not None
-    torch.testing.assert_close(branch, batch["features"] @ loss.attention.weight.T + loss.attention.bias)
+    assert loss.branch is not None
+    torch.testing.assert_close(branch, batch["features"] @ loss.branch.weight.T + loss.branch.bias)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -225,7 +225,7 @@ def test_refused_arguments(name: str, wanted: str, values: tuple[float, ...]) ->
 class TestConfidence:
     @pytest.mark.parametrize("beta", [0.0, 0.1])
     def test_attention_is_the_largest_probability(self, batch: dict[str, torch.Tensor], beta: float) -> None:
-        loss = NoiseAttentionLoss(lam=2.0, beta=beta, attention_source="confidence", reduction="none").double()
+        loss = NoiseAttentionLoss(lam=2.0, beta=beta, attention="confidence", reduction="none").double()
         logits, rows = batch["logits"].requires_grad_(), torch.eye(CLASSES, dtype=torch.float64)[batch["target"]]
         actual = loss(logits, batch["target"])
         (gradient,) = torch.autograd.grad(actual.sum(), logits)
@@ -237,10 +237,10 @@ class TestConfidence:
         torch.testing.assert_close(gradient, torch.autograd.grad(expected.sum(), logits)[0], rtol=1e-10, atol=1e-14)
 
     def test_needs_no_branch(self, batch: dict[str, torch.Tensor]) -> None:
-        loss = NoiseAttentionLoss(WIDTH, attention_source="confidence")
+        loss = NoiseAttentionLoss(WIDTH, attention="confidence")
         loss.bind(WIDTH + 1, CLASSES)
         assert loss.requires == ()
-        assert loss.attention is None
+        assert loss.branch is None
         assert loss.state_dict() == {}
         value = loss((1e4 * batch["logits"]).half().requires_grad_(), batch["target"])
         assert value.isfinite()
@@ -248,7 +248,5 @@ class TestConfidence:
 
     def test_refused(self) -> None:
         with pytest.raises(NoisyLabelError) as caught:
-            NoiseAttentionLoss(attention_source="entropy")
-        assert str(caught.value) == (
-            "Expected argument `attention_source` to be 'branch' or 'confidence', but got 'entropy'."
-        )
+            NoiseAttentionLoss(attention="entropy")
+        assert str(caught.value) == ("Expected argument `attention` to be 'branch' or 'confidence', but got 'entropy'.")

@@ -63,7 +63,7 @@ def test_parts_with_parameters_and_memory() -> None:
     loss = StagedLoss([EarlyLearningRegularization(), attention], [0, 1])
     loss.bind(6, CLASSES)
     attach(loss)
-    assert sorted(loss.state_dict()) == ["stages.1.attention.bias", "stages.1.attention.weight"]
+    assert sorted(loss.state_dict()) == ["stages.1.branch.bias", "stages.1.branch.weight"]
     assert loss.requires == ("epoch", "index", "features")
     features = torch.randn(3, 6)
     for epoch in range(2):

@@ -151,10 +151,10 @@ def test_a_loss_of_views_trains_and_counts_them(tmp_path):
 def test_a_loss_with_parameters_is_bound_and_trained(tmp_path):
     loss = NoiseAttentionLoss(lam=0.5)
     module = NoisyLabelModule(Flat(3), LinearHead, loss, 4)
-    before = loss.attention.weight.detach().clone()
+    before = loss.branch.weight.detach().clone()
     assert before.shape == (1, 3)
     make_trainer(tmp_path, max_epochs=1).fit(module, loader())
-    assert not torch.equal(loss.attention.weight, before)
+    assert not torch.equal(loss.branch.weight, before)
 
 
 def test_a_loss_with_memory_gets_its_table(tmp_path):
