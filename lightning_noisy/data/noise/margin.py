@@ -39,7 +39,7 @@ class PMDNoise(LabelNoise):
     another model are as good, as :class:`~lightning_noisy.callbacks.PredictionWriter` writes them.
 
     Args:
-        kind: 1, 2 or 3: which f.
+        type: 1, 2 or 3: which f.
         rate: Expected noise rate in [0, 1], which the factor is tuned to; None with a ``factor``.
         posterior: Class probabilities (N, K), rows sum to 1: a ``.npy`` file, or a ``.npz`` file as the two callbacks
             write it.
@@ -57,20 +57,20 @@ class PMDNoise(LabelNoise):
 
     def __init__(
         self,
-        kind: Literal[1, 2, 3],
+        type: Literal[1, 2, 3],
         rate: float | None,
         posterior: str | Path,
         factor: float | None = None,
         key: str | None = None,
     ) -> None:
-        check_argument(kind in (1, 2, 3), "kind", "1, 2 or 3", kind)
+        check_argument(type in (1, 2, 3), "type", "1, 2 or 3", type)
         check_argument((rate is None) != (factor is None), "rate", "given or None, the other way round `factor`", rate)
         if rate is not None:
             check_rate(rate)
         check_argument(factor is None or factor > 0, "factor", "a float above 0", factor)
         suffix = Path(posterior).suffix.lower()
         check_argument(suffix in (".npy", ".npz"), "posterior", "a .npy or .npz file", str(posterior))
-        self.kind: Literal[1, 2, 3] = kind
+        self.type: Literal[1, 2, 3] = type
         self.rate = None if rate is None else float(rate)
         self.posterior = str(posterior)
         self.factor = factor
@@ -83,7 +83,7 @@ class PMDNoise(LabelNoise):
         clean = targets.cpu()
         probabilities, classes = self._read(len(clean), num_classes).sort(dim=1, descending=True, stable=True)
         first, second = classes[:, 0], classes[:, 1]
-        keep = margin_keep_probability(probabilities[:, 0] - probabilities[:, 1], self.kind)
+        keep = margin_keep_probability(probabilities[:, 0] - probabilities[:, 1], self.type)
         factor = self.factor
         if factor is None:
             assert self.rate is not None

@@ -105,7 +105,7 @@ def test_it_describes_itself():
 
     assert description == {
         "class": "PMDNoise",
-        "kind": 1,
+        "type": 1,
         "rate": 0.35,
         "posterior": "p.npz",
         "factor": None,
@@ -117,7 +117,7 @@ def test_it_describes_itself():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((4, 0.35, "p.npy"), "`kind` to be 1, 2 or 3, but got 4."),
+        ((4, 0.35, "p.npy"), "`type` to be 1, 2 or 3, but got 4."),
         ((1, 1.35, "p.npy"), "`rate` to be a float in [0, 1], but got 1.35."),
         ((1, None, "p.npy"), "`rate` to be given or None, the other way round `factor`, but got None."),
         ((1, 0.35, "p.npy", 1.2), "`rate` to be given or None, the other way round `factor`, but got 0.35."),

@@ -46,9 +46,9 @@ YAML = [
 # Models of models, and arguments that may be None
 YAML += [
     ("{class_path: InstanceDependentNoise, init_args: {rate: 0.2, scale: 255}}", InstanceDependentNoise(0.2, 0.1, 255)),
-    ("{class_path: PMDNoise, init_args: {kind: 2, rate: 0.35, posterior: p.npz}}", PMDNoise(2, 0.35, "p.npz")),
+    ("{class_path: PMDNoise, init_args: {type: 2, rate: 0.35, posterior: p.npz}}", PMDNoise(2, 0.35, "p.npz")),
     (
-        "{class_path: PMDNoise, init_args: {kind: 1, rate: null, posterior: p.npz, factor: 1.2, key: eta}}",
+        "{class_path: PMDNoise, init_args: {type: 1, rate: null, posterior: p.npz, factor: 1.2, key: eta}}",
         PMDNoise(1, None, "p.npz", 1.2, "eta"),
     ),
     ("{class_path: OpenSetNoise}", OpenSetNoise()),
@@ -121,7 +121,7 @@ def test_a_run_takes_the_probabilities_of_a_file(config, tmp_path, capsys):
     labels = DigitsDataModule().training_images().labels
     guesses = np.random.default_rng(0).dirichlet(np.ones(10), len(labels))
     np.save("posterior.npy", 0.8 * guesses + 0.2 * np.eye(10)[labels])
-    noise = ["--data.noise", "PMDNoise", "--data.noise.kind", 1, "--data.noise.posterior", "posterior.npy"]
+    noise = ["--data.noise", "PMDNoise", "--data.noise.type", 1, "--data.noise.posterior", "posterior.npy"]
 
     assert "`rate` to lie between 0." in command_line_error(capsys, config, *noise, "--data.noise.rate", 0)
     quiet("fit", config, *noise, "--data.noise.rate", 0.5, "--trainer.logger.version", 0)
