@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
 from typing_extensions import override
 
 from lightning_noisy.data.array_file import Array
@@ -36,7 +36,7 @@ class RecordList(ImageList):
         with Path(self.path(index)).open("rb") as file:
             file.seek((int(self.rows[index]) - 1) * _RECORD + _HEADER)
             pixels = np.frombuffer(file.read(_PIXELS), dtype=np.uint8)
-        return Image.fromarray(pixels.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0))
+        return to_pil_image(pixels.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0))
 
     @override
     def name(self, index: int) -> str:
