@@ -1,15 +1,17 @@
 import importlib
 import json
 import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from torchvision.models import resnet50
 
-from lightning_noisy.cli import main
+from lightning_noisy.cli import main, run
 from tests import papers
 from tests._dummies import (
     DummyCIFAR10,
@@ -270,6 +272,69 @@ def test_settings_are_those_of_the_paper(name):
     assert data.get("noisy_val", True)
     assert config["seed_everything"] == 0
     assert "lightning.pytorch.callbacks.ModelCheckpoint" in class_paths(trainer["callbacks"])
+
+
+RECIPES = (ROOT.parent / "docs" / "recipes.md").read_text()
+SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", RECIPES, flags=re.DOTALL))
+COMMANDS = [
+    line.replace("\\\n", " ").split()
+    for block in re.findall(r"```bash\n(.*?)```", RECIPES, flags=re.DOTALL)
+    for line in re.findall(r"^lightning-noisy (?:.*\\\n)*.*$", block, flags=re.MULTILINE)
+]
+
+
+def names_in_the_document():
+    """What the code spans and commands may name: a file, or the last part or the folder of several."""
+    named = {span.removesuffix(".yaml").removeprefix("configs/") for span in SPANS}
+    return named | {path[8:-5] for command in COMMANDS for path in command if path.startswith("configs/")}
+
+
+@each_paper_config
+def test_is_named_in_the_document(config):
+    parts = name_of(config).split("/")
+    assert {"/".join(parts), parts[0] if len(parts) == 2 else parts[-1]} & names_in_the_document()
+    for published in re.findall(r"\d\d\.\d\d(?= %)", config.read_text().splitlines()[0]):
+        assert published in RECIPES
+
+
+def test_files_named_in_the_document_are_there():
+    files = [span for span in [*SPANS, *chain(*COMMANDS)] if span.endswith(".yaml")]
+    assert len(files) > 20
+    for file in files:
+        assert (ROOT / file.removeprefix("configs/")).is_file(), file
+
+
+def without_training(monkeypatch, *arguments):
+    """Everything that a command makes, by its own words."""
+    monkeypatch.setattr(Trainer, "fit", lambda *args, **options: None)
+    Path("configs").symlink_to(ROOT)
+    here = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
+    return main([*arguments, *here])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_of_the_document(monkeypatch, command):
+    program, subcommand, *arguments = command
+    assert program == "lightning-noisy"
+    if subcommand == "tune":
+        recorded = []
+        monkeypatch.setattr("lightning_noisy.cli.main", lambda arguments: recorded.append(arguments) or 1 / 0)
+        monkeypatch.setattr("sys.argv", command)
+        with pytest.raises(ZeroDivisionError):
+            run()
+        (subcommand, *arguments), *_ = recorded
+    assert subcommand == "fit"
+    without_training(monkeypatch, "fit", *arguments)
+
+
+@pytest.mark.parametrize("arguments", [s for s in SPANS if re.match(r"--data\.noise( |\.rate)", s)])
+def test_noise_of_the_document(monkeypatch, arguments):
+    cli = without_training(monkeypatch, "fit", "--config", "configs/ce/cifar10.yaml", *arguments.split())
+    words = arguments.split()
+    made = type(cli.datamodule.noise).__name__
+    assert made == {"null": "NoneType"}.get(words[1], words[1] if words[0] == "--data.noise" else "SymmetricNoise")
+    if "--data.noise.rate" in words:
+        assert cli.datamodule.noise.rate == float(words[words.index("--data.noise.rate") + 1])
 
 
 @each_paper_config
