@@ -51,7 +51,8 @@ def tune(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> dict[
     check_argument(0 < options.val_fraction < 1, "val_fraction", "a float in (0, 1)", options.val_fraction)
     check_argument(options.monitor.startswith("val/acc"), "monitor", "'val/acc' or 'val/acc_top5'", options.monitor)
     grid, path = search_grid(options.search), Path(options.results)
-    record = _begin(path, {"arguments": given, "configs": _hashes(given), **_protocol(options)})
+    asked = {"arguments": given, "configs": _hashes(given), "val_fraction": options.val_fraction}
+    record = _begin(path, {**asked, "monitor": options.monitor})
     validation = ["--data.noisy_val", "true", "--data.val_fraction", str(options.val_fraction)]
     for number, values in enumerate(grid, start=1):
         if not _points(record, [values]):
@@ -112,10 +113,6 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--monitor", default="val/acc", help="what chooses (%(default)s)")
     parser.add_argument("--results", default="runs/tune.json", help="results file (%(default)s)")
     return parser
-
-
-def _protocol(options: Any) -> dict[str, Any]:
-    return {"val_fraction": options.val_fraction, "monitor": options.monitor}
 
 
 def _hashes(given: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,10 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import RunSummary
@@ -128,6 +132,21 @@ def test_the_sizes_are_those_of_dividemix(tmp_path):
     resized = data.training_transform().transforms[0](image)
     assert resized.shape == (3, 350, 320)
     assert (data.image_size, data.crop, data.mean, data.std) == (299, "resized", MEAN, STD)
+
+
+def test_colours_are_jittered_by_the_seed_alone(tmp_path):
+    write_webvision(tmp_path, TRAIN, VAL)
+
+    def colours(noise, **options):
+        random.seed(noise)
+        np.random.seed(noise)  # noqa: NPY002  what a transform must not draw from
+        images, _, index = next(iter(ready(tmp_path, flip=False, batch_size=5, **options).train_dataloader()))
+        return images.mean(dim=(2, 3))[index.argsort()]
+
+    jitter = {"views": ["strong"], "strong": v2.ColorJitter(0.4, 0.4, 0.4, 0.2)}
+    first = colours(0, **jitter)
+    assert torch.equal(first, colours(1, **jitter))
+    assert (first - colours(0)).abs().amax(dim=1).min() > 0.05
 
 
 def test_both_test_sets_have_top_five_figures(tmp_path):
