@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,18 @@ from lightning_noisy.tune import tune
 
 _CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
 _DESCRIPTION = "Train classifiers on partly wrong labels. `lightning-noisy tune` searches arguments, see `tune --help`."
+_FROM_WORKER = f"{NoisyLabelError.__name__}: "  # before the message in the traceback that a loader's worker hands on
+_FRAMES = (
+    "Does not validate",
+    "Subtypes:",
+    "Errors:",
+    "Problem with",
+    "Given value",
+    "Subclass types",
+    "a class path",
+    "a dict",
+)
+"""How lines of jsonargparse's messages begin that tell no reason."""
 _TWICE = "Found more than one stateful callback"  # Lightning's RuntimeError, for instance of an appended callback
 
 
@@ -49,7 +63,7 @@ def main(args: ArgsType = None) -> LightningCLI:
             save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
-            parser_kwargs={"prog": "lightning-noisy", "description": _DESCRIPTION},
+            parser_kwargs={"prog": "lightning-noisy", "description": _DESCRIPTION, "exit_on_error": False},
             args=args,
             auto_configure_optimizers=False,  # `--model.optimizer` is the one way
             load_from_checkpoint_support=False,  # checkpoints are the same as from Python
@@ -118,10 +132,36 @@ class _SaveConfig(SaveConfigCallback):
             super().setup(trainer, pl_module, stage)
 
 
-def _reason(error: BaseException | None) -> str | None:
-    """The line for the user: of the error itself, or of the constructor's error that jsonargparse has wrapped."""
-    while error is not None:
-        if isinstance(error, (NoisyLabelError, MisconfigurationException)) or str(error).startswith(_TWICE):
-            return " ".join(str(error).split())
-        error = error.__cause__
-    return None
+def _reason(error: BaseException) -> str | None:
+    """The line for the user, None where the traceback says more."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:  # jsonargparse wraps the errors of constructors
+        causes.append(causes[-1].__cause__)
+    for cause in causes:
+        if isinstance(cause, (NoisyLabelError, MisconfigurationException)) or str(cause).startswith(_TWICE):
+            return " ".join(str(cause).rpartition(_FROM_WORKER)[2].split())
+    return _refused(str(error)) if isinstance(error, ArgumentError) else None
+
+
+def _refused(message: str) -> str:
+    """One line for the tree of jsonargparse's attempts: the argument, and what stands deepest in the first branch."""
+    if not message.startswith("Parser key"):
+        return " ".join(message.split())
+    path: list[str] = []
+    reasons: list[str] = []
+    depth = 0
+    for line in filter(str.strip, message.splitlines()):
+        text, indent = line.strip(" -"), len(line) - len(line.lstrip())
+        if reasons and indent < depth:
+            break
+        key = re.match(r'Parser key "(.+)":(.*)', text)
+        if key is not None:
+            path.append(key[1])
+            text = key[2].strip()
+        if text and not text.startswith(_FRAMES):
+            reasons = [*reasons, text] if indent == depth else [text]
+        depth = indent
+    given = re.search(r"Given value: (?!NestedArg)(.*)", message)
+    if given is not None and not any("Got value" in reason for reason in reasons):
+        reasons.append(f"Got value: {given[1]}")
+    return f"{'.'.join(path)}: {'; '.join(dict.fromkeys(reasons))}"

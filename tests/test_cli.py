@@ -15,7 +15,7 @@ from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import GeneralizedCrossEntropy
 from lightning_noisy.networks import SmallCNN
-from tests._dummies import command_line_error, isolate, quiet
+from tests._dummies import command_line_error, isolate, quiet, write_image
 
 CONFIG = """
 trainer:
@@ -249,27 +249,83 @@ class TestRefusedBeforeTheStart:
         plateau = ["--model.lr_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
         assert "monitor" in command_line_error(capsys, config, *plateau)
 
-    @pytest.mark.parametrize("key", ["model.num_clases", "trainer.max_epocs", "data.noise.rat", "optimizer"])
-    def test_misspelt_key(self, config, capsys, key):
-        with pytest.raises(SystemExit) as stop:
-            quiet("fit", config, f"--{key}", "10")
-        printed = capsys.readouterr().err
-        assert stop.value.code == 2
-        assert "Traceback" not in printed
-        assert "error: " in printed
-        assert key.rpartition(".")[2] in printed.partition("error: ")[2]
+    @pytest.mark.parametrize(
+        ("key", "expected"),
+        [
+            ("model.num_clases", "model: Option 'num_clases' is not accepted"),
+            ("trainer.max_epocs", "unrecognized arguments: --trainer.max_epocs 10"),
+            ("data.noise.rat", "data.noise: Option 'rat' is not accepted"),
+            ("optimizer", "unrecognized arguments: --optimizer 10"),
+            ("trainer.callbacks.momentun", "trainer.callbacks: Option 'momentun' is not accepted"),
+        ],
+    )
+    def test_misspelt_key(self, config, capsys, key, expected):
+        assert command_line_error(capsys, config, f"--{key}", "10") == expected
         assert not Path("runs").exists()
 
-    def test_misspelt_key_in_yaml(self, config, capsys):
-        config.write_text(CONFIG.replace("num_classes", "num_clases"))
-        with pytest.raises(SystemExit) as stop:
-            quiet("fit", config)
-        assert stop.value.code == 2
-        assert "Option 'num_clases' is not accepted" in capsys.readouterr().err
+    @pytest.mark.parametrize(
+        ("key", "value", "expected"),
+        [
+            ("data.batch_size", "many", "data.batch_size: Expected a <class 'int'>. Got value: many"),
+            ("data.noise.rate", "high", "data.noise.rate: Expected a <class 'float'>. Got value: high"),
+            ("model.backbone.width", "1.5", "model.backbone.width: Expected a <class 'int'>. Got value: 1.5"),
+            (
+                "trainer.max_epochs",
+                "all",
+                "trainer.max_epochs: Expected a <class 'int'>; Expected a <class 'NoneType'>; Got value: all",
+            ),
+            (
+                "model.loss",
+                "Nothing",
+                "model.loss: Expected a path but Nothing either not accessible or invalid; Expected a dot import path "
+                "string: Nothing",
+            ),
+            ("config", "nowhere.yaml", r"config: File does not exist: '.*nowhere\.yaml'"),
+        ],
+    )
+    def test_value_of_another_type(self, config, capsys, key, value, expected):
+        found = command_line_error(capsys, config, f"--{key}", value)
+        assert found == expected or re.fullmatch(expected, found)
+        assert not Path("runs").exists()
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (CONFIG.replace("num_classes", "num_clases"), "model: Option 'num_clases' is not accepted"),
+            (
+                CONFIG.replace("rate: 0.4", "rate: [0.4]"),
+                "data.noise.rate: Expected a <class 'float'>. Got value: [0.4]",
+            ),
+            ("data: 5", "data: Not a valid subclass of LightningDataModule; Got value: 5"),
+            ("trainer: [", "Problems parsing config: while parsing a flow node"),
+        ],
+    )
+    def test_yaml_that_cannot_be_used(self, config, capsys, text, expected):
+        config.write_text(text)
+        assert command_line_error(capsys, config).startswith(expected)
+
+    def test_unknown_subcommand(self, config, capsys):
+        assert "invalid choice: 'fat'" in command_line_error(capsys, config, subcommand="fat")
 
     def test_errors_of_foreign_classes_keep_their_traceback(self, config):
         with pytest.raises(ValueError, match="accelerator"):
             quiet("fit", config, "--trainer.accelerator", "abacus")
+
+
+class TestImagesThatCannotBeRead:
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    @pytest.mark.parametrize("split", ["train", "test"])
+    def test_the_image_is_named_in_one_line(self, config, capsys, num_workers, split):
+        for folder in ("train/a", "train/b", "test/a", "test/b"):
+            for i in range(3):
+                write_image(Path("photos", folder, f"{i}.png"))
+        broken = Path("photos", split, "b", "1.png")
+        broken.write_bytes(broken.read_bytes()[:40])
+        images = ["--data", "ImageFolderDataModule", "--data.root", "photos", "--data.image_size", 8]
+        images += ["--data.num_workers", num_workers, "--data.batch_size", 2, "--data.noise", "null"]
+        network = ["--model.num_classes", 2, "--model.backbone.in_channels", 3]
+        message = command_line_error(capsys, config, *images, *network, "--trainer.num_sanity_val_steps", 0)
+        assert re.fullmatch(rf"Cannot read image '{broken}': .*; mend or drop it, .* `on_error='skip'`\.", message)
 
 
 class TestRefusedAtTheStart:
