@@ -120,7 +120,7 @@ def test_one_command_trains_and_writes_and_a_second_takes_its_noise(monkeypatch,
     index, probabilities = read(path)
     assert index.tolist() == list(range(40))
 
-    noise = ["--data.noise", "PMDNoise", "--data.noise.kind", 1, "--data.noise.rate", 0.6]
+    noise = ["--data.noise", "PMDNoise", "--data.noise.type", 1, "--data.noise.rate", 0.6]
     noise += ["--data.noise.posterior", path, "--trainer.max_epochs", 1]
     data = quiet("fit", CONFIGS / "selc" / "cifar10.yaml", *small, *noise).datamodule
     best_two = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
