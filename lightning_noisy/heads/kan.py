@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.splines import bspline_basis, fit_splines, uniform_cubic_basis, uniform_knots
 from lightning_noisy.heads.maskable import MaskableHead
 
@@ -81,8 +81,8 @@ class KANHead(MaskableHead):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        check_argument(grid_size >= 1, "grid_size", "an int of at least 1", grid_size)
-        check_argument(spline_order >= 0, "spline_order", "an int of at least 0", spline_order)
+        check_count(grid_size, "grid_size")
+        check_count(spline_order, "spline_order", 0)
         check_argument(0 <= grid_eps <= 1, "grid_eps", "a float in [0, 1]", grid_eps)
         ends = tuple(grid_range)
         ascending = len(ends) == 2 and -math.inf < ends[0] < ends[1] < math.inf

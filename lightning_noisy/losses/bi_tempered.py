@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import bi_tempered_logistic_loss
 from lightning_noisy.losses._per_sample import PerSampleLoss
 
@@ -59,7 +59,7 @@ class BiTemperedLogisticLoss(PerSampleLoss):
         super().__init__(reduction)
         check_argument(0.0 <= t1 <= 1.0, "t1", "a float in [0, 1]", t1)
         check_argument(1.0 <= t2 < float("inf"), "t2", "a finite float >= 1", t2)
-        check_argument(num_iters >= 1, "num_iters", "an int >= 1", num_iters)
+        check_count(num_iters, "num_iters")
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
         self.t1 = t1
         self.t2 = t2

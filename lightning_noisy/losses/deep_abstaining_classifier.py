@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import abstention_terms, cross_entropy
 from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses._context import required
@@ -91,12 +91,11 @@ class DeepAbstainingClassifier(NoisyLabelLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
-        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
+        check_count(warmup_epochs, "warmup_epochs", 0)
         check_argument(0.0 <= alpha_final < math.inf, "alpha_final", "a finite float >= 0", alpha_final)
         check_argument(0.0 < divisor < math.inf, "divisor", "a finite float > 0", divisor)
         check_argument(0.0 <= momentum < 1.0, "momentum", "a float in [0, 1)", momentum)
-        usable = total_epochs is None or total_epochs >= 1
-        check_argument(usable, "total_epochs", "an int of at least 1 or None", total_epochs)
+        check_count(total_epochs, "total_epochs", optional=True)
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
         self.warmup_epochs = warmup_epochs
         self.alpha_final = alpha_final

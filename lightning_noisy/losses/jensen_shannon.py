@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.losses import generalized_jensen_shannon, log_mean_prediction, view_consistency
 from lightning_noisy.losses._composite import CompositeLoss
 from lightning_noisy.losses._per_sample import PerSampleLoss
@@ -130,7 +130,7 @@ class GeneralizedJensenShannon(CompositeLoss):
     ) -> None:
         super().__init__(reduction)
         check_argument(0.0 <= pi <= 1.0, "pi", "a float in [0, 1]", pi)
-        check_argument(num_views >= 2, "num_views", "an int >= 2", num_views)
+        check_count(num_views, "num_views", 2)
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
         self.pi = pi
         self.num_views = num_views

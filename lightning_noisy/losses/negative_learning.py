@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import cross_entropy, draw_negatives, negative_learning
 from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses._constant import ClassConstant
@@ -72,8 +72,8 @@ class NegativeLearning(PerEpochLoss):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction)
-        check_argument(num_negatives >= 1, "num_negatives", "an int of at least 1", num_negatives)
-        check_argument(window >= 0, "window", "an int of at least 0", window)
+        check_count(num_negatives, "num_negatives")
+        check_count(window, "window", 0)
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
         valid = class_weights is None or all(0.0 <= weight < math.inf for weight in class_weights)
         check_argument(valid, "class_weights", "finite floats >= 0, or None", class_weights)
@@ -160,7 +160,7 @@ class SelectiveNegativeLearning(NegativeLearning):
         reduction: str = "mean",
     ) -> None:
         super().__init__(num_negatives, class_weights, window, seed, eps, reduction)
-        check_argument(window >= 1, "window", "an int of at least 1", window)
+        check_count(window, "window")
         check_argument(threshold is None or 0.0 <= threshold < 1.0, "threshold", "a float in [0, 1) or None", threshold)
         self.threshold = threshold
 
@@ -208,7 +208,7 @@ class SelectivePositiveLearning(PerEpochLoss):
     def __init__(self, threshold: float = 0.5, window: int = 10, reduction: str = "mean") -> None:
         super().__init__(reduction)
         check_argument(0.0 <= threshold < 1.0, "threshold", "a float in [0, 1)", threshold)
-        check_argument(window >= 1, "window", "an int of at least 1", window)
+        check_count(window, "window")
         self.threshold = threshold
         self.window = window
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import cross_entropy, label_divergence, one_hot, pencil_loss
 from lightning_noisy.losses._per_epoch import PerEpochLoss
 from lightning_noisy.processes import process_count
@@ -77,7 +77,7 @@ class PencilLoss(PerEpochLoss):
         check_argument(0.0 <= alpha < math.inf, "alpha", "a finite float >= 0", alpha)
         check_argument(0.0 <= beta < math.inf, "beta", "a finite float >= 0", beta)
         check_argument(0.0 < label_lr < math.inf, "label_lr", "a finite float > 0", label_lr)
-        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
+        check_count(warmup_epochs, "warmup_epochs", 0)
         wanted = f"at least warmup_epochs={warmup_epochs}"
         check_argument(fixed_from_epoch >= warmup_epochs, "fixed_from_epoch", wanted, fixed_from_epoch)
         check_argument(0.0 < scale < math.inf, "scale", "a finite float > 0", scale)

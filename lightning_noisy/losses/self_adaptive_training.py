@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, one_hot
 from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses._per_epoch import PerEpochLoss
@@ -51,7 +51,7 @@ class SelfAdaptiveTraining(PerEpochLoss):
 
     def __init__(self, warmup_epochs: int = 60, momentum: float = 0.9, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
+        check_count(warmup_epochs, "warmup_epochs", 0)
         check_argument(0.0 <= momentum < 1.0, "momentum", "a float in [0, 1)", momentum)
         self.warmup_epochs = warmup_epochs
         self.momentum = momentum

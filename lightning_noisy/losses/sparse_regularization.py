@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import sparsity_penalty, tempered_logits
 from lightning_noisy.losses._composite import CompositeLoss
 from lightning_noisy.losses._context import required
@@ -85,7 +85,7 @@ class SparseRegularization(CompositeLoss):
         check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
         check_argument(0.0 < p <= 1.0, "p", "a float in (0, 1]", p)
         check_argument(0.0 < rho < math.inf, "rho", "a finite float > 0", rho)
-        check_argument(every_n_epochs >= 1, "every_n_epochs", "an int >= 1", every_n_epochs)
+        check_count(every_n_epochs, "every_n_epochs")
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
         self.base = base
         self.tau = tau

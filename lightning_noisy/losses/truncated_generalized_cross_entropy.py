@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import clipped_softmax, truncated_generalized_cross_entropy
 from lightning_noisy.losses._per_epoch import PerEpochLoss
 
@@ -60,8 +60,8 @@ class TruncatedGeneralizedCrossEntropy(PerEpochLoss):
         super().__init__(reduction)
         check_argument(0.0 < q <= 1.0, "q", "a float in (0, 1]", q)
         check_argument(0.0 <= k < 1.0, "k", "a float in [0, 1)", k)
-        check_argument(warmup_epochs >= 0, "warmup_epochs", "an int of at least 0", warmup_epochs)
-        check_argument(every_n_epochs >= 1, "every_n_epochs", "an int of at least 1", every_n_epochs)
+        check_count(warmup_epochs, "warmup_epochs", 0)
+        check_count(every_n_epochs, "every_n_epochs")
         self.q = q
         self.k = k
         self.warmup_epochs = warmup_epochs

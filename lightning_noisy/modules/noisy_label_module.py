@@ -18,7 +18,7 @@ from typing_extensions import override
 from lightning_noisy.checks import DeferredChecks, check_labels
 from lightning_noisy.data.batch import unpack_batch
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.state import EpochFigures, EpochSums, StoreGroup, TrainingSet
 from lightning_noisy.trainer import checkpoint_is_due, from_datamodule, log_interval, starts_afresh, training_dataset
@@ -67,7 +67,7 @@ class NoisyLabelModule(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        check_argument(num_classes >= 2, "num_classes", "an int of at least 2", num_classes)
+        check_count(num_classes, "num_classes", 2)
         self.save_hyperparameters(ignore=["backbone", "loss", "head", "optimizer", "lr_scheduler"])
         self.num_classes = num_classes
         self.backbone = backbone

@@ -148,7 +148,7 @@ CASES = [
         {
             "t1": ("a float in [0, 1]", (-0.1, 1.1, math.nan)),
             "t2": ("a finite float >= 1", (0.9, math.nan, math.inf)),
-            "num_iters": ("an int >= 1", (0, -1)),
+            "num_iters": ("an int of at least 1", (0, -1, 2.5)),
             "eps": OPEN_FLOOR,
         },
         soft_targets=True,

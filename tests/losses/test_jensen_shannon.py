@@ -175,7 +175,7 @@ def test_refused_targets_and_keywords() -> None:
     ("name", "wanted", "values"),
     [
         ("pi", "a float in [0, 1]", (-0.1, 1.1, math.nan)),
-        ("num_views", "an int >= 2", (1, 0)),
+        ("num_views", "an int of at least 2", (1, 0, 2.5, True)),
         ("eps", "a float in (0, 1)", (0.0, 1.0, math.nan)),
         ("reduction", "'mean', 'sum' or 'none'", ("all",)),
     ],

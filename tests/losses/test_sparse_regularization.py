@@ -171,7 +171,7 @@ def test_missing_and_unknown_keywords(logits: torch.Tensor) -> None:
         ("lam", "a finite float >= 0", (-0.1, math.nan, math.inf)),
         ("p", "a float in (0, 1]", (0.0, 1.1, math.nan)),
         ("rho", "a finite float > 0", (0.0, math.nan, math.inf)),
-        ("every_n_epochs", "an int >= 1", (0, -1)),
+        ("every_n_epochs", "an int of at least 1", (0, -1, 1.5)),
         ("eps", "a float in (0, 1)", (0.0, 1.0, math.nan)),
         ("reduction", "'mean', 'sum' or 'none'", ("all",)),
     ],
