@@ -159,8 +159,8 @@ class SelectiveNegativeLearning(NegativeLearning):
         eps: float = 1e-5,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(num_negatives, class_weights, window, seed, eps, reduction)
         check_count(window, "window")
+        super().__init__(num_negatives, class_weights, window, seed, eps, reduction)
         check_argument(threshold is None or 0.0 <= threshold < 1.0, "threshold", "a float in [0, 1) or None", threshold)
         self.threshold = threshold
 
