@@ -22,6 +22,7 @@ comparison with papers that do so.
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -291,9 +293,7 @@ def run(features: str, labels: str, settings: Settings, method: str, noise: str,
 
 def table(record: dict[str, Any]) -> str:
     """Means and standard deviations over the seeds, as Markdown."""
-    curves: dict[tuple[str, str], list[list[float]]] = {}
-    for seen in record["runs"].values():
-        curves.setdefault((seen["method"], seen["noise"]), []).append(seen["accuracy"])
+    curves = _curves(record)
     noises = [noise for noise in NOISES if any(noise == key[1] for key in curves)]
     columns = ["method", *(f"{noise}, {epoch}" for noise in noises for epoch in ("last", "best")), "seeds"]
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
@@ -304,8 +304,35 @@ def table(record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def figure(record: dict[str, Any]) -> Figure:
+    """Mean accuracy of each method in its last and in its best epoch, a panel for each noise."""
+    curves = _curves(record)
+    noises = [noise for noise in NOISES if any(noise == key[1] for key in curves)]
+    drawn = Figure(figsize=(3.6 * len(noises) + 1.6, 0.19 * len(METHODS) + 1.0), layout="constrained")
+    panels = drawn.subplots(1, len(noises), sharey=True, squeeze=False)[0]
+    for axes, noise in zip(panels, noises, strict=True):
+        means = {method: _means(curves[method, noise]) for method in METHODS if (method, noise) in curves}
+        rows = [list(METHODS).index(method) for method in means]
+        last, best = zip(*means.values(), strict=True)
+        axes.hlines(rows, last, best, color="0.75", linewidth=1.5, zorder=1)
+        axes.scatter(best, rows, s=16, facecolor="white", edgecolor="tab:blue", label="best epoch")
+        axes.scatter(last, rows, s=16, color="tab:blue", label="last epoch")
+        if "CE" in means:
+            axes.axvline(means["CE"][0], color="tab:red", linewidth=0.8, label="last epoch of CE")
+        axes.set_title(noise, fontsize=10)
+        axes.set_xlabel("clean test accuracy, %")
+        axes.grid(axis="x", linewidth=0.3)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0, labelsize=8)
+    panels[0].set_yticks(range(len(METHODS)), METHODS)
+    panels[0].set_ylim(len(METHODS) - 0.5, -0.5)
+    handles, labels = panels[0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    return drawn
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do the runs, print the table and write it beside the record."""
+    """Do the runs, print the table and write it beside the record, and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, required=True, help="npz: x (N, D), y (N,) clean, test set last")
     parser.add_argument("--labels", type=Path, required=True, help="npz with the labels of the training rows")
@@ -318,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--results", type=Path, default=RESULTS / "methods.json")
+    parser.add_argument("--picture", type=Path, help="default: beside the record")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     settings = Settings(given.test_rows, given.epochs, given.batch_size, given.hidden)
@@ -328,10 +356,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for noise in given.noises
     }
     one_run = partial(run, str(given.features), str(given.labels), settings)
-    rows = table(fill(given.results, settings, runs, one_run, given.jobs))
+    record = fill(given.results, settings, runs, one_run, given.jobs)
+    rows = table(record)
     print(rows)
     with written_aside(given.results.with_suffix(".md")) as file:
         file.write(rows.encode())
+    with written_aside(given.picture or given.results.with_suffix(".png")) as file:
+        figure(record).savefig(file, format="png", dpi=110)
+
+
+def _curves(record: dict[str, Any]) -> dict[tuple[str, str], list[list[float]]]:
+    """Accuracies by epoch, one list for each seed, by method and noise."""
+    curves: dict[tuple[str, str], list[list[float]]] = {}
+    for seen in record["runs"].values():
+        curves.setdefault((seen["method"], seen["noise"]), []).append(seen["accuracy"])
+    return curves
+
+
+def _means(curves: list[list[float]]) -> tuple[float, float]:
+    """Mean last and mean best accuracy, in per cent."""
+    return 100 * statistics.mean(curve[-1] for curve in curves), 100 * statistics.mean(map(max, curves))
 
 
 @cache

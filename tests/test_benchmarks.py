@@ -355,6 +355,7 @@ def test_methods_record_and_restart(files, capsys):
     assert {name: again[name] for name in runs} == runs
     assert len(again) == 5 * 3
     assert path.with_suffix(".md").read_text() in capsys.readouterr().out
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_methods_in_proportion_to_the_epochs():
@@ -392,3 +393,16 @@ def test_methods_table():
         "| CE | 40.00 | 40.00 | 10.00 | 20.00 | 1 |",
         "| DAL | - | - | 55.00 ± 7.07 | 80.00 ± 14.14 | 0 to 2 |",
     ]
+
+
+def test_methods_figure():
+    def seen(method, noise, seed, accuracy):
+        return {"method": method, "noise": noise, "seed": seed, "accuracy": accuracy}
+
+    runs = [seen("CE", "worse", 0, [0.9, 0.5]), seen("CE", "worse", 1, [0.7, 0.6]), seen("DAL", "aggre", 0, [0.3])]
+    aggre, worse = methods.figure({"runs": dict(enumerate(runs))}).axes
+    assert (aggre.get_title(), worse.get_title()) == ("aggre", "worse")
+    best, last = (points.get_offsets().tolist() for points in worse.collections[1:])
+    assert best == [[pytest.approx(80), 0]]
+    assert last == [[pytest.approx(55), 0]]
+    assert aggre.collections[2].get_offsets().tolist() == [[pytest.approx(30), list(methods.METHODS).index("DAL")]]
