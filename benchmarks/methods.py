@@ -340,6 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size)
     parser.add_argument("--hidden", type=int, default=Settings.hidden)
+    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     parser.add_argument("--noises", nargs="+", choices=NOISES, default=list(NOISES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
@@ -348,7 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path, help="default: beside the record")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    settings = Settings(given.test_rows, given.epochs, given.batch_size, given.hidden)
+    settings = Settings(given.test_rows, given.epochs, given.batch_size, given.hidden, given.learning_rate)
     runs = {
         f"{method}, {noise}, {seed}": {"method": method, "noise": noise, "seed": seed}
         for seed in given.seeds

@@ -350,6 +350,8 @@ def test_methods_record_and_restart(files, capsys):
     assert runs["CE, worse, 0"]["realised_noise_rate"] == pytest.approx(0.25)
     assert runs["CE, symmetric 0.6, 0"]["realised_noise_rate"] == pytest.approx(0.6, abs=0.2)
     assert len({tuple(seen["agreement_with_labels"]) for seen in runs.values()}) > 5
+    with pytest.raises(ValueError, match="a record of"):
+        methods.main([*given, *some, "--learning-rate", "0.5"])
     methods.main([*given, *some])
     again = json.loads(path.read_text())["runs"]
     assert {name: again[name] for name in runs} == runs
