@@ -212,6 +212,7 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
             CIFAR10: _nal(0.5, attention="confidence"),
             CIFAR100: _nal(10.0, attention="confidence"),
         },
+        "SCE+NAL": {CIFAR10: _pair(_nal(0.5), _RCE, 0.1, 1.0), CIFAR100: _pair(_nal(10.0), _RCE, 6.0, 0.1)},
     },
     "ANL": {
         "ANL-CE": {

@@ -2,14 +2,14 @@
 
 from lightning_noisy.losses import PAPER_SETTINGS
 from tests.papers.selc import ANIMAL10N, CROP227, labels
-from tests.papers.settings import RESTARTS, Settings, named
+from tests.papers.settings import RESTARTS, Settings, named, plain
 
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def loss(paper, row, data):
     """The loss as it is published."""
-    return named(PAPER_SETTINGS[paper][row][data])
+    return plain(named(PAPER_SETTINGS[paper][row][data]))
 
 
 def targets(es):
@@ -50,6 +50,7 @@ ROWS = {
         f"nal/{name}/pmd": nal(name, net="PreActResNet18", batch=128, noise=labels(f"data/pmd/{name}-1-0.35.npy"))
         for name in DATA
     },
+    **{f"nal/{name}/sce": nal(name, "SCE+NAL") for name in DATA},
     **{f"rnal/{name}": nal(name, "RNAL") for name in DATA},
     # The script for ANIMAL-10N counts epochs from 0, moves targets in each, and has no momentum.
     "nal/animal10n": Settings(
