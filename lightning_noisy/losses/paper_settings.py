@@ -152,17 +152,20 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
         "CE+SR": {
             MNIST: _sr(_CE, 0.1, 4.0, 0.1, 2.0, every_n_epochs=5, normalize=False),
             CIFAR10: _sr(_CE, 0.5, 1.2, 0.1, 1.03),
-            CIFAR100: _sr(_CE, 0.5, 10.0, 0.01, 1.02),
+            f"{CIFAR100}, symmetric": _sr(_CE, 0.5, 4.0, 0.01, 1.02),
+            f"{CIFAR100}, asymmetric": _sr(_CE, 0.5, 10.0, 0.01, 1.02),
         },
         "FL+SR": {
             MNIST: _sr(_FOCAL, 0.1, 4.0, 0.1, 2.0, every_n_epochs=5, normalize=False),
             CIFAR10: _sr(_FOCAL, 0.5, 1.2, 0.1, 1.03),
-            CIFAR100: _sr(_FOCAL, 0.5, 10.0, 0.01, 1.02),
+            f"{CIFAR100}, symmetric": _sr(_FOCAL, 0.5, 4.0, 0.01, 1.02),
+            f"{CIFAR100}, asymmetric": _sr(_FOCAL, 0.5, 10.0, 0.01, 1.02),
         },
         "GCE+SR": {
             MNIST: _sr(_gce(0.01), 0.5, 3.0, 0.1, 2.0, every_n_epochs=5, normalize=False),
             CIFAR10: _sr(_gce(0.01), 0.5, 1.2, 0.1, 1.03),
-            CIFAR100: _sr(_gce(0.001), 0.5, 10.0, 0.01, 1.02),
+            f"{CIFAR100}, symmetric": _sr(_gce(0.001), 0.5, 4.0, 0.01, 1.02),
+            f"{CIFAR100}, asymmetric": _sr(_gce(0.001), 0.5, 10.0, 0.01, 1.02),
         },
     },
     "ELR": {

@@ -35,14 +35,14 @@ class SparseRegularization(CompositeLoss):
     Reference: X. Zhou et al., "Learning with Noisy Labels via Sparse Regularization", ICCV 2021.
 
     As in the official code logits shorter than 1e-12 are divided by that, there is no normalisation on MNIST
-    (``normalize=False``), and ``eps`` is 1e-7; in that of Dynamics-Aware Loss (Li et al., 2023) it is 1e-6. The
-    official one sets another :math:`\lambda` for asymmetric noise on CIFAR-100, 4, and overwrites it with 10.
+    (``normalize=False``), and ``eps`` is 1e-7; in that of Dynamics-Aware Loss (Li et al., 2023) it is 1e-6. The first
+    version of the official one has :math:`\lambda` 10 for symmetric noise on CIFAR-100 as well, later ones 4.
 
     Published arguments, with gradients clipped to norm 5: (tau, lam, p, rho, every_n_epochs) is (0.1, 4, 0.1, 2, 5) on
-    MNIST, (0.5, 1.2, 0.1, 1.03, 1) on CIFAR-10 and (0.5, 10, 0.01, 1.02, 1) on CIFAR-100, with cross entropy or focal
-    loss (gamma 0.5); generalized cross entropy has (0.5, 3, 0.1, 2, 5) on MNIST, and q 0.01, on CIFAR-100 0.001.
-    Dynamics-Aware Loss has cross entropy, rho 1.02 and lam 1.5 on CIFAR-10, 8 on CIFAR-100 and ANIMAL-10N, and on
-    WebVision (0.5, 2, 0.01, 1.02, 1).
+    MNIST, (0.5, 1.2, 0.1, 1.03, 1) on CIFAR-10 and (0.5, 4, 0.01, 1.02, 1) on CIFAR-100, there with lam 10 for
+    asymmetric noise, with cross entropy or focal loss (gamma 0.5); generalized cross entropy has (0.5, 3, 0.1, 2, 5) on
+    MNIST, and q 0.01, on CIFAR-100 0.001. Dynamics-Aware Loss has cross entropy, rho 1.02 and lam 1.5 on CIFAR-10, 8 on
+    CIFAR-100 and ANIMAL-10N, and on WebVision (0.5, 2, 0.01, 1.02, 1).
 
     Args:
         base: The loss that is regularised. Its reduction has to be that of this loss.

@@ -160,6 +160,12 @@ def test_table_of_dal() -> None:
         assert (pair.passive.a, pair.passive.q, pair.alpha, pair.beta) == (a, q, alpha, beta)
 
 
+@pytest.mark.parametrize("row", ["CE+SR", "FL+SR", "GCE+SR"])
+def test_sparse_regularization_on_cifar100_has_a_weight_for_each_noise(row: str) -> None:
+    weights = {noise: paper_loss("SR", row, f"CIFAR-100, {noise}").weight(0) for noise in ("symmetric", "asymmetric")}
+    assert weights == {"symmetric": 4, "asymmetric": 10}
+
+
 @pytest.mark.parametrize(
     ("key", "name", "known"),
     [
