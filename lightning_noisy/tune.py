@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NoReturn
@@ -117,19 +119,25 @@ def _parser() -> ArgumentParser:
 
 def _hashes(given: Sequence[str]) -> dict[str, str]:
     """Path -> SHA-256 of the configuration files among the arguments."""
-    paths = [value for name, value in pairwise(given) if name in ("-c", "--config")]
-    paths += [argument.removeprefix("--config=") for argument in given if argument.startswith("--config=")]
-    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if Path(path).is_file()}
+    words = [word for argument in given for word in argument.split("=", 1)]
+    paths = [word for name, word in pairwise(words) if name in ("-c", "--config") or word.endswith((".yaml", ".yml"))]
+    files = filter(os.path.isfile, paths)  # a configuration in the argument itself is too long for `Path.is_file`
+    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
 
 
 def _begin(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
-    """The results so far."""
+    """The results so far. That they can be written is asked before the first run, not after it."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    writable = path.parent.is_dir() and os.access(path.parent, os.W_OK) and not path.is_dir()
+    check_argument(writable, "results", "the name of a file that can be written", str(path))
     if not path.exists():
         return {**asked, "points": [], "chosen": None, "retrained": None}
     try:
-        record: dict[str, Any] = json.loads(path.read_text())
+        read = json.loads(path.read_text())
     except ValueError:
-        record = {}
+        read = None
+    record: dict[str, Any] = read if isinstance(read, dict) else {}
     changed = [name for name, value in asked.items() if record.get(name) != value]
     if changed:
         raise NoisyLabelError(
@@ -145,7 +153,7 @@ def _points(record: dict[str, Any], grid: Sequence[Values]) -> list[dict[str, An
 
 
 def _as_arguments(values: Values) -> list[str]:
-    return [part for name, value in values.items() for part in (f"--{name}", value)]
+    return [f"--{name}={value}" for name, value in values.items()]  # in one: a value may look like an option, -1e-3
 
 
 def _score(trainer: Trainer, monitor: str) -> float:

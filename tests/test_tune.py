@@ -25,6 +25,12 @@ def folder(monkeypatch, tmp_path):
     return tmp_path
 
 
+def joined(arguments):
+    """Arguments of the form ``--name value`` as ``--name=value``."""
+    words = iter(arguments)
+    return [word if "=" in word else f"{word}={next(words)}" for word in words]
+
+
 class Planted:
     """A ``fit`` whose accuracies are a function of the values of ``a`` and ``b``; the clean ones are the opposite."""
 
@@ -35,7 +41,7 @@ class Planted:
         if len(self.calls) == self.stop_at:
             raise KeyboardInterrupt
         self.calls.append(arguments)
-        last = dict(zip(arguments[::2], arguments[1::2], strict=True))  # the last of a name counts
+        last = dict(word.split("=", 1) for word in joined(arguments))  # the last of a name counts
         score = torch.tensor(self.score(float(last["--a"]), float(last.get("--b", 0))))
         noisy = {"val/acc": score, "val/acc_top5": 1 - score} if last["--data.val_fraction"] != "0" else {}
         metrics = {"test/acc": 1 - score, "val/loss": 1 - score, **noisy}
@@ -85,8 +91,8 @@ def test_the_noisy_validation_accuracy_chooses_and_all_data_are_trained_on(capsy
 
     grid = list(product("123", "45"))
     noisy = ["--data.noisy_val", "true", "--data.val_fraction", "0.1"]
-    assert fit.calls[:-1] == [["--x", "1", "--a", a, "--b", b, *noisy] for a, b in grid]
-    assert fit.calls[-1] == ["--x", "1", "--a", "2", "--b", "5", "--data.val_fraction", "0"]
+    assert fit.calls[:-1] == [["--x", "1", f"--a={a}", f"--b={b}", *noisy] for a, b in grid]
+    assert fit.calls[-1] == ["--x", "1", "--a=2", "--b=5", "--data.val_fraction", "0"]
     assert record == results()
     assert record["chosen"] == {"a": "2", "b": "5"}
     assert record["retrained"] == {"values": {"a": "2", "b": "5"}, "folder": "run_7"}
@@ -138,7 +144,7 @@ def test_an_accuracy_that_is_not_logged_is_refused():
 
     with pytest.raises(NoisyLabelError, match=r"`monitor` to be a noisy validation accuracy \(val/acc\), but got 'val"):
         tune([*SEARCH, "--monitor", "val/acc_top5"], fit)
-    assert not Path("runs").exists()
+    assert not Path("runs", "tune.json").exists()
 
 
 @pytest.mark.parametrize("fraction", ["0", "1", "-0.1", "nan"])
@@ -171,9 +177,9 @@ def test_a_grid_may_grow_and_is_trained_again_only_for_another_choice():
     tune(["--search", "a=1,2"], Planted(hill))
     same, other = Planted(hill), Planted(lambda a, b: 0.9)
     tune(["--search", "a=1,3,2"], same)
-    assert [call[1] for call in same.calls] == ["3"]
+    assert [call[0] for call in same.calls] == ["--a=3"]
     record = tune(["--search", "a=2,1,4"], other)
-    assert [call[1] for call in other.calls] == ["4", "4"]
+    assert [call[0] for call in other.calls] == ["--a=4", "--a=4"]
     assert record["retrained"]["values"] == {"a": "4"}
     assert len(results()["points"]) == 4
 
@@ -184,17 +190,20 @@ def test_points_of_a_smaller_grid_choose_among_themselves():
 
 
 @pytest.mark.parametrize(
-    ("changed", "what"),
+    ("changed", "what", "config"),
     [
-        (["--y", "1"], "arguments"),
-        (["--val_fraction", "0.2"], "val_fraction"),
-        (["--monitor", "val/acc_top5"], "monitor"),
-        (None, "configs"),
+        (["--y", "1"], "arguments", ["--config", "config.yaml"]),
+        (["--val_fraction", "0.2"], "val_fraction", ["--config", "config.yaml"]),
+        (["--monitor", "val/acc_top5"], "monitor", ["--config", "config.yaml"]),
+        (None, "configs", ["--config", "config.yaml"]),
+        (None, "configs", ["--config=config.yaml"]),
+        (None, "configs", ["--data", "config.yaml"]),
+        (None, "configs", ["--data=config.yaml"]),
     ],
 )
-def test_results_of_another_search_are_left_alone(changed, what):
+def test_results_of_another_search_are_left_alone(changed, what, config):
     Path("config.yaml").write_text("trainer: {}")
-    search = [*SEARCH, "--config", "config.yaml"]
+    search = [*SEARCH, *config]
     tune(search, Planted(hill))
     before = Path("runs", "tune.json").read_bytes()
     if changed is None:
@@ -208,7 +217,22 @@ def test_results_of_another_search_are_left_alone(changed, what):
     assert Path("runs", "tune.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ["", "max_epochs: 3", "{}"])
+def test_a_configuration_in_the_argument_itself_is_no_file():
+    fit = Planted(hill)
+    tune([*SEARCH, "--config={trainer: {logger: " + 300 * "x" + "}}"], fit)
+    assert len(fit.calls) == 7
+
+
+@pytest.mark.parametrize("path", [".", "file/tune.json"])
+def test_results_that_cannot_be_written_are_refused_before_the_first_run(path):
+    Path("file").touch()
+    fit = Planted(hill)
+    with pytest.raises(NoisyLabelError, match=f"^Expected argument `results` to be .*, but got '{path}'"):
+        tune([*SEARCH, "--results", path], fit)
+    assert not fit.calls
+
+
+@pytest.mark.parametrize("content", ["", "max_epochs: 3", "{}", "[]", "3"])
 def test_another_file_is_left_alone(content):
     Path("file").write_text(content)
     with pytest.raises(NoisyLabelError, match=r"^'file' does not hold the results of this search"):
@@ -231,7 +255,9 @@ SMALL = ["--trainer.max_epochs", "2", *BATCHES, "--trainer.accelerator", "cpu", 
 
 def test_the_command(monkeypatch, recwarn):
     config = ["--config", CONFIGS / "quickstart_ce.yaml", *SMALL, "--data.noisy_val", "false"]
-    command(monkeypatch, *config, "--search", "model.optimizer.lr=0.001,0.1", "--search", "data.batch_size=64")
+    names = ("model.optimizer.lr=0.001,0.1", "data.batch_size=64", "model.lr_scheduler.eta_min=-1e-3")
+    searches = [part for name in names for part in ("--search", name)]
+    command(monkeypatch, *config, *searches)
 
     record = results()
     folders = [Path(run["folder"]) for run in (*record["points"], record["retrained"])]
@@ -241,6 +267,7 @@ def test_the_command(monkeypatch, recwarn):
         assert settings["model"]["init_args"]["optimizer"]["init_args"]["lr"] == float(
             point["values"]["model.optimizer.lr"]
         )
+        assert settings["model"]["init_args"]["lr_scheduler"]["init_args"]["eta_min"] == -1e-3
         data = settings["data"]["init_args"]
         assert (data["val_fraction"], data["noisy_val"], data["batch_size"]) == (0.1, True, 64)
         epochs = json.loads((folder / "summary.json").read_text())["epochs"]
@@ -252,7 +279,7 @@ def test_the_command(monkeypatch, recwarn):
     assert "val/acc" not in json.loads((folders[-1] / "summary.json").read_text())["epochs"]["1"]
     assert not [w for w in recwarn if "args parameter" in str(w.message)]
     before = sorted(Path("runs").rglob("config.yaml"))
-    command(monkeypatch, *config, "--search", "model.optimizer.lr=0.001,0.1", "--search", "data.batch_size=64")
+    command(monkeypatch, *config, *searches)
     assert sorted(Path("runs").rglob("config.yaml")) == before
 
 
