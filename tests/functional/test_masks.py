@@ -165,6 +165,16 @@ def test_of_equal_scores_the_lower_index_goes_first():
     assert node_mask(scores, 0.6, "important").squeeze(1).tolist() == [0, 0, 1, 1, 0]
 
 
+def test_one_tie_among_thousands_in_half_precision():
+    """To float16 4095 and 4096 are the same number of edges."""
+    scores = torch.stack([torch.zeros(4096), torch.ones(4096)]).half()
+    scores[:, 7] = 1
+    assert torch.equal(node_mask(scores, 0.5), torch.stack([torch.zeros(4096), torch.ones(4096)]).half())
+
+    scores = torch.tensor([0.0] * 4095 + [1.0, 1.0] + [2.0] * 4095).half().view(2, 4096)
+    assert torch.equal(edge_mask(scores, 0.5).view(-1), torch.tensor([0.0] * 4096 + [1.0] * 4096).half())
+
+
 def test_ties_among_many_classes():
     scores = torch.tensor(list(itertools.chain.from_iterable([[2.0], [1.0]] * 500))).unsqueeze(1)
     kept = node_mask(scores, 0.25).squeeze(1)
