@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -363,6 +364,15 @@ def test_methods_record_and_restart(files, capsys):
 def test_methods_in_proportion_to_the_epochs():
     fitter = methods.Fitter("x", "y", methods.Settings(epochs=20), "worse", 0)
     assert [fitter.epochs(30, 200), fitter.epochs(39, 120), fitter.epochs(1, 200)] == [3, 6, 1]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"), [("AGCE", {"a": 0.6, "q": 0.6}), ("AUL", {"a": 5.5, "q": 3.0}), ("AEL", {"a": 2.5})]
+)
+def test_asymmetric_losses_alone_have_the_arguments_of_their_code(method, arguments):
+    """hitcszx/ALFs:config.py has others beside NCE."""
+    loss = methods.METHODS[method](SimpleNamespace(fit=lambda loss, *callbacks: loss))
+    assert {name: getattr(loss, name) for name in arguments} == arguments
 
 
 @pytest.mark.slow
