@@ -25,7 +25,7 @@ class LabelWriter(CriterionCallback):
 
     At the end of training the file holds ``labels``, int64 (N,): for each training sample the maximum of the target it
     had when it was last seen. That is the maximum of SELC's final table, or of the mean that joint optimisation used in
-    the last epoch. A sample that was never seen has its given label.
+    the last epoch. A sample that was never seen has its given label. Nothing is written in a ``fast_dev_run``.
 
     A second run takes them with ``FileNoise(path)``, for SELC+ and for joint optimisation one from scratch, for SELC+
     with :class:`MixUp`. ``FileNoise`` wants labels for the whole training set: have no validation split in either
@@ -66,7 +66,7 @@ class LabelWriter(CriterionCallback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(run_folder(trainer) or trainer.default_root_dir)
         labels = self._final_labels()
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         missing = int((labels == _UNKNOWN).sum())
         if missing:

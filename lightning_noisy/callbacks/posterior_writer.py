@@ -23,7 +23,7 @@ class PosteriorWriter(CriterionCallback):
     At the end of training the file holds ``index``, int64 (N,), 0 to N - 1, and ``probabilities``, float32 (N, K): row
     i is the softmax of the logits of training sample i in the last epoch, as training had them (train mode, augmented,
     before the step of its batch). It is written on one process and loads with ``allow_pickle=False``. Where samples
-    were never seen, a warning says so and no file is written.
+    were never seen, a warning says so and no file is written; nor is it in a ``fast_dev_run``.
 
     :class:`~lightning_noisy.data.PMDNoise` takes the file. It wants the whole training set: have no validation split
     (``val_fraction=0``).
@@ -65,7 +65,8 @@ class PosteriorWriter(CriterionCallback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(run_folder(trainer) or trainer.default_root_dir)
-        if not trainer.is_global_zero or "probabilities" not in self.stores.tables:
+        skipped = not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False)
+        if skipped or "probabilities" not in self.stores.tables:
             return
         rows = self.stores.tables["probabilities"].values.cpu()
         unseen = int((rows.sum(dim=1) == 0).sum())

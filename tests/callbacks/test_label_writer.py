@@ -65,6 +65,13 @@ def test_labels_that_nobody_knows_are_not_made_up(tmp_path):
     assert not other.exists() or not list(other.rglob("*.npz"))
 
 
+def test_a_dry_run_leaves_the_labels_of_another_alone(tmp_path):
+    path = tmp_path / "labels.npz"
+    path.write_bytes(b"those of a real run")
+    fit(tmp_path, [LabelWriter(str(path))], SmallDataModule(seed=0), fast_dev_run=True)
+    assert path.read_bytes() == b"those of a real run"
+
+
 def test_refused_path():
     with pytest.raises(NoisyLabelError, match=r"`path` to be the name of a \.npz file, but got 'labels\.npy'"):
         LabelWriter("labels.npy")

@@ -85,6 +85,15 @@ def test_samples_that_were_never_seen_are_not_made_up(tmp_path):
     assert not list(tmp_path.rglob("*.npz"))
 
 
+def test_a_dry_run_leaves_the_file_of_another_alone(tmp_path, recwarn):
+    path = tmp_path / "posterior.npz"
+    path.write_bytes(b"that of a real run")
+    fit(tmp_path, 1, fast_dev_run=5)
+    assert path.read_bytes() == b"that of a real run"
+    fit(tmp_path, 1, fast_dev_run=1)
+    assert not [w for w in recwarn if "PosteriorWriter" in str(w.message)]
+
+
 def test_refused_path():
     with pytest.raises(NoisyLabelError, match=r"`path` to be the name of a \.npz file, but got 'posterior\.npy'"):
         PosteriorWriter("posterior.npy")
