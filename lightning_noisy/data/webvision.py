@@ -87,7 +87,8 @@ def _imagenet(root: Path) -> ImageList:
     wanted += "and a list `imagenet_val.txt` or `val.txt`"
     check_argument((root / "val").is_dir(), "imagenet_root", wanted, str(root))
     file = next((root / name for name in _IMAGENET_LISTS if (root / name).is_file()), None)
-    if file is not None and not any(entry.is_dir() for entry in (root / "val").iterdir()):
+    folders = any(entry.is_dir() and not entry.name.startswith(".") for entry in (root / "val").iterdir())
+    if file is not None and not folders:
         paths, labels, rows = read_pairs(file)
         return ImageList.of(root, [f"val/{path}" for path in paths], labels, file, rows).below(_CLASSES)
     names = class_folders(root / "val", "imagenet_root")

@@ -76,6 +76,7 @@ def test_imagenet_in_one_folder_is_read_by_its_list(tmp_path, name):
         write_image(tmp_path / "imagenet" / "val" / image, 5 * i)
     lines = [f"{image} {label}" for image, label in zip(images, labels, strict=True)]
     write_lines(tmp_path / "imagenet" / name, lines[::-1])
+    (tmp_path / "imagenet" / "val" / ".cache").mkdir()
     data = ready(tmp_path / "webvision", tmp_path / "imagenet")
 
     assert data.test_splits == ("test", "imagenet")
