@@ -27,6 +27,9 @@ class RunSummary(Callback):
         metric: What is reported: the first of these names that is logged.
         selects: What chooses the best epoch.
         also: Further figures, as far as they are logged; by default those of a second test set, and of top 5.
+
+    Raises:
+        NoisyLabelError: ``metric`` is empty, or it or ``also`` a string.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class RunSummary(Callback):
         selects: str = "val/acc",
         also: tuple[str, ...] = ("test/acc_top5", "imagenet/acc", "imagenet/acc_top5"),
     ) -> None:
+        for name, value in (("metric", metric), ("also", also)):
+            check_argument(not isinstance(value, str), name, "a tuple of names", value)
         check_argument(len(metric) > 0, "metric", "at least one name", metric)
         self.metric = tuple(metric)
         self.selects = selects

@@ -111,6 +111,12 @@ def test_a_metric_needs_a_name():
         RunSummary(metric=())
 
 
+@pytest.mark.parametrize("argument", ["metric", "also"])
+def test_a_name_alone_is_not_taken_for_its_letters(argument):
+    with pytest.raises(NoisyLabelError, match=f"`{argument}` to be a tuple of names, but got 'val/acc'"):
+        RunSummary(**{argument: "val/acc"})
+
+
 def test_the_table_says_what_where_and_how_noisy():
     summary = summary_of(test=[0.25, 0.5], val=[0.1, 0.2])
 
