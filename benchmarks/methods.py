@@ -177,6 +177,13 @@ def staged(*stages: Callable[[], nn.Module]) -> Method:
     return method
 
 
+def negative_then_positive(fitter: Fitter) -> Fitted:
+    """NLNL's three stages of 720 epochs, the later ones of which look at the last 10."""
+    window = fitter.epochs(10, 3 * 720)
+    stages = losses.NegativeLearning, losses.SelectiveNegativeLearning, losses.SelectivePositiveLearning
+    return staged(*(partial(stage, window=window) for stage in stages))(fitter)
+
+
 def self_adaptive(fitter: Fitter) -> Fitted:
     """SAT, whose targets begin in epoch 60 of 200."""
     return fitter.fit(losses.SelfAdaptiveTraining(warmup_epochs=fitter.epochs(60, 200)))
@@ -269,7 +276,7 @@ METHODS: dict[str, Method] = {
     "peer loss": peer,
     "L_DMI": staged(CE, losses.DeterminantMutualInformation),
     "NL": published("DAL", "NLNL"),
-    "NLNL": staged(losses.NegativeLearning, losses.SelectiveNegativeLearning, losses.SelectivePositiveLearning),
+    "NLNL": negative_then_positive,
     "DAC": abstaining,
     "joint optimisation": joint_optimization,
     "PENCIL": pencil,

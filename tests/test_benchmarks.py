@@ -375,6 +375,16 @@ def test_asymmetric_losses_alone_have_the_arguments_of_their_code(method, argume
     assert {name: getattr(loss, name) for name in arguments} == arguments
 
 
+def test_selective_stages_of_nlnl_know_the_epoch_before():
+    class Caught(methods.Fitter):
+        def fit(self, loss, *callbacks):
+            return loss
+
+    loss = methods.METHODS["NLNL"](Caught("x", "y", methods.Settings(epochs=20), "worse", 0))
+    assert loss.starts == [0, 6, 13]
+    assert [stage.memory_shapes(10) for stage in loss.stages] == 3 * [{"label_probability": (1,)}]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_every_method_learns_something(tmp_path, method):
