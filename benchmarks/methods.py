@@ -33,7 +33,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, seed_everything
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -287,6 +287,7 @@ METHODS: dict[str, Method] = {
 def run(features: str, labels: str, settings: Settings, method: str, noise: str, seed: int) -> Run:
     """One method: clean test accuracy by epoch, of the network that it ends with."""
     began = time.perf_counter()
+    seed_everything(seed, verbose=False)  # losses and callbacks with draws of their own take it
     fitted = METHODS[method](Fitter(features, labels, settings, noise, seed))
     return {
         "method": method,

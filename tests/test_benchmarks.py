@@ -14,6 +14,7 @@ from benchmarks import embeddings, heads, methods, training_step
 from benchmarks.memory import measure_memory
 from benchmarks.textbook_kan import NaiveDKAN, TextbookKAN
 from lightning_noisy.heads import KANHead, LinearHead
+from lightning_noisy.losses import NegativeLearning
 
 BATCH, INPUTS, CLASSES = SHAPE = 8, 16, 6
 
@@ -258,8 +259,9 @@ def test_callbacks_are_all_accounted_for():
 
 
 @pytest.fixture
-def files(tmp_path):
+def files(tmp_path, monkeypatch):
     """Separable features with labels of which every fourth is wrong, and a place for the record."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # what a run sets is gone afterwards
     generator = np.random.default_rng(0)
     clean = np.arange(96) % 3
     noisy = np.where(np.arange(72) % 4 == 0, (clean[:72] + 1) % 3, clean[:72])
@@ -361,6 +363,22 @@ def test_methods_record_and_restart(files, capsys):
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_methods_draw_by_their_seed(files, monkeypatch):
+    seeds = []
+
+    def method(fitter):
+        loss = NegativeLearning()
+        seeds.append(int(loss.seed))
+        return fitter.fit(loss)
+
+    _, given = files
+    monkeypatch.setitem(methods.METHODS, "noted", method)
+    settings = methods.Settings(test_rows=24, epochs=1, batch_size=24, hidden=8)
+    for seed in (3, 4):
+        methods.run(given[1], given[3], settings, "noted", "worse", seed)
+    assert seeds == [3, 4]
+
+
 def test_methods_in_proportion_to_the_epochs():
     fitter = methods.Fitter("x", "y", methods.Settings(epochs=20), "worse", 0)
     assert [fitter.epochs(30, 200), fitter.epochs(39, 120), fitter.epochs(1, 200)] == [3, 6, 1]
@@ -387,7 +405,8 @@ def test_selective_stages_of_nlnl_know_the_epoch_before():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", methods.METHODS)
-def test_every_method_learns_something(tmp_path, method):
+def test_every_method_learns_something(tmp_path, monkeypatch, method):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     generator = np.random.default_rng(0)
     clean = np.arange(1200) % 4
     features = 3 * np.eye(4, 8)[clean] + generator.normal(size=(1200, 8))

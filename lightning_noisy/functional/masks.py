@@ -16,8 +16,8 @@ _EXACT = 1 << 24
 
 @lru_cache
 def dropped_edges(num_edges: int, ratio: float) -> int:
-    """Number of edges dropped of so many, floor(ratio * K), for the ratio as it was written."""
-    return math.floor(as_written(ratio) * num_edges)
+    """Number of edges dropped of so many, floor(ratio * K), for the ratio as it was written; below 1, never all."""
+    return min(math.floor(as_written(ratio) * num_edges), num_edges - 1)
 
 
 def node_mask(scores: Tensor, ratio: float, drop: str = "unimportant") -> Tensor:

@@ -107,6 +107,7 @@ def test_a_ratio_that_arithmetic_left_a_little_off_counts_as_what_it_means():
     assert dropped_edges(10, 0.1 + 0.2) == 3
     assert dropped_edges(10, 0.7 - 1e-15) == 7
     assert dropped_edges(10, 0.699) == 6
+    assert dropped_edges(10, 0.99999999) == 9
 
 
 @st.composite
