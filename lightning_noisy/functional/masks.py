@@ -73,7 +73,7 @@ def _keep_highest(scores: Tensor, count: int) -> Tensor:
     threshold = torch.from_numpy(by_column[:, count - 1].copy())
     mask = torch.gt(scores, threshold, out=torch.empty_like(scores))
     kept = len(scores) - count
-    wide = torch.float64 if mask.numel() > _EXACT else torch.promote_types(mask.dtype, torch.float32)
+    wide = torch.float64 if mask.numel() > _EXACT or mask.dtype == torch.float16 else None
     if mask.sum(dtype=wide).item() != kept * scores.shape[1]:  # ties, NaN
         columns = mask.sum(dim=0, dtype=wide) != kept
         mask[:, columns] = _keep_highest_by_order(scores[:, columns], count)
