@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_noisy.callbacks._npz_file import check_npz_path, write_npz
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.errors import check_argument
-from lightning_noisy.files import written_aside
 from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer import run_folder
 
 _UNKNOWN = -1
 
@@ -49,7 +44,7 @@ class LabelWriter(CriterionCallback):
         self, path: str = "labels.npz", criterion: str | None = None, index_key: int | str | None = None
     ) -> None:
         super().__init__(criterion, index_key)
-        check_argument(Path(path).suffix == ".npz", "path", "the name of a .npz file", path)
+        check_npz_path(path)
         self.path = path
 
     @override
@@ -64,10 +59,9 @@ class LabelWriter(CriterionCallback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = Path(run_folder(trainer) or trainer.default_root_dir)
-        labels = self._final_labels()
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
+        labels = self._final_labels()
         missing = int((labels == _UNKNOWN).sum())
         if missing:
             rank_zero_warn(
@@ -75,9 +69,7 @@ class LabelWriter(CriterionCallback):
                 "does not tell their given ones."
             )
             return
-        with written_aside(folder / self.path) as file:
-            np.savez(file, labels=labels.numpy())
-        rank_zero_info(f"Labels of {len(labels)} samples: {folder / self.path}")
+        write_npz(trainer, self.path, f"Labels of {len(labels)} samples", labels=labels)
 
     def _final_labels(self) -> Tensor:
         assert self.stores.training_set is not None

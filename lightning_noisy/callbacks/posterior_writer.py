@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
+from lightning_noisy.callbacks._npz_file import check_npz_path, write_npz
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.errors import check_argument
-from lightning_noisy.files import written_aside
 from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer import run_folder
 
 
 class PosteriorWriter(CriterionCallback):
@@ -50,7 +45,7 @@ class PosteriorWriter(CriterionCallback):
         self, path: str = "posterior.npz", criterion: str | None = None, index_key: int | str | None = None
     ) -> None:
         super().__init__(criterion, index_key)
-        check_argument(Path(path).suffix == ".npz", "path", "the name of a .npz file", path)
+        check_npz_path(path)
         self.path = path
 
     @override
@@ -64,7 +59,6 @@ class PosteriorWriter(CriterionCallback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = Path(run_folder(trainer) or trainer.default_root_dir)
         skipped = not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False)
         if skipped or "probabilities" not in self.stores.tables:
             return
@@ -73,6 +67,5 @@ class PosteriorWriter(CriterionCallback):
         if unseen:
             rank_zero_warn(f"PosteriorWriter writes no file: {unseen} of {len(rows)} samples were never seen.")
             return
-        with written_aside(folder / self.path) as file:
-            np.savez(file, index=torch.arange(len(rows)).numpy(), probabilities=rows.numpy())
-        rank_zero_info(f"Probabilities of {len(rows)} samples: {folder / self.path}")
+        what = f"Probabilities of {len(rows)} samples"
+        write_npz(trainer, self.path, what, index=torch.arange(len(rows)), probabilities=rows)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.files import written_aside
+from lightning_noisy.callbacks._npz_file import check_npz_path, write_npz
+from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.processes import process_count
-from lightning_noisy.trainer import run_folder
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -36,7 +32,7 @@ class PredictionWriter(BasePredictionWriter):
 
     def __init__(self, path: str = "predictions.npz") -> None:
         super().__init__(write_interval="epoch")
-        check_argument(Path(path).suffix == ".npz", "path", "the name of a .npz file", path)
+        check_npz_path(path)
         self.path = path
 
     @override
@@ -47,14 +43,12 @@ class PredictionWriter(BasePredictionWriter):
             raise NoisyLabelError(f"PredictionWriter writes one data set, but {len(batch_indices)} were predicted.")
         index = torch.tensor([i for batch in batch_indices[0] for i in batch], dtype=torch.int64)
         parts = _gather((index, torch.cat([batch.float().cpu() for batch in predictions])))
-        folder = Path(run_folder(trainer) or trainer.default_root_dir)
         if not trainer.is_global_zero:
             return
         rows, probabilities = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         order = rows.argsort()
-        with written_aside(folder / self.path) as file:
-            np.savez(file, index=rows[order].numpy(), probabilities=probabilities[order].numpy())
-        rank_zero_info(f"Probabilities of {len(rows)} samples: {folder / self.path}")
+        what = f"Probabilities of {len(rows)} samples"
+        write_npz(trainer, self.path, what, index=rows[order], probabilities=probabilities[order])
 
 
 def _gather(part: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
