@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.private_api import is_compiled
 
 
 class DeferredChecks:
@@ -75,14 +76,7 @@ def check_not_compiled(root: nn.Module, module: nn.Module, name: str) -> None:
     Raises:
         NoisyLabelError: ``root`` (the LightningModule) or ``module`` is compiled.
     """
-    compiled = [
-        getattr(root, "_compiler_ctx", None) is not None,
-        *(
-            hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None
-            for part in (root, module)
-        ),
-    ]
-    if any(compiled):
+    if is_compiled(root) or is_compiled(module):
         raise NoisyLabelError(
             f"`{name}` or its LightningModule is compiled, and would not see the change: compile the backbone alone, "
             "`self.backbone = torch.compile(self.backbone)`."

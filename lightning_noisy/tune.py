@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import written_aside
-from lightning_noisy.trainer import run_folder
+from lightning_noisy.trainer_access import run_folder
 
 Values = dict[str, str]
 """A point of the grid: name of an argument -> its value, as on the command line."""

@@ -129,7 +129,7 @@ class TestSubcommands:
         backbone = SmallCNN(width=4, num_features=16)
         modules = {"backbone": backbone, "head": LinearHead, "loss": torch.nn.CrossEntropyLoss()}
         module = NoisyLabelModule.load_from_checkpoint(checkpoint, **modules)
-        assert torch.equal(module.head.weight.cpu(), content["state_dict"]["head.weight"])
+        assert torch.equal(module.network.head.weight.cpu(), content["state_dict"]["network.head.weight"])
 
     @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]], ids=" ".join)
     def test_help(self, capsys, arguments):

@@ -44,7 +44,7 @@ from lightning_noisy.losses import (
     NoiseAttentionLoss,
 )
 from lightning_noisy.modules import NoisyLabelModule
-from lightning_noisy.state import EpochSums, SampleStore, sample_store
+from lightning_noisy.state import EpochSums, RunDriver, SampleStore, sample_store
 from tests.distributed import Pool, RemoteError
 
 CLASSES, PIXELS = 5, 16
@@ -237,7 +237,7 @@ every_case = pytest.mark.parametrize(("case", "foreign"), PAIRS, ids=NAMES)
 
 
 def head_name(foreign: bool) -> str:
-    return "classifier" if foreign else "head"
+    return "classifier" if foreign else "network.head"
 
 
 def criterion_name(foreign: bool) -> str:
@@ -298,7 +298,7 @@ def fit(rank: int, run: Fit, processes: int = 2) -> dict[str, Any]:
     return {
         "weights": dict(module.state_dict()),
         "optimizer": trainer.optimizers[0].state_dict()["state"],
-        "tables": tables_of(module, methods),
+        "tables": tables_of(trainer),
         "history": [getattr(method, "history", {}) for method in methods],
         "states": [{k: v for k, v in method.state_dict().items() if k != "stores"} for method in methods],
         "figures": figures.epochs,
@@ -307,11 +307,9 @@ def fit(rank: int, run: Fit, processes: int = 2) -> dict[str, Any]:
     }
 
 
-def tables_of(module: Any, methods: list[Callback]) -> dict[str, Tensor]:
-    owners = {f"{position}": method.stores for position, method in enumerate(methods) if hasattr(method, "stores")}
-    if isinstance(module, NoisyLabelModule):
-        owners["module"] = module._stores
-    return {f"{owner}.{name}": t.values for owner, group in owners.items() for name, t in group.tables.items()}
+def tables_of(trainer: Trainer) -> dict[str, Tensor]:
+    sections = RunDriver.of(trainer).sections.values()
+    return {f"{section.owner}.{name}": t.values for section in sections for name, t in section.stores.items()}
 
 
 def foreign_loaders(run: Fit, processes: int) -> dict[str, DataLoader[Any]]:
@@ -475,7 +473,7 @@ def elr_rows(seen: dict[str, Any], label: Tensor) -> Tensor:
     return 0.3 * clipped / clipped.sum()
 
 
-ONE_PASS = {"selc-now": ("0.target", selc_rows), "elr": ("module.prediction", elr_rows)}
+ONE_PASS = {"selc-now": ("SELC.target", selc_rows), "elr": ("EarlyLearningRegularization.prediction", elr_rows)}
 
 
 @pytest.mark.parametrize("every_n_steps", [None, 1], ids=["", "checkpoint-inside"])
@@ -501,7 +499,7 @@ def test_padded_pool_grows_once_an_epoch(pool: Pool, tmp_path: Path, foreign: bo
     ranks = pool.run(fit, padded("switching", foreign, epochs=2, validate=False, **saving))
     given, _ = labels_of(PADDED)
     check_padding(ranks)
-    assert ranks[0]["tables"]["0.visits"].tolist() == [2] * PADDED
+    assert ranks[0]["tables"]["GradientSwitching.visits"].tolist() == [2] * PADDED
     epochs = [passes_of(ranks, epoch) for epoch in range(2)]
     for index in range(PADDED):
         label = F.one_hot(given[index], CLASSES)
@@ -514,7 +512,7 @@ def test_padded_pool_grows_once_an_epoch(pool: Pool, tmp_path: Path, foreign: bo
                 row = row + label * confidence * (1 - progress) + progress / CLASSES
                 row = row + F.one_hot(p.argmax(), CLASSES) * confidence * 2 * progress
             candidates.append(row)
-        assert one_of(ranks[0]["tables"]["0.pool"][index], candidates, rtol=1e-5), index
+        assert one_of(ranks[0]["tables"]["GradientSwitching.pool"][index], candidates, rtol=1e-5), index
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["ours", "foreign"])
@@ -609,18 +607,16 @@ def test_checkpoint_inside_an_epoch_has_the_rows_of_all_ranks(
     run = Fit(case, foreign, epochs=1, folder=tmp_path, every_n_steps=2 if writer == "training" else 100)
     ranks = pool.run(fit, replace(run, validate_every_n_steps=2))
     saved = torch.load(tmp_path / ("step=2.ckpt" if writer == "training" else "val-step=2.ckpt"), weights_only=True)
-    if case == "elr":
-        owner = saved["lightning_noisy"]["stores"]
-    else:
-        (owner,) = [held["stores"] for held in saved["callbacks"].values() if "stores" in held]
+    kept = saved["callbacks"]["lightning_noisy"]
+    (stores,) = [section["stores"] for section in kept["sections"].values() if section["stores"]]
     seen = torch.cat([call["index"] for rank in ranks for call in rank["calls"][:2]])
     assert len(seen.unique()) == 2 * BATCH
-    for name, table in owner["tables"].items():
+    for name, table in stores.items():
         written = table["values"].reshape(SAMPLES, -1).sum(1) > 0
         assert written.nonzero().squeeze(1).tolist() == seen.sort().values.tolist(), name
+    assert kept["open_epoch"] == 0
     if not foreign:
-        assert saved["lightning_noisy"]["epochs"]["open_epoch"] == 0
-        assert saved["lightning_noisy"]["sums"]["weight"].item() == 2 * BATCH
+        assert kept["sections"]["module"]["sums"]["weights"] == {"loss": 2 * BATCH, "acc": 2 * BATCH}
 
 
 def test_a_foreign_run_resumes_inside_an_epoch_with_equal_ranks(pool: Pool, tmp_path: Path) -> None:
@@ -848,7 +844,7 @@ def test_sums_over_ranks(pool: Pool, how: str) -> None:
         assert means == {"loss": (3 + 6 + 8) / 8, "acc": (1.5 + 2) / 8}
         assert later == {"loss": (17 + 20) / 12, "acc": 3.5 / 12}
         if how in ("merge", "twice"):
-            assert saved["weight"].item() == (0 if rank else 8)
+            assert saved["weights"] == dict.fromkeys(("loss", "acc"), 0 if rank else 8)
 
 
 def failing(rank: int) -> None:

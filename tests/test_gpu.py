@@ -10,7 +10,7 @@ from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
-from lightning_noisy.state import SampleStore
+from lightning_noisy.state import RunDriver, SampleStore
 from tests.foreign import ForeignModule, make_tensors, make_trainer
 from tests.small import SmallDataModule, make_heads, make_module
 
@@ -24,26 +24,26 @@ METHODS = {
     "mask-step-before": (
         torch.nn.CrossEntropyLoss,
         lambda: [
-            MaskRefresh("head.0", ratio=0.5, score="gradient"),
-            MaskRefresh("head.1", ratio=0.5, score="random", granularity="edge"),
-            MaskRefresh("head.2", ratio=0.5, score="gradient", granularity="edge", every_n_epochs=1),
+            MaskRefresh("network.head.0", ratio=0.5, score="gradient"),
+            MaskRefresh("network.head.1", ratio=0.5, score="random", granularity="edge"),
+            MaskRefresh("network.head.2", ratio=0.5, score="gradient", granularity="edge", every_n_epochs=1),
         ],
         make_heads,
     ),
     "mask-batch": (
         torch.nn.CrossEntropyLoss,
         lambda: [
-            MaskRefresh("head.0", ratio=0.5, granularity="edge", apply_in="always"),
-            MaskRefresh("head.1", ratio=0.5, score="obd"),
-            MaskRefresh("head.2", ratio=0.5),
+            MaskRefresh("network.head.0", ratio=0.5, granularity="edge", apply_in="always"),
+            MaskRefresh("network.head.1", ratio=0.5, score="obd"),
+            MaskRefresh("network.head.2", ratio=0.5),
         ],
         make_heads,
     ),
     "mask-batch-kan": (
         torch.nn.CrossEntropyLoss,
         lambda: [
-            MaskRefresh(["head.0", "head.1"], ratio=0.5, score="activation", granularity="edge"),
-            MaskRefresh("head.2", ratio=0.5, score="obd", granularity="edge", every_n_steps=3),
+            MaskRefresh(["network.head.0", "network.head.1"], ratio=0.5, score="activation", granularity="edge"),
+            MaskRefresh("network.head.2", ratio=0.5, score="obd", granularity="edge", every_n_steps=3),
         ],
         make_heads,
     ),
@@ -56,7 +56,7 @@ class NoSync(Callback):
 
     def on_train_start(self, trainer, pl_module):
         with torch.no_grad():  # a KAN head looks at its grid once
-            pl_module.head(torch.zeros(1, 8, device=pl_module.device))
+            pl_module.network.head(torch.zeros(1, 8, device=pl_module.device))
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         torch.cuda.set_sync_debug_mode("error")
@@ -78,8 +78,7 @@ def test_trains_without_a_host_round_trip(tmp_path, method, precision):
     )
     module = make_module(loss(), head=(head or [LinearHead])[0])
     trainer.fit(module, datamodule=SmallDataModule(seed=0))
-    tables = [t for c in callbacks if hasattr(c, "stores") for t in c.stores.tables.values()]
-    for table in [*tables, *module._stores.tables.values()]:
+    for table in [t for section in RunDriver.of(trainer).sections.values() for t in section.stores.values()]:
         assert table.values.device.type == "cuda"
         assert not table.values.isinf().any()
 
@@ -105,8 +104,8 @@ def test_checkpoint_moves_between_devices(tmp_path):
     trainer.fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=0))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    (state,) = [state for name, state in saved["callbacks"].items() if "SELC" in name]
-    assert state["stores"]["tables"]["target"]["values"].device.type == "cpu"
+    (state,) = [state for name, state in saved["callbacks"]["lightning_noisy"]["sections"].items() if "SELC" in name]
+    assert state["stores"]["target"]["values"].device.type == "cpu"
     for accelerator in ("cpu", "gpu"):
         callback = SELC(momentum=0.7)
         make_trainer(tmp_path, [StepSeed(0), callback], max_epochs=3, accelerator=accelerator).fit(
@@ -114,7 +113,7 @@ def test_checkpoint_moves_between_devices(tmp_path):
             datamodule=SmallDataModule(seed=0),
             ckpt_path=tmp_path / "last.ckpt",
         )
-        assert callback.stores.tables["target"].values.device.type == {"cpu": "cpu", "gpu": "cuda"}[accelerator]
+        assert callback.section.stores["target"].values.device.type == {"cpu": "cpu", "gpu": "cuda"}[accelerator]
 
 
 def test_wrong_values_are_reported_at_the_next_logging_step(tmp_path):

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
-    {"errors"},
-    {"checks", "files", "plots", "processes", "trainer"},
+    {"errors", "private_api"},
+    {"checks", "collectives", "files", "plots", "trainer_access"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},

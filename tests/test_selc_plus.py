@@ -40,7 +40,7 @@ def test_second_run_trains_on_the_labels_of_the_first(monkeypatch, tmp_path):
         corrected = arrays["labels"]
     assert (corrected != labels_of(first.trainer.log_dir)).any()
     (selc,) = (callback for callback in first.trainer.callbacks if type(callback).__name__ == "SELC")
-    np.testing.assert_array_equal(corrected, selc.stores.tables["target"].values.argmax(dim=1))
+    np.testing.assert_array_equal(corrected, selc.section.stores["target"].values.argmax(dim=1))
     again = quiet("fit", *second, *SMALL)
     assert Path(again.trainer.log_dir).parent == Path("runs", "selc_plus", "cifar10")
     np.testing.assert_array_equal(labels_of(again.trainer.log_dir), corrected)

@@ -1,6 +1,7 @@
 """The pipeline at a criterion: what it binds, and what it refuses."""
 
 import copy
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching, MaskRefresh
 from lightning_noisy.data import IndexedDataset
+from lightning_noisy.data.batch import Batch
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
+from lightning_noisy.state import RunState, TrainingSet
 from lightning_noisy.targets import TargetPipeline
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 
@@ -40,10 +43,23 @@ class Recorder:
         self.calls.append(call)
 
 
-def pipeline_at(criterion):
+def running(samples=6):
+    """A run that trains on a set of so many samples."""
+    run = RunState()
+    run.begin(TrainingSet(samples), None, True, torch.device("cpu"), seed=0, max_epochs=1)
+    return run
+
+
+def pipeline_at(criterion, run=None):
     root = nn.Module()
     root.criterion = criterion
-    return TargetPipeline.of(root, None)
+    return TargetPipeline.at(run or running(), root, None)
+
+
+def enter(pipeline, index=None, epoch=0, batch_idx=0):
+    """Begin a batch of samples with this index."""
+    index = INDEX if index is None else index
+    pipeline.run.enter_batch(Batch((None, None, index), epoch, batch_idx))
 
 
 class WithContext(nn.Module):
@@ -73,7 +89,7 @@ def test_every_way_of_calling(call):
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
-    pipeline.open(INDEX, epoch=7, batch_idx=0, num_samples=6)
+    enter(pipeline, epoch=7)
     expected = nn.functional.cross_entropy(LOGITS, (TARGET + 1) % 4)
     assert torch.equal(call(criterion), expected)
     (seen,) = changer.calls
@@ -87,7 +103,7 @@ def test_other_arguments_pass_through():
     criterion = WithContext()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(Doubler())
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     criterion(LOGITS, TARGET, weight=2.0, index=INDEX)
     target, index, weight = criterion.got
     assert torch.equal(target, (TARGET + 1) % 4)
@@ -95,21 +111,20 @@ def test_other_arguments_pass_through():
     assert weight == 2.0
 
 
-def test_inactive_outside_batches_and_gone_after_the_last_member():
+def test_inactive_outside_batches_and_gone_after_the_run():
     criterion, changer, observer = nn.CrossEntropyLoss(), Doubler(), Recorder()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
     pipeline.add_observer(observer)
     plain = criterion(LOGITS, TARGET)
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     assert not torch.equal(criterion(LOGITS, TARGET), plain)
-    pipeline.close()
+    pipeline.run.leave_batch()
     assert torch.equal(criterion(LOGITS, TARGET), plain)
-    pipeline.remove(changer)
     assert criterion._forward_pre_hooks
-    pipeline.remove(observer)
+    pipeline.run.end()
     assert not criterion._forward_pre_hooks
-    assert pipeline_at(criterion) is not pipeline
+    assert not pipeline.run.listeners
 
 
 def test_observers_see_given_and_final_target_whatever_the_order():
@@ -117,7 +132,7 @@ def test_observers_see_given_and_final_target_whatever_the_order():
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(observer)
     pipeline.add_changer(Doubler())
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     criterion(LOGITS, TARGET)
     criterion(LOGITS, TARGET)
     (seen,) = observer.calls
@@ -126,8 +141,9 @@ def test_observers_see_given_and_final_target_whatever_the_order():
 
 
 def test_two_pipelines_at_one_criterion_are_one():
-    criterion = nn.CrossEntropyLoss()
-    assert pipeline_at(criterion) is pipeline_at(criterion)
+    criterion, run = nn.CrossEntropyLoss(), running()
+    assert pipeline_at(criterion, run) is pipeline_at(criterion, run)
+    assert pipeline_at(nn.CrossEntropyLoss(), run) is not pipeline_at(criterion, run)
 
 
 def test_an_observer_changes_nothing():
@@ -135,7 +151,7 @@ def test_an_observer_changes_nothing():
     criterion = WithContext()
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(Recorder())
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     for labels in (TARGET, TARGET.flip(0)):
         criterion(LOGITS, labels)
         assert criterion.got[0] is labels
@@ -146,7 +162,7 @@ def test_a_changer_refuses_other_labels_in_the_same_batch():
     criterion = nn.CrossEntropyLoss()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(Doubler())
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     criterion(LOGITS, TARGET)
     with pytest.raises(NoisyLabelError, match="called twice in a batch with different labels"):
         criterion(LOGITS, TARGET.flip(0))
@@ -156,12 +172,62 @@ def test_an_aborted_batch_does_not_lend_its_index_to_the_next():
     criterion, observer = nn.CrossEntropyLoss(), Recorder()
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(observer)
-    pipeline.open(INDEX, 0, 0, 6)
-    pipeline.open(INDEX.flip(0), 1, 0, 6)
+    enter(pipeline)
+    enter(pipeline, INDEX.flip(0), 1, 0)
     criterion(LOGITS, TARGET)
     assert torch.equal(observer.calls[0].index, INDEX.flip(0))
-    with pytest.raises(NoisyLabelError, match="different indices"):
-        pipeline.open(INDEX, 1, 0, 6)
+
+
+def test_members_read_the_index_at_one_place():
+    root, run = ForeignModule(), running()
+    assert TargetPipeline.at(run, root, None).index_key is None
+    assert TargetPipeline.at(run, root, None, "id").index_key == "id"
+    assert TargetPipeline.at(run, root, None).index_key == "id"
+    with pytest.raises(NoisyLabelError, match=r"read the index at 'id' and at 2: give one `index_key`"):
+        TargetPipeline.at(run, root, None, 2)
+
+
+def parts(**indices):
+    return {name: (None, None, torch.tensor(index)) for name, index in indices.items()}
+
+
+@pytest.mark.parametrize(
+    ("batch", "key", "rows", "index"),
+    [
+        (parts(a=[0, 1], b=[2, 3, 4]), None, 2, [0, 1]),
+        (parts(a=[0, 1], b=[2, 3, 4]), None, 3, [2, 3, 4]),
+        (parts(a=[0, 1], b=[2, 3, 4]), None, 5, [0, 1, 2, 3, 4]),
+        (parts(a=[0, 1], b=[2, 3]), "b", 2, [2, 3]),
+        (list(parts(a=[0, 1], b=[2, 3]).values()), 1, 2, [2, 3]),
+        ([*parts(a=[0, 1]).values(), None], None, 2, [0, 1]),  # a loader that is at its end
+        (parts(a=[0, 1], b=[2, 3]), None, 2, "as many as several loaders give (a, b)"),
+        (parts(a=[0, 1], b=[2, 3, 4]), None, 4, "4 rows of logits, but the batch has 2 + 3 indices"),
+        (parts(a=[0, 1], b=[2, 6]), None, 4, "indices in [0, 6), but the batch has 2 to 6"),
+    ],
+)
+def test_the_index_of_a_batch_from_several_loaders(batch, key, rows, index):
+    criterion, observer, run = nn.CrossEntropyLoss(), Recorder(), running()
+    root = nn.Module()
+    root.criterion = criterion
+    TargetPipeline.at(run, root, None, key).add_observer(observer)
+    call = torch.randn(rows, 4), torch.zeros(rows, dtype=torch.int64)
+    if isinstance(index, str):
+        with pytest.raises(NoisyLabelError, match=re.escape(index)):
+            run.enter_batch(Batch(batch, 0, 0)) or criterion(*call)
+    else:
+        run.enter_batch(Batch(batch, 0, 0))
+        criterion(*call)
+        assert observer.calls[0].index.tolist() == index
+
+
+def test_a_step_may_say_which_samples_a_call_is_about():
+    criterion, observer = nn.CrossEntropyLoss(), Recorder()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(observer)
+    enter(pipeline)
+    pipeline.run.batch.called = INDEX[1:]
+    criterion(LOGITS[1:], TARGET[1:])
+    assert torch.equal(observer.calls[0].index, INDEX[1:])
 
 
 def test_a_copy_of_the_criterion_is_left_alone():
@@ -169,7 +235,7 @@ def test_a_copy_of_the_criterion_is_left_alone():
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
     teacher = copy.deepcopy(criterion)
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     assert torch.equal(teacher(LOGITS, TARGET), nn.functional.cross_entropy(LOGITS, TARGET))
     assert not changer.calls
 
@@ -177,7 +243,8 @@ def test_a_copy_of_the_criterion_is_left_alone():
 def test_a_criterion_under_its_other_name_is_the_same():
     root = nn.Module()
     root.criterion = root.alias = nn.CrossEntropyLoss()
-    assert TargetPipeline.of(root, "alias") is TargetPipeline.of(root, "criterion")
+    run = running()
+    assert TargetPipeline.at(run, root, "alias") is TargetPipeline.at(run, root, "criterion")
 
 
 def test_labels_of_any_integer_type():
@@ -185,7 +252,7 @@ def test_labels_of_any_integer_type():
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
     pipeline.add_changer(changer)
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     criterion(LOGITS, TARGET.to(torch.uint8))
     assert len(changer.calls) == 1
     assert changer.calls[0].given.dtype == torch.int64
@@ -195,7 +262,7 @@ def test_probabilities_keep_float64():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     criterion(LOGITS.double(), TARGET)
     torch.testing.assert_close(changer.calls[0].probabilities, LOGITS.double().softmax(1), rtol=1e-14, atol=0)
 
@@ -204,7 +271,7 @@ def test_changer_sees_no_gradient():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
     pipeline = pipeline_at(criterion)
     pipeline.add_changer(changer)
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     criterion(LOGITS.clone().requires_grad_(), TARGET).backward()
     assert not changer.calls[0].logits.requires_grad
 
@@ -230,7 +297,7 @@ def test_refused_calls(logits, target, message):
     criterion = nn.CrossEntropyLoss()
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(Recorder())
-    pipeline.open(INDEX, 2, 5, 6)
+    enter(pipeline, INDEX, 2, 5)
     with pytest.raises(NoisyLabelError) as caught:
         criterion(logits, target)
     assert message in str(caught.value)
@@ -241,7 +308,7 @@ def test_refused_signature():
     criterion = Variadic()
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(Recorder())
-    pipeline.open(INDEX, 0, 0, 6)
+    enter(pipeline)
     with pytest.raises(NoisyLabelError, match=r"called as criterion\(logits, target\), but its forward is \(\*args\)"):
         criterion(LOGITS, TARGET)
 
@@ -250,7 +317,7 @@ def test_refused_signature():
 def test_index_out_of_range(index):
     pipeline = pipeline_at(nn.CrossEntropyLoss())
     with pytest.raises(NoisyLabelError, match=r"indices in \[0, 6\), but the batch has"):
-        pipeline.open(torch.tensor(index), 0, 0, 6)
+        enter(pipeline, torch.tensor(index), 0, 0)
 
 
 def tuple_loader(labels=None):
@@ -330,12 +397,6 @@ class TestAtStart:
     def test_layer_that_cannot_be_masked(self, tmp_path):
         refuses(tmp_path, [MaskRefresh("body")], ForeignModule(), tuple_loader(), "cannot mask `body`, a Sequential")
 
-    def test_trainer_without_max_epochs(self, tmp_path):
-        callbacks = [GradientSwitching()]
-        for epochs in (-1, None):
-            message = "GradientSwitching needs the number of epochs"
-            refuses(tmp_path, callbacks, ForeignModule(), tuple_loader(), message, max_epochs=epochs)
-
     @pytest.mark.parametrize("loss", [NoiseAttentionLoss(8), EarlyLearningRegularization()])
     def test_loss_with_needs_in_a_foreign_module(self, tmp_path, loss):
         module = ForeignModule()
@@ -361,12 +422,10 @@ class TestAtStart:
         assert "float32 tensor (8, 6)" in str(error)
         assert "IndexedDataset" in str(error)
 
-    def test_index_of_the_set_inside_a_subset(self, tmp_path):
+    def test_indices_of_another_set(self, tmp_path):
         x, noisy, _ = make_tensors()
-        subset = torch.utils.data.Subset(IndexedDataset(TensorDataset(x, noisy)), range(12, 24))
-        refuses(
-            tmp_path, [SELC()], ForeignModule(), make_loader(subset), "indices in [0, 12), but the batch has 12 to 19"
-        )
+        loader = make_loader(TensorDataset(x, noisy, torch.arange(20, 44)))
+        refuses(tmp_path, [SELC()], ForeignModule(), loader, "indices in [0, 24), but the batch has 20 to 27")
 
     def test_clean_targets_of_another_length(self, tmp_path):
         callbacks = [ConfidenceTracker(torch.zeros(5, dtype=torch.int64))]
@@ -379,7 +438,7 @@ class TestAtStart:
                 return iter([(a, b, i) for i, (a, b) in enumerate(zip(x, noisy, strict=True))])
 
         loader = DataLoader(Stream(), batch_size=8)
-        refuses(tmp_path, [SELC()], ForeignModule(), loader, "needs one DataLoader over a map-style data set")
+        refuses(tmp_path, [SELC()], ForeignModule(), loader, "needs DataLoaders over a map-style data set")
 
     def test_compiled_modules(self, tmp_path):
         module = ForeignModule()
@@ -424,7 +483,7 @@ class TestCheckpointOfAnotherDataSet:
             ForeignModule(), make_loader(TensorDataset(x, noisy)), ckpt_path=path
         )
         make_trainer(tmp_path, [callback]).fit(ForeignModule(), make_loader(IndexedDataset(TensorDataset(x, noisy))))
-        assert callback.stores.tables["target"].num_samples == 16
+        assert callback.section.stores["target"].num_samples == 16
 
     def test_other_number_of_classes(self, tmp_path):
         path = fit_and_save(tmp_path, [SELC()])
@@ -450,4 +509,4 @@ def test_error_in_a_foreign_module_names_it():
         pass
 
     with pytest.raises(NoisyLabelError, match=r"^Bare has no criterion module `aux.loss`"):
-        TargetPipeline.of(Bare(), "aux.loss")
+        TargetPipeline.at(running(), Bare(), "aux.loss")

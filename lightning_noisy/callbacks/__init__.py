@@ -6,6 +6,7 @@ from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.callbacks.gradient_switching import GradientSwitching
 from lightning_noisy.callbacks.joint_optimization_labels import JointOptimizationLabels
 from lightning_noisy.callbacks.label_writer import LabelWriter
+from lightning_noisy.callbacks.loss_memory import LossMemory
 from lightning_noisy.callbacks.mask_refresh import MaskRefresh
 from lightning_noisy.callbacks.mask_tracker import MaskTracker
 from lightning_noisy.callbacks.memorization_tracker import MemorizationTracker
@@ -26,6 +27,7 @@ __all__ = [
     "GradientSwitching",
     "JointOptimizationLabels",
     "LabelWriter",
+    "LossMemory",
     "MaskRefresh",
     "MaskTracker",
     "MemorizationTracker",

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.gradients import hinder_memorization_
-from lightning_noisy.trainer import check_not_sharded
+from lightning_noisy.trainer_access import check_not_sharded
 
 
 class CDR(Callback):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_noisy.data.noise import read_labels
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.trainer import from_datamodule
+from lightning_noisy.trainer_access import from_datamodule
 
 
 class CleanTargets:

@@ -56,23 +56,23 @@ class ConfidenceTracker(LabelTracker):
         wrong = torch.full_like(confidence, -1.0)
         if self._clean is not None:
             wrong = (self._clean[call.index] != call.given).to(confidence)
-        table = self.stores.table("confidence", (2,), fill=float("nan"), device=call.logits.device)
+        table = self.section.store("confidence", (2,), fill=float("nan"), device=call.logits.device)
         table.update(call.index, torch.stack([confidence, wrong], dim=1))
 
     @override
-    def epoch_figures(self) -> dict[str, float]:
-        if "confidence" not in self.stores.tables:
+    def epoch_metrics(self) -> dict[str, float]:
+        if "confidence" not in self.section.stores:
             return {}
-        values = self.stores.tables["confidence"].values
+        values = self.section.stores["confidence"].values
         confidence, wrong = values.double().unbind(dim=1)
         groups = {"all": wrong == -1, "clean": wrong == 0, "noisy": wrong == 1}
-        figures = {
+        metrics = {
             f"train/conf/{name}": confidence[members].mean().item()
             for name, members in groups.items()
             if bool(members.any())
         }
         values.fill_(float("nan"))
-        return figures
+        return metrics
 
     @override
     def draw(self) -> Figure:

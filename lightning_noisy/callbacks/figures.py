@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lightning_noisy.errors import check_count
 from lightning_noisy.files import written_aside
-from lightning_noisy.trainer import run_folder
+from lightning_noisy.trainer_access import run_folder
 
 
 class FigureWriter:

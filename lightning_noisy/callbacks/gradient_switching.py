@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -11,11 +9,9 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.callbacks.total_epochs import TotalEpochs
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer import run_seed, starts_afresh
 
 _STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
 
@@ -77,6 +73,7 @@ class GradientSwitching(CriterionCallback):
         index_key: int | str | None = None,
     ) -> None:
         super().__init__(criterion, index_key)
+        check_count(total_epochs, "total_epochs", optional=True)
         check_argument(lam_prediction >= 0, "lam_prediction", "a float of at least 0", lam_prediction)
         check_argument(lam_random >= 0, "lam_random", "a float of at least 0", lam_random)
         check_argument(initial_pool in ("one_hot", "zeros"), "initial_pool", "'one_hot' or 'zeros'", initial_pool)
@@ -87,9 +84,9 @@ class GradientSwitching(CriterionCallback):
         self.initial_pool = initial_pool
         self.confidence = confidence
         self.redraw = redraw
-        self.total_epochs = TotalEpochs(total_epochs, type(self).__name__)
+        self.total_epochs = total_epochs
         self.seed = seed
-        self._run_seed: int | None = None
+        self._span = 1
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:
@@ -97,14 +94,11 @@ class GradientSwitching(CriterionCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self.total_epochs.begin(trainer)
-        if self.seed is not None or self._run_seed is None or starts_afresh(trainer):
-            self._run_seed = run_seed(self.seed)
+        self._span = self.run.total_epochs(type(self).__name__, self.total_epochs, key=self.state_key)
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Draw labels from the pools of the batch, then update these."""
-        table = self.stores.table("pool", (call.num_classes,), device=call.logits.device)
+        table = self.section.store("pool", (call.num_classes,), device=call.logits.device)
         pool = table.get(call.index)
         unseen = pool.sum(dim=1, keepdim=True) == 0
         increment = self.increment(call).to(pool)
@@ -122,7 +116,7 @@ class GradientSwitching(CriterionCallback):
 
     def _first_of_epoch(self, call: TargetCall, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """The label drawn at a sample's first visit of the epoch, and whether this is that visit."""
-        labels = self.stores.table("drawn", (2,), fill=-1, dtype=torch.int64, device=call.logits.device)
+        labels = self.section.store("drawn", (2,), fill=-1, dtype=torch.int64, device=call.logits.device)
         epoch, earlier = labels.get(call.index).unbind(dim=1)
         first = epoch != call.epoch
         drawn = torch.where(first, drawn, earlier)
@@ -131,8 +125,7 @@ class GradientSwitching(CriterionCallback):
 
     def increment(self, call: TargetCall) -> Tensor:
         """What the pools of the batch gain, (B, K)."""
-        assert self.total_epochs.value is not None
-        progress = min(1.0, call.epoch / self.total_epochs.value)
+        progress = min(1.0, call.epoch / self._span)
         p = call.probabilities
         best, prediction = p.max(dim=1)
         confidence = p.gather(1, call.given.unsqueeze(1)).squeeze(1) if self.confidence == "given" else best
@@ -140,21 +133,11 @@ class GradientSwitching(CriterionCallback):
         gain.scatter_add_(1, call.given.unsqueeze(1), (confidence * (1 - progress)).unsqueeze(1))
         return gain.scatter_add_(1, prediction.unsqueeze(1), (confidence * self.lam_prediction * progress).unsqueeze(1))
 
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "total_epochs": self.total_epochs.value, "seed": self._run_seed}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.total_epochs.value = state_dict["total_epochs"]
-        self._run_seed = state_dict["seed"]
-
     def _draw(self, call: TargetCall, pool: Tensor) -> Tensor:
-        assert self._run_seed is not None
-        keys: list[int | Tensor] = [_STREAM, self._run_seed, call.epoch, call.index]
+        seed = self.run.seed if self.seed is None else self.seed
+        keys: list[int | Tensor] = [_STREAM, seed, call.epoch, call.index]
         if self.redraw == "step":
-            visits = self.stores.table("visits", dtype=torch.int64, device=call.logits.device)
+            visits = self.section.store("visits", dtype=torch.int64, device=call.logits.device)
             earlier = visits.get(call.index)
             visits.update(call.index, earlier + 1)
             keys.append(earlier)

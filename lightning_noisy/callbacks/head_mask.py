@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lightning_noisy.checks import check_not_compiled
+from lightning_noisy.collectives import sum_over_processes
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.scores import dense_gradient
 from lightning_noisy.heads.conversion import maskable_class
-from lightning_noisy.processes import sum_over_processes
+from lightning_noisy.networks.classifier import Classifier
 
-_TAKEN: WeakSet[nn.Module] = WeakSet()
-"""Layers under masking: each belongs to one."""
+_OWNER = "_head_mask"
+"""Attribute of a layer under masking: who masks it. A copy of the layer has it too, but is not its owner's head."""
+
+
+def default_heads(pl_module: LightningModule, asking: str) -> tuple[str, ...]:
+    """Dotted names of the classifiers of a module whose user named none.
+
+    Args:
+        pl_module: The module.
+        asking: Who needs them, for the message.
+
+    Returns:
+        The head of each :class:`~lightning_noisy.networks.Classifier`, else ``head``.
+
+    Raises:
+        NoisyLabelError: There is none.
+    """
+    modules = dict(pl_module.named_modules())
+    names = tuple(f"{name}.head" for name, module in modules.items() if isinstance(module, Classifier))
+    if not names and "head" not in modules:
+        raise NoisyLabelError(
+            f"{asking} does not know which layer of {type(pl_module).__name__} is the classifier: name it with `head`, "
+            f"one of {_maskable_layers(pl_module)}."
+        )
+    return names or ("head",)
+
+
+def _maskable_layers(pl_module: LightningModule) -> str:
+    """The last layers that can be masked, for messages."""
+    names = [name for name, module in pl_module.named_modules() if maskable_class(module)]
+    return ", ".join(names[-8:]) or "none"
 
 
 class HeadMask:
@@ -64,10 +93,9 @@ class HeadMask:
             return
         layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.name)
         if layer is None:
-            names = [name for name, module in pl_module.named_modules() if maskable_class(module)]
             raise NoisyLabelError(
                 f"{type(pl_module).__name__} has no layer `{self.name}` to mask: the layers that can be masked are "
-                f"{', '.join(names[-8:]) or 'none'}."
+                f"{_maskable_layers(pl_module)}."
             )
         check_not_compiled(pl_module, layer, self.name)
         maskable = maskable_class(layer)
@@ -76,11 +104,12 @@ class HeadMask:
                 f"MaskRefresh cannot mask `{self.name}`, a {type(layer).__name__}: wanted an nn.Linear, a layer of "
                 "efficient-kan with its spline_scaler and nothing added, or a head of lightning_noisy.heads."
             )
-        if layer in _TAKEN:
+        owner = vars(layer).get(_OWNER)
+        if owner is not None and owner.head is layer:
             raise NoisyLabelError(
                 f"`{self.name}` is masked already, under another name or by another MaskRefresh: name it once."
             )
-        _TAKEN.add(layer)
+        object.__setattr__(layer, _OWNER, self)
         self.head, self._own_class = layer, type(layer)
         layer.__class__ = maskable
 
@@ -89,10 +118,9 @@ class HeadMask:
         self._recorded_step = self._recorded = None
         if self.head is not None:
             self.stop_listening()
-            for name in ("edge_mask", "on_basis", "_even_grid"):
+            for name in ("edge_mask", "on_basis", "_even_grid", _OWNER):
                 vars(self.head).pop(name, None)
             self.head.__class__ = self._own_class
-            _TAKEN.discard(self.head)
         self.head = self._own_class = None
 
     def show(self, mask: Tensor | None) -> None:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks._soft_target import as_soft_target, target_rows
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.targets import TargetCall, TargetPipeline
@@ -75,7 +74,7 @@ class JointOptimizationLabels(CriterionCallback):
         """The labels of the batch; its predictions are noted for later."""
         if call.epoch < self.warmup_epochs - self.window:
             return call.target
-        table = self.stores.table("prediction", (self.window, call.num_classes), device=call.logits.device)
+        table = self.section.store("prediction", (self.window, call.num_classes), device=call.logits.device)
         past = table.get(call.index)
         noted = past.clone()
         noted[:, call.epoch % self.window] = call.probabilities.to(past)
@@ -86,5 +85,5 @@ class JointOptimizationLabels(CriterionCallback):
         """Means of the predictions that there are, each of which sums to 1."""
         total = past.sum(dim=1)
         seen = total.sum(dim=1, keepdim=True)
-        rows = torch.where(seen > 0, total / seen, target_rows(call).to(total))
-        return as_soft_target(rows, call) if self.labels == "soft" else rows.argmax(dim=1)
+        rows = torch.where(seen > 0, total / seen, call.rows(call.target).to(total))
+        return call.soft_target(rows) if self.labels == "soft" else rows.argmax(dim=1)

@@ -19,7 +19,7 @@ from lightning_noisy.targets import TargetCall, TargetPipeline
 class LabelTracker(CriterionCallback):
     """Base of the observers that compare predictions of the training pass with given and clean labels.
 
-    A subclass notes a row for each sample in :meth:`observe_target`, makes figures of all rows in ``epoch_figures``,
+    A subclass notes a row for each sample in :meth:`observe_target`, makes metrics of all rows in ``epoch_metrics``,
     and draws their history. Each sample counts once an epoch, also under DDP, whose sampler repeats some.
 
     Args:
@@ -65,15 +65,13 @@ class LabelTracker(CriterionCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        assert self.stores.training_set is not None
-        self._clean = self.clean_targets.resolve(trainer, self.stores.training_set.num_samples, pl_module.device)
+        assert self.section.num_samples is not None
+        self._clean = self.clean_targets.resolve(trainer, self.section.num_samples, pl_module.device)
         if self._clean is None:
             self.without_clean_labels()
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
         self.figures.end_epoch(trainer)
 
     @override

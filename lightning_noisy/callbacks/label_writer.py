@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks._npz_file import check_npz_path, write_npz
-from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.callbacks.npz_writer import NpzWriter
+from lightning_noisy.data.batch import IndexKey
+from lightning_noisy.targets import TargetCall
 
 _UNKNOWN = -1
 
 
-class LabelWriter(CriterionCallback):
+class LabelWriter(NpzWriter):
     """Writes the hard labels that the criterion was given last, as other callbacks have changed them.
 
     At the end of training the file holds ``labels``, int64 (N,): for each training sample the maximum of the target it
@@ -40,42 +38,25 @@ class LabelWriter(CriterionCallback):
         Trainer(callbacks=[SELC(), LabelWriter("corrected.npz")])
     """
 
-    def __init__(
-        self, path: str = "labels.npz", criterion: str | None = None, index_key: int | str | None = None
-    ) -> None:
-        super().__init__(criterion, index_key)
-        check_npz_path(path)
-        self.path = path
+    content = "Labels"
 
-    @override
-    def join(self, pipeline: TargetPipeline) -> None:
-        pipeline.add_observer(self)
+    def __init__(self, path: str = "labels.npz", criterion: str | None = None, index_key: IndexKey = None) -> None:
+        super().__init__(path, criterion, index_key)
 
     def observe_target(self, call: TargetCall) -> None:
         """Note the labels of the batch."""
         labels = call.target.argmax(dim=1) if call.target.is_floating_point() else call.target
-        table = self.stores.table("label", fill=_UNKNOWN, dtype=torch.int64, device=call.logits.device)
-        table.update(call.index, labels)
+        store = self.section.store("label", fill=_UNKNOWN, dtype=torch.int64, device=call.logits.device)
+        store.update(call.index, labels)
 
     @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
-            return
-        labels = self._final_labels()
-        missing = int((labels == _UNKNOWN).sum())
-        if missing:
-            rank_zero_warn(
-                f"LabelWriter writes no labels: {missing} of {len(labels)} samples were never seen, and the data set "
-                "does not tell their given ones."
-            )
-            return
-        write_npz(trainer, self.path, f"Labels of {len(labels)} samples", labels=labels)
+    def arrays(self) -> dict[str, Tensor]:
+        assert self.section.num_samples is not None
+        unknown = torch.full((self.section.num_samples,), _UNKNOWN)
+        given = unknown if self.run.labels is None else self.run.labels
+        seen = self.section.stores["label"].values.cpu() if "label" in self.section.stores else unknown
+        return {"labels": torch.where(seen == _UNKNOWN, given, seen)}
 
-    def _final_labels(self) -> Tensor:
-        assert self.stores.training_set is not None
-        unknown = torch.full((self.stores.training_set.num_samples,), _UNKNOWN)
-        given = unknown if self._labels is None else self._labels
-        if "label" not in self.stores.tables:
-            return given
-        seen = self.stores.tables["label"].values.cpu()
-        return torch.where(seen == _UNKNOWN, given, seen)
+    @override
+    def missing(self, arrays: dict[str, Tensor]) -> Tensor:
+        return arrays["labels"] == _UNKNOWN

@@ -13,14 +13,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks.head_mask import HeadMask
+from lightning_noisy.callbacks.head_mask import HeadMask, default_heads
+from lightning_noisy.collectives import process_count, sum_over_processes
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.masks import edge_mask, node_mask
 from lightning_noisy.functional.random import hash_uniform
 from lightning_noisy.functional.scores import gradient_scores
 from lightning_noisy.heads.maskable import BATCH_SCORES, WEIGHT_SCORES
-from lightning_noisy.processes import process_count, sum_over_processes
-from lightning_noisy.trainer import check_not_sharded, run_seed, starts_afresh
+from lightning_noisy.private_api import batches_begun
+from lightning_noisy.state import RunDriver
+from lightning_noisy.trainer_access import check_not_sharded
 
 SCORES = (*BATCH_SCORES, *WEIGHT_SCORES, "gradient", "random")
 _RANDOM_STREAM = 0x6D61736B  # keeps random masks apart from other draws under the same seed
@@ -69,7 +71,7 @@ class MaskRefresh(Callback):
 
     Args:
         head: Dotted name of the classifier, or of several: an ``nn.Linear``, an efficient-kan layer, or a head of this
-            package.
+            package. None takes the head of each network of a module of this package, else the layer ``head``.
         ratio: Share p of the edges to drop, in [0, 1): floor(p K) of each input, or floor(p K D) of the head. The value
             behind the published tables is lost; the text says the best ratio grows with the noise. Try 0.3 to 0.8. It
             is read at each renewal: ``ParameterSchedule("MaskRefresh.ratio", ...)`` moves it.
@@ -97,7 +99,7 @@ class MaskRefresh(Callback):
 
     def __init__(
         self,
-        head: str | Sequence[str] = "head",
+        head: str | Sequence[str] | None = None,
         ratio: float = 0.7,
         every_n_steps: int = 1,
         every_n_epochs: int | None = None,
@@ -112,8 +114,11 @@ class MaskRefresh(Callback):
         check_argument(granularity in _MASKS, "granularity", "'node' or 'edge'", granularity)
         check_argument(drop in ("unimportant", "important"), "drop", "'unimportant' or 'important'", drop)
         check_argument(apply_in in ("train", "always"), "apply_in", "'train' or 'always'", apply_in)
-        names = (head,) if isinstance(head, str) else tuple(head)
-        check_argument(0 < len(names) == len(set(names)), "head", "one name or several different ones", head)
+        names = (head,) if isinstance(head, str) else tuple(head or ())
+        unique = (len(names) > 0 or head is None) and len(names) == len(set(names))
+        check_argument(unique, "head", "one name, several different ones or None", head)
+        self.names = names
+        """Names of the heads as given; empty takes those of the module."""
         self.heads = {name: HeadMask(name) for name in names}
         """The masks by the name of their head."""
         self.ratio = ratio
@@ -123,12 +128,12 @@ class MaskRefresh(Callback):
         self.granularity = granularity
         self.drop = drop
         self.apply_in = apply_in
-        self._seed: int | None = None
+        self._seed = 0
 
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(head=list(self.heads))
+        return self._generate_state_key(head=list(self.names))
 
     @property
     def ratio(self) -> float:
@@ -143,22 +148,26 @@ class MaskRefresh(Callback):
     @property
     def mask(self) -> Tensor | None:
         """The mask of now (K, D) of the first head, None before the first step."""
-        return next(iter(self.heads.values())).mask
+        return next((head.mask for head in self.heads.values()), None)
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        RunDriver.of(trainer)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        check_not_sharded(trainer, f"MaskRefresh cannot mask `{', '.join(self.heads)}`")
+        names = self.names or default_heads(pl_module, type(self).__name__)
+        check_not_sharded(trainer, f"MaskRefresh cannot mask `{', '.join(names)}`")
+        self.heads = {name: self.heads.get(name) or HeadMask(name) for name in names}
         for head in self.heads.values():
             head.take(pl_module)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        fresh = starts_afresh(trainer)
-        if fresh or self._seed is None:
-            # Projects that seed each process differently still need one mask.
-            self._seed = trainer.strategy.broadcast(run_seed(None))
+        run = RunDriver.of(trainer)
+        self._seed = run.seed
         for head in self.heads.values():
-            if fresh:
+            if run.fresh:
                 head.forget()
             head.adopt()
 
@@ -190,7 +199,7 @@ class MaskRefresh(Callback):
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A run that begins has not yet forgotten the one before.
-        if not (trainer.sanity_checking and starts_afresh(trainer)):
+        if not (trainer.sanity_checking and batches_begun(trainer) == 0):
             self._apply_always(pl_module)
 
     @override
@@ -203,13 +212,12 @@ class MaskRefresh(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"seed": self._seed, "heads": {name: head.state_dict() for name, head in self.heads.items()}}
+        return {"heads": {name: head.state_dict() for name, head in self.heads.items()}}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._seed = state_dict["seed"]
-        for name, head in self.heads.items():
-            head.load_state_dict(state_dict["heads"][name])
+        for name, saved in state_dict["heads"].items():
+            self.heads.setdefault(name, HeadMask(name)).load_state_dict(saved)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -249,7 +257,6 @@ class MaskRefresh(Callback):
     def _scores(self, head: HeadMask, now: int) -> Tensor:
         """Scores (K, D) that do not look at the batch."""
         if self.score == "random":
-            assert self._seed is not None
             edges = torch.arange(math.prod(head.shape), device=head.weight.device).view(head.shape)
             return hash_uniform(self._seed, _RANDOM_STREAM, zlib.crc32(head.name.encode()), now, edges)
         if self.score == "gradient":

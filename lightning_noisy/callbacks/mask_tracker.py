@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_noisy.callbacks.figures import FigureWriter
+from lightning_noisy.callbacks.head_mask import default_heads
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.plots import mask_figure
-from lightning_noisy.state import EpochFigures
-from lightning_noisy.trainer import starts_afresh
+from lightning_noisy.state import RunDriver, Section
 
 
 class MaskTracker(Callback):
@@ -29,13 +29,14 @@ class MaskTracker(Callback):
       belongs to the epoch before; the very first step has none.
 
     A heat map shows, for each class (row) and input feature (column), the share of all optimizer steps so far in which
-    that edge was kept: in TensorBoard, and as ``figures/mask.png`` in the run's folder at the end. A head that is not
-    called ``head`` has its name in all of these: ``mask/classifier/kept``, ``figures/mask-classifier.png``.
+    that edge was kept: in TensorBoard, and as ``figures/mask.png`` in the run's folder at the end. A head that is given
+    by another name than ``head`` has its name in all of these: ``mask/classifier/kept``,
+    ``figures/mask-classifier.png``.
 
     Works in any project, with masks that are equal on all processes, as those of ``MaskRefresh`` are.
 
     Args:
-        head: Dotted name of the classifier, as given to ``MaskRefresh``.
+        head: Dotted name of the classifier, as given to ``MaskRefresh``; None takes the only one of the module.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
 
     Raises:
@@ -49,17 +50,20 @@ class MaskTracker(Callback):
         Trainer(callbacks=[MaskRefresh(ratio=0.7), MaskTracker()])
     """
 
-    def __init__(self, head: str = "head", figure_every_n_epochs: int = 10) -> None:
+    def __init__(self, head: str | None = None, figure_every_n_epochs: int = 10) -> None:
         self.head = head
-        self._path = "mask" if head == "head" else f"mask/{head}"
+        self._name = head or ""
+        self._path = "mask" if head in (None, "head") else f"mask/{head}"
         self.figures = FigureWriter(self._draw, self._path, self._path.replace("/", "-"), figure_every_n_epochs)
-        self._epochs = EpochFigures(self._epoch_figures)
         self._seen = _SeenMasks()
+        name, parts = type(self).__name__, {"masks": self._seen}
+        self.section = Section(name, self.state_key, self._epoch_metrics, per_sample=False, parts=parts)
+        """What the callback keeps."""
 
     @property
     def history(self) -> dict[int, dict[str, float]]:
-        """Figures of each finished epoch: epoch -> name -> value."""
-        return self._epochs.history
+        """Metrics of each finished epoch: epoch -> name -> value."""
+        return self.section.history
 
     @property
     def kept_share(self) -> Tensor | None:
@@ -72,48 +76,39 @@ class MaskTracker(Callback):
         return self._generate_state_key(head=self.head)
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        RunDriver.of(trainer).add(self.section)
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.head not in dict(pl_module.named_modules(remove_duplicate=False)):
+        names = (self.head,) if self.head is not None else default_heads(pl_module, type(self).__name__)
+        if len(names) > 1:
             raise NoisyLabelError(
-                f"{type(pl_module).__name__} has no layer `{self.head}` whose mask could be tracked: give MaskTracker "
+                f"MaskTracker tracks one head, but {type(pl_module).__name__} has {', '.join(names)}: name one with "
+                "`head`, and add a MaskTracker for each."
+            )
+        self._name = names[0]
+        if self._name not in dict(pl_module.named_modules(remove_duplicate=False)):
+            raise NoisyLabelError(
+                f"{type(pl_module).__name__} has no layer `{self._name}` whose mask could be tracked: give MaskTracker "
                 "the dotted name of the layer that is masked."
             )
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epochs.begin(trainer)
-        if starts_afresh(trainer):
-            self._seen = _SeenMasks()
-
-    @override
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._epochs.enter(trainer)
-
-    @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        layer = pl_module.get_submodule(self.head)
+        layer = pl_module.get_submodule(self._name)
         if _trains(optimizer, layer):
             self._seen.add(getattr(layer, "edge_mask", None))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epochs.leave(trainer)
         self.figures.end_epoch(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.figures.end_training(trainer)
 
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {**self._seen.state_dict(), **self._epochs.state_dict()}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._seen.load_state_dict(state_dict)
-        self._epochs.load_state_dict(state_dict)
-
-    def _epoch_figures(self) -> dict[str, float]:
+    def _epoch_metrics(self) -> dict[str, float]:
         return {f"{self._path}/{name}": mean for name, mean in self._seen.take_means().items()}
 
     def _draw(self) -> Figure | None:
@@ -125,6 +120,10 @@ class _SeenMasks:
     """Sums over the masks of optimizer steps, of an epoch and of the whole training. Nothing is read back in a step."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin without a past."""
         self.steps = 0
         self.kept_steps: Tensor | None = None
         self.previous: Tensor | None = None

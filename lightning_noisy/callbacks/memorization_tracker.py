@@ -73,22 +73,22 @@ class MemorizationTracker(LabelTracker):
         outcome = torch.where(prediction == call.given, _MEMORIZED, _OTHER)
         outcome = torch.where(prediction == clean, _CORRECT, outcome)
         outcome = torch.where(clean == call.given, _CLEAN + outcome, outcome)
-        table = self.stores.table("outcome", fill=_UNSEEN, dtype=torch.int8, device=call.logits.device)
+        table = self.section.store("outcome", fill=_UNSEEN, dtype=torch.int8, device=call.logits.device)
         table.update(call.index, outcome)
 
     @override
-    def epoch_figures(self) -> dict[str, float]:
-        if "outcome" not in self.stores.tables:
+    def epoch_metrics(self) -> dict[str, float]:
+        if "outcome" not in self.section.stores:
             return {}
-        values = self.stores.tables["outcome"].values
+        values = self.section.stores["outcome"].values
         counts = [int((values == outcome).sum()) for outcome in range(2 * _CLEAN)]
         values.fill_(_UNSEEN)
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for group, outcomes in _OUTCOMES.items():
             members = sum(counts[outcome] for outcome in outcomes.values())
             for name, outcome in outcomes.items() if members else ():
-                figures[f"train/memorization/{group}/{name}"] = counts[outcome] / members
-        return figures
+                metrics[f"train/memorization/{group}/{name}"] = counts[outcome] / members
+        return metrics
 
     @override
     def draw(self) -> Figure:

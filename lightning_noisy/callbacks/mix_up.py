@@ -12,13 +12,10 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks._soft_target import as_soft_target, target_rows
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.data.batch import batch_index
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.random import hash_bits, hash_seed
 from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer import run_seed, starts_afresh
 
 _STREAM = 0x6D69787570  # keeps these draws apart from other draws under the same seed
 
@@ -83,7 +80,6 @@ class MixUp(CriterionCallback):
         self.alpha = alpha
         self.seed = seed
         self.input_key = input_key
-        self._run_seed: int | None = None
         self._lam = 1.0
         self._partners: Tensor | None = None
 
@@ -93,35 +89,21 @@ class MixUp(CriterionCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        if self.seed is not None or self._run_seed is None or starts_afresh(trainer):
-            self._run_seed = run_seed(self.seed)
-        assert self._pipeline is not None
-        self._pipeline.add_changer(self)
+        self.pipeline.add_changer(self)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        assert self._run_seed is not None
-        keys = _STREAM, self._run_seed, trainer.current_epoch, batch_idx
+        assert self.run.batch is not None
+        seed = self.run.seed if self.seed is None else self.seed
+        keys = _STREAM, seed, trainer.current_epoch, batch_idx
         self._lam = float(np.random.default_rng(hash_seed(*keys)).beta(self.alpha, self.alpha))
-        self._partners = hash_bits(*keys, batch_index(batch, self.index_key)).argsort(stable=True)
+        self._partners = hash_bits(*keys, self.run.batch.index(self.index_key)).argsort(stable=True)
         key = self._key(batch)
         batch[key] = self._mixed_inputs(batch[key])
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Mix the targets of the batch as its inputs were."""
-        rows = target_rows(call)
-        return as_soft_target(self._mix(rows), call)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "seed": self._run_seed}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self._run_seed = state_dict["seed"]
+        return call.soft_target(self._mix(call.rows(call.target)))
 
     def _mix(self, values: Tensor) -> Tensor:
         assert self._partners is not None

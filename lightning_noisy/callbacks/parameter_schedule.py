@@ -9,9 +9,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
-from lightning_noisy.callbacks.total_epochs import TotalEpochs
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.schedules import bootstrapping_weight, linear
+from lightning_noisy.private_api import batches_processed
+from lightning_noisy.state import RunDriver
 from lightning_noisy.targets import CRITERION_NAMES
 
 
@@ -25,12 +26,18 @@ class ScheduleCallback(Callback, ABC):
 
     def __init__(self, total_epochs: int | None, interval: str = "epoch") -> None:
         check_argument(interval in ("epoch", "step"), "interval", "'epoch' or 'step'", interval)
-        self.total_epochs = TotalEpochs(total_epochs, type(self).__name__)
+        check_count(total_epochs, "total_epochs", optional=True)
+        self.total_epochs = total_epochs
         self.interval = interval
+        self._span = 1
 
     @abstractmethod
     def values(self, pl_module: LightningModule, now: float, total_epochs: int) -> dict[str, float]:
         """Dotted names of numbers, and their values after ``now`` of ``total_epochs`` epochs."""
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        RunDriver.of(trainer)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -39,10 +46,10 @@ class ScheduleCallback(Callback, ABC):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.total_epochs.begin(trainer)
+        run, owner = RunDriver.of(trainer), type(self).__name__
+        self._span = run.total_epochs(owner, self.total_epochs, key=self.state_key)
         # A resume does not pass the start of the epoch that it is in, which may be a new one.
-        passed: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        self._set_values(trainer, pl_module, passed % trainer.num_training_batches)
+        self._set_values(trainer, pl_module, batches_processed(trainer) % trainer.num_training_batches)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,21 +65,11 @@ class ScheduleCallback(Callback, ABC):
 
     def _set_values(self, trainer: Trainer, pl_module: LightningModule, next_batch: float) -> None:
         """Set the numbers to their values for a batch of the current epoch."""
-        total_epochs = self.total_epochs.value
-        assert total_epochs is not None
         passed = next_batch / trainer.num_training_batches if self.interval == "step" else 0.0
-        now = min(trainer.current_epoch + passed, total_epochs)
-        for path, value in self.values(pl_module, now, total_epochs).items():
+        now = min(trainer.current_epoch + passed, self._span)
+        for path, value in self.values(pl_module, now, self._span).items():
             owner, name = find_number(trainer, pl_module, path)
             setattr(owner, name, value)
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"total_epochs": self.total_epochs.value}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.total_epochs.value = state_dict["total_epochs"]
 
 
 class ParameterSchedule(ScheduleCallback):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks._npz_file import check_npz_path, write_npz
-from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.callbacks.npz_writer import NpzWriter
+from lightning_noisy.data.batch import IndexKey
+from lightning_noisy.targets import TargetCall
 
 
-class PosteriorWriter(CriterionCallback):
+class PosteriorWriter(NpzWriter):
     """Writes the probabilities that the training samples had when they were last seen.
 
     At the end of training the file holds ``index``, int64 (N,), 0 to N - 1, and ``probabilities``, float32 (N, K): row
@@ -41,31 +40,23 @@ class PosteriorWriter(CriterionCallback):
         Trainer(max_epochs=25, callbacks=[PosteriorWriter()])
     """
 
-    def __init__(
-        self, path: str = "posterior.npz", criterion: str | None = None, index_key: int | str | None = None
-    ) -> None:
-        super().__init__(criterion, index_key)
-        check_npz_path(path)
-        self.path = path
+    content = "Probabilities"
 
-    @override
-    def join(self, pipeline: TargetPipeline) -> None:
-        pipeline.add_observer(self)
+    def __init__(self, path: str = "posterior.npz", criterion: str | None = None, index_key: IndexKey = None) -> None:
+        super().__init__(path, criterion, index_key)
 
     def observe_target(self, call: TargetCall) -> None:
         """Note the probabilities of the batch."""
-        table = self.stores.table("probabilities", (call.num_classes,), device=call.logits.device)
-        table.update(call.index, call.probabilities)
+        store = self.section.store("probabilities", (call.num_classes,), device=call.logits.device)
+        store.update(call.index, call.probabilities)
 
     @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        skipped = not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False)
-        if skipped or "probabilities" not in self.stores.tables:
-            return
-        rows = self.stores.tables["probabilities"].values.cpu()
-        unseen = int((rows.sum(dim=1) == 0).sum())
-        if unseen:
-            rank_zero_warn(f"PosteriorWriter writes no file: {unseen} of {len(rows)} samples were never seen.")
-            return
-        what = f"Probabilities of {len(rows)} samples"
-        write_npz(trainer, self.path, what, index=torch.arange(len(rows)), probabilities=rows)
+    def arrays(self) -> dict[str, Tensor]:
+        if "probabilities" not in self.section.stores:
+            return {}
+        rows = self.section.stores["probabilities"].values.cpu()
+        return {"index": torch.arange(len(rows)), "probabilities": rows}
+
+    @override
+    def missing(self, arrays: dict[str, Tensor]) -> Tensor:
+        return arrays["probabilities"].sum(dim=1) == 0

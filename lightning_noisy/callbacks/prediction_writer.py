@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks._npz_file import check_npz_path, write_npz
+from lightning_noisy.callbacks.npz_writer import check_npz_path, write_npz
+from lightning_noisy.collectives import gather_over_processes
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.processes import process_count
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -42,18 +41,8 @@ class PredictionWriter(BasePredictionWriter):
         if len(batch_indices) != 1:
             raise NoisyLabelError(f"PredictionWriter writes one data set, but {len(batch_indices)} were predicted.")
         index = torch.tensor([i for batch in batch_indices[0] for i in batch], dtype=torch.int64)
-        parts = _gather((index, torch.cat([batch.float().cpu() for batch in predictions])))
-        if not trainer.is_global_zero:
-            return
+        parts = gather_over_processes((index, torch.cat([batch.float().cpu() for batch in predictions])))
         rows, probabilities = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         order = rows.argsort()
         what = f"Probabilities of {len(rows)} samples"
-        write_npz(trainer, self.path, what, index=rows[order], probabilities=probabilities[order])
-
-
-def _gather(part: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """The parts of all processes."""
-    parts: list[Any] = [part] * process_count()
-    if len(parts) > 1:
-        torch.distributed.all_gather_object(parts, part)
-    return parts
+        write_npz(trainer, self.path, what, {"index": rows[order], "probabilities": probabilities[order]})

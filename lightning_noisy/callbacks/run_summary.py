@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,7 +11,8 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.files import written_aside
-from lightning_noisy.trainer import from_datamodule, run_folder, starts_afresh
+from lightning_noisy.state import RunDriver, Section
+from lightning_noisy.trainer_access import from_datamodule, run_folder
 
 
 class RunSummary(Callback):
@@ -44,13 +44,17 @@ class RunSummary(Callback):
         self.metric = tuple(metric)
         self.selects = selects
         self.also = tuple(also)
-        self.history: dict[int, dict[str, float]] = {}
-        """Figures of each validation: epoch -> name -> value."""
+        self.section = Section(type(self).__name__, per_sample=False)
+        """What the callback keeps."""
+
+    @property
+    def history(self) -> dict[int, dict[str, float]]:
+        """Metrics of each validation: epoch -> name -> value."""
+        return self.section.history
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if starts_afresh(trainer):
-            self.history = {}
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        RunDriver.of(trainer).add(self.section)
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -110,14 +114,6 @@ class RunSummary(Callback):
         rule = "-" * len(title)
         where = [] if folder is None else [f"logs: {folder}", f"see them with: tensorboard --logdir {folder}"]
         return "\n".join(["", title, rule, *lines, rule, *where])
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": {epoch: dict(seen) for epoch, seen in self.history.items()}}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = {epoch: dict(seen) for epoch, seen in state_dict["history"].items()}
 
     def _reporting(self) -> list[int]:
         """The epochs with the metric, in their order."""

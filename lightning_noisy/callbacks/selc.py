@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.nn import functional as F
 from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
@@ -106,9 +105,8 @@ class SELC(CriterionCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        assert self.stores.training_set is not None
-        self._clean = self.clean_targets.resolve(trainer, self.stores.training_set.num_samples, torch.device("cpu"))
+        assert self.section.num_samples is not None
+        self._clean = self.clean_targets.resolve(trainer, self.section.num_samples, torch.device("cpu"))
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Update the rows of the batch when it is their time, and return them."""
@@ -117,36 +115,34 @@ class SELC(CriterionCallback):
         rows = self._rows(call)
         if call.epoch >= self.warmup_epochs and (call.epoch + 1) % self.every_n_epochs == 0:
             rows = self._table(call).update(call.index, self._moved(call, rows).clamp(min=self.floor))
-        # Under autocast the criterion computes in float32 and takes float32 targets beside half-precision logits.
-        autocast = torch.is_autocast_enabled(rows.device.type)
-        return rows.to(rows.dtype if autocast else call.logits.dtype)
+        return call.soft_target(rows)
 
     @override
-    def epoch_figures(self) -> dict[str, float]:
+    def epoch_metrics(self) -> dict[str, float]:
         if self._clean is None:
             return {}
-        labels = torch.full_like(self._clean, -1) if self._labels is None else self._labels
-        if "target" in self.stores.tables:
-            rows = self.stores.tables["target"].values.cpu()
+        labels = torch.full_like(self._clean, -1) if self.run.labels is None else self.run.labels
+        if "target" in self.section.stores:
+            rows = self.section.stores["target"].values.cpu()
             labels = torch.where(rows.sum(dim=1) > 0, rows.argmax(dim=1), labels)
         known = labels >= 0
         return {"target/correction_acc": (labels == self._clean)[known].double().mean().item()} if known.any() else {}
 
     def _table(self, call: TargetCall) -> SampleStore:
-        return self.stores.table("target", (call.num_classes,), device=call.logits.device)
+        return self.section.store("target", (call.num_classes,), device=call.logits.device)
 
     def _moved(self, call: TargetCall, rows: Tensor) -> Tensor:
         """Rows moved towards the prediction, where the criterion pays enough attention."""
         moved = torch.lerp(call.probabilities.to(rows), rows, self.momentum)
         if self.attention_threshold is None:
             return moved
-        assert self._pipeline is not None
-        assert isinstance(self._pipeline.criterion, AttentiveCriterion)
-        attention = self._pipeline.criterion.sample_attention(call.logits, **call.context)
+        criterion = self.pipeline.criterion
+        assert isinstance(criterion, AttentiveCriterion)
+        attention = criterion.sample_attention(call.logits, **call.context)
         return torch.where((attention > self.attention_threshold).unsqueeze(1), moved, rows)
 
     def _rows(self, call: TargetCall) -> Tensor:
         """The batch's rows; those never written (all zero) are the given labels, one-hot and clipped."""
         rows = self._table(call).get(call.index)
-        given = F.one_hot(call.given, call.num_classes).to(rows).clamp(min=self.floor)
+        given = call.rows(call.given).to(rows).clamp(min=self.floor)
         return torch.where(rows.sum(dim=1, keepdim=True) > 0, rows, given)

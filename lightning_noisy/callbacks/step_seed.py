@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_noisy.functional.random import hash_seed
-from lightning_noisy.trainer import run_seed
+from lightning_noisy.state import RunDriver
 
 
 class StepSeed(Callback):
@@ -19,12 +19,17 @@ class StepSeed(Callback):
     in the middle of an epoch, draws what the uninterrupted run would have drawn.
 
     Args:
-        seed: None takes the run's (``seed_everything``), else 0.
+        seed: None takes the run's (``seed_everything`` at its first start), else 0.
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        RunDriver.of(trainer)
+
+    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(hash_seed(run_seed(self.seed), trainer.current_epoch, batch_idx, trainer.global_rank))
+        seed = RunDriver.of(trainer).seed if self.seed is None else self.seed
+        torch.manual_seed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank))

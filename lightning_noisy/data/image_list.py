@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
 from typing_extensions import Self
 
+from lightning_noisy.collectives import gather_over_processes, process_count, process_rank
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.processes import gather_over_processes, process_count, process_rank
 
 _CHUNK = 10_000  # images between two lines of progress
 

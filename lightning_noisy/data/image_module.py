@@ -24,7 +24,7 @@ from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.noise import check_num_classes
-from lightning_noisy.trainer import run_folder
+from lightning_noisy.trainer_access import run_folder
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

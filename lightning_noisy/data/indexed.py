@@ -56,6 +56,19 @@ class IndexedDataset(Dataset[Any]):
         )
 
 
+def indexed_set(dataset: Any) -> Any:
+    """The set that the indices of a loader's samples count in.
+
+    Of a ``Subset`` of a set whose samples carry their index, that is the set inside, since its samples keep the index
+    they have there; of any other, the data set itself.
+    """
+    inside = dataset
+    while isinstance(inside, Subset):
+        inside = inside.dataset
+    carries_index = isinstance(inside, IndexedDataset) or getattr(inside, "indexed", False)
+    return inside if carries_index else dataset
+
+
 def known_labels(dataset: Any) -> Tensor | None:
     """The labels of a data set, if they can be had without loading its samples.
 

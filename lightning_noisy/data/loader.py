@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_noisy.collectives import process_count, process_rank
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.random import hash_bits, hash_seed
-from lightning_noisy.processes import process_count, process_rank
 
 _ORDER_STREAM = 0x6F72646572  # keeps the order apart from other draws under the same seed
 

@@ -25,7 +25,7 @@ from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.noise import noise_rate
 from lightning_noisy.functional.random import hash_uniform
-from lightning_noisy.trainer import run_folder, run_seed
+from lightning_noisy.trainer_access import run_folder, run_seed
 
 _SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
 

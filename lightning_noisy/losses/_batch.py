@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_noisy.processes import communication_device, process_count, sum_over_processes
+from lightning_noisy.collectives import communication_device, process_count, sum_over_processes
 
 
 def batch_mean(values: Tensor) -> Tensor:

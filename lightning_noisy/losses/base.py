@@ -7,6 +7,7 @@ from typing import ClassVar, Protocol
 from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.private_api import calling_module
 
 
 class SampleMemory(Protocol):
@@ -64,14 +65,20 @@ class NoisyLabelLoss(nn.Module):
         """The table ``name`` of :meth:`memory_shapes`.
 
         Raises:
-            NoisyLabelError: Nobody has attached it.
+            NoisyLabelError: Nobody has attached it; or a Trainer trains, and no run owns it.
         """
-        if name not in self.memory:
+        table = self.memory.get(name)
+        if not getattr(table, "in_run", False) and calling_module() is not None:
             raise NoisyLabelError(
-                f"{type(self).__name__} keeps a table of the training set that is not attached yet: use it in a "
-                f"NoisyLabelModule, or set `loss.memory[{name!r}] = SampleStore(...)` before training."
+                f"{type(self).__name__} keeps a table of the training set, which nobody would save or merge here: add "
+                "the callback `LossMemory()` to the Trainer, or use the loss in a NoisyLabelModule."
             )
-        return self.memory[name]
+        if table is None:
+            raise NoisyLabelError(
+                f"{type(self).__name__} keeps a table of the training set that is not attached yet: in a loop of your "
+                f"own set `loss.memory[{name!r}] = SampleStore(...)` before training."
+            )
+        return table
 
     def reduce(self, losses: Tensor) -> Tensor:
         """Reduce per-sample losses (B,) as ``reduction`` says."""

@@ -6,12 +6,12 @@ import math
 
 from torch import Tensor
 
+from lightning_noisy.collectives import process_count
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import determinant_mutual_information, joint_distribution
 from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
-from lightning_noisy.processes import process_count
 
 
 class DeterminantMutualInformation(NoisyLabelLoss):

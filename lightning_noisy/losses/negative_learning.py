@@ -13,7 +13,7 @@ from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses._constant import ClassConstant
 from lightning_noisy.losses._history import LABEL_PROBABILITY, remembered_label_probability
 from lightning_noisy.losses._per_epoch import PerEpochLoss
-from lightning_noisy.trainer import run_seed
+from lightning_noisy.trainer_access import run_seed
 
 _STREAM = 0x6E656761746976  # keeps these draws apart from other draws under the same seed
 

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_noisy.collectives import process_rank
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import peer_loss, shuffled_labels
 from lightning_noisy.losses._batch import whole_batch
 from lightning_noisy.losses._per_epoch import PerEpochLoss
-from lightning_noisy.processes import process_rank
-from lightning_noisy.trainer import run_seed
+from lightning_noisy.trainer_access import run_seed
 
 _STREAM = 0x70656572  # keeps these draws apart from other draws under the same seed
 

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_noisy.collectives import process_count
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import cross_entropy, label_divergence, one_hot, pencil_loss
 from lightning_noisy.losses._per_epoch import PerEpochLoss
-from lightning_noisy.processes import process_count
 
 
 class PencilLoss(PerEpochLoss):

@@ -1,5 +1,6 @@
 """LightningModules."""
 
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
+from lightning_noisy.modules.strategy import StrategyModule
 
-__all__ = ["NoisyLabelModule"]
+__all__ = ["NoisyLabelModule", "StrategyModule"]

@@ -1,8 +1,22 @@
-"""State that survives a resume and a second process: tables keyed by dataset index, sums and figures of an epoch."""
+"""State that survives a resume and a second process: per-sample stores, metrics of an epoch, and their one owner."""
 
-from lightning_noisy.state.epoch_figures import EpochFigures
 from lightning_noisy.state.epoch_sums import EpochSums
+from lightning_noisy.state.loss_stores import LossStores
+from lightning_noisy.state.run_driver import RunDriver
+from lightning_noisy.state.run_state import BatchListener, RunState
 from lightning_noisy.state.sample_store import SampleStore
-from lightning_noisy.state.store_group import StoreGroup, TrainingSet
+from lightning_noisy.state.section import Section, Stateful
+from lightning_noisy.state.training_set import TrainingSet, common_training_set
 
-__all__ = ["EpochFigures", "EpochSums", "SampleStore", "StoreGroup", "TrainingSet"]
+__all__ = [
+    "BatchListener",
+    "EpochSums",
+    "LossStores",
+    "RunDriver",
+    "RunState",
+    "SampleStore",
+    "Section",
+    "Stateful",
+    "TrainingSet",
+    "common_training_set",
+]

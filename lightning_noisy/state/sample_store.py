@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_noisy.collectives import communication_device, process_count, process_rank
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.processes import communication_device, process_count, process_rank
 
 _CHUNK_BYTES = 2**24
 _NOBODY = -1
@@ -44,6 +44,8 @@ class SampleStore:
         check_argument(num_samples >= 1, "num_samples", "at least 1", num_samples)
         check_argument(dtype != torch.bfloat16, "dtype", "float32, float16 or an integer type", dtype)
         self.values = torch.full((num_samples, *shape), fill, dtype=dtype, device=device)
+        self.in_run = False
+        """Whether a run owns it: saves it, and merges it over processes."""
         self._touched = torch.zeros(num_samples, dtype=torch.bool, device=device)
         self._writer = torch.full((num_samples,), _NOBODY, dtype=torch.int16, device=device)
 
@@ -128,6 +130,14 @@ class SampleStore:
     def state_dict(self) -> dict[str, Any]:
         """The table as a plain dict. Never a collective."""
         return {"values": self.values.cpu(), "writer": self._writer.cpu()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> SampleStore:
+        """A table of the shape and type of a saved one, with its rows, on the CPU."""
+        values = state["values"]
+        store = cls(values.shape[0], tuple(values.shape[1:]), dtype=values.dtype)
+        store.load_state_dict(state)
+        return store
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a saved table.

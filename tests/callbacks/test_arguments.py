@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import TensorDataset
@@ -28,6 +28,7 @@ from lightning_noisy.callbacks import (
 )
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.losses import DynamicsAwareLoss
+from lightning_noisy.state import RunState
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule, make_module
 
@@ -100,7 +101,7 @@ def test_refused(callback, arguments, message):
         (ParameterSchedule("los.q", 0, 1), "no submodule `los`"),
         (ParameterSchedule("loss.reduction", 0, 1), "no number `reduction` on `loss`"),
         (ParameterSchedule("loss.training", 0, 1), "no number `training` on `loss`"),
-        (DALSchedule(0.8, target="head"), "no number `q` on `head`"),
+        (DALSchedule(0.8, target="network.head"), "no number `q` on `network.head`"),
     ],
 )
 def test_schedules_that_find_nothing(tmp_path, schedule, message):
@@ -108,13 +109,27 @@ def test_schedules_that_find_nothing(tmp_path, schedule, message):
         make_trainer(tmp_path, [schedule]).fit(make_module(DynamicsAwareLoss(1.0)), datamodule=SmallDataModule(seed=0))
 
 
-@pytest.mark.parametrize("epochs", [-1, None, 1000])
-def test_schedules_ask_for_the_number_of_epochs(tmp_path, epochs):
-    module = make_module(DynamicsAwareLoss(1.0))
-    trainer = make_trainer(tmp_path, [DALSchedule(0.8)], max_epochs=epochs)
-    with pytest.raises(NoisyLabelError, match=r"DALSchedule needs the number of epochs.*Trainer\(max_epochs=...\)"):
-        trainer.fit(module, datamodule=SmallDataModule(seed=0))
+@pytest.mark.parametrize("make", [lambda: DALSchedule(0.8), GradientSwitching])
+def test_schedules_ask_for_the_number_of_epochs(tmp_path, make):
+    trainer = make_trainer(tmp_path, [make()], max_epochs=-1)
+    with pytest.raises(NoisyLabelError, match=r"needs the number of epochs.*Trainer\(max_epochs=...\)"):
+        trainer.fit(make_module(DynamicsAwareLoss(1.0)), datamodule=SmallDataModule(seed=0))
     assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("epochs", [None, 1000])
+def test_a_thousand_epochs_are_taken_with_a_line(tmp_path, caplog, epochs):
+    class Stop(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    module = make_module(DynamicsAwareLoss(1.0))
+    trainer = make_trainer(tmp_path, [DALSchedule(0.0, 1.0), Stop()], max_epochs=epochs)
+    with caplog.at_level("INFO"):
+        trainer.fit(module, datamodule=SmallDataModule(seed=0))
+    said = [message for message in caplog.messages if "max_epochs=..." in message and "spans 1000 epochs" in message]
+    assert len(said) == 1
+    assert module.loss.q == pytest.approx(0.001)
 
 
 def test_the_first_number_of_epochs_is_kept(tmp_path):
@@ -173,14 +188,21 @@ def test_instances_of_one_class_keep_apart():
     ],
 )
 def test_state_is_plain_and_loads_into_a_new_instance(tmp_path, make):
-    callback = make()
-    make_trainer(tmp_path, [callback]).fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=0))
+    callback, twin = make(), make()
+    trainer = make_trainer(tmp_path, [callback])
+    trainer.fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=0))
     file = io.BytesIO()
-    torch.save(callback.state_dict(), file)
+    torch.save([callback.state_dict(), trainer.callbacks[0].state_dict()], file)
     file.seek(0)
-    twin = make()
-    twin.load_state_dict(torch.load(file, weights_only=True))
+    own, shared = torch.load(file, weights_only=True)
+    twin.load_state_dict(own)
     assert repr(twin.state_dict()) == repr(callback.state_dict())
+    if hasattr(callback, "section"):
+        assert callback.section.history or callback.section.stores
+        run = RunState()
+        run.add(twin.section)
+        run.load_state_dict(shared)
+        assert repr(twin.section.state_dict()) == repr(callback.section.state_dict())
 
 
 def test_clean_labels_from_a_file(tmp_path):

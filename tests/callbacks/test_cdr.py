@@ -178,7 +178,7 @@ def test_the_rate_can_be_scheduled(tmp_path):
             self.rates = []
 
         def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-            self.rates.append(trainer.callbacks[0].noise_rate)
+            self.rates.append(trainer.callbacks[1].noise_rate)
 
     watch = Watch()
     callbacks = [CDR(0.4), ParameterSchedule("CDR.noise_rate", 0.0, 0.4), watch]

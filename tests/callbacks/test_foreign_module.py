@@ -29,6 +29,7 @@ from lightning_noisy.data import IndexedDataset
 from lightning_noisy.functional.masks import node_mask
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import DynamicsAwareLoss
+from lightning_noisy.state import RunDriver
 from tests.foreign import (
     DictDataset,
     DictForeignModule,
@@ -136,7 +137,7 @@ def test_deepcopy_before_during_and_after_training(tmp_path, name):
 
     class Copier(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
-            copies.append(copy.deepcopy(trainer.callbacks[0]))
+            copies.append(copy.deepcopy(callback))
 
     callback = copy.deepcopy(CALLBACKS[name]())
     make_trainer(tmp_path, [callback, Copier()]).fit(ForeignModule(), tuple_loader())
@@ -282,7 +283,7 @@ def test_mask_and_targets_in_every_precision(tmp_path, precision):
     trainer = make_trainer(tmp_path, callbacks, precision=precision)
     trainer.fit(ForeignModule(), make_loader(IndexedDataset(TensorDataset(x, noisy))))
     assert all(mask == weight for mask, weight in dtypes)
-    assert callbacks[1].stores.tables["target"].values.dtype == torch.float32
+    assert callbacks[1].section.stores["target"].values.dtype == torch.float32
 
 
 def test_a_layer_under_two_names_is_masked_under_both_and_restored(tmp_path):
@@ -330,7 +331,7 @@ def test_selc_rows_are_the_target(tmp_path, case):
         else:
             table[rows] = 0.7 * table[rows] + 0.3 * logits.double().softmax(dim=1)
             torch.testing.assert_close(target.double(), table[rows], rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(callback.stores.tables["target"].values.double(), table, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(callback.section.stores["target"].values.double(), table, rtol=1e-6, atol=1e-7)
 
 
 def test_selc_gate_and_floor_of_nal(tmp_path):
@@ -348,7 +349,7 @@ def test_selc_reports_its_correction_accuracy(tmp_path):
     clean = make_tensors()[2]
     callback = SELC(momentum=0.1, clean_targets=clean)
     make_trainer(tmp_path, [callback], max_epochs=2).fit(ForeignModule(), tuple_loader())
-    expected = (callback.stores.tables["target"].values.argmax(dim=1) == clean).double().mean().item()
+    expected = (callback.section.stores["target"].values.argmax(dim=1) == clean).double().mean().item()
     assert callback.history[1] == {"target/correction_acc": expected}
 
 
@@ -377,7 +378,7 @@ def test_pool_draws_are_the_labels_and_the_pool_follows_the_paper(tmp_path, case
             pool[i] += gain
     assert target.dtype == torch.int64
     assert drawn_others > 0
-    torch.testing.assert_close(callback.stores.tables["pool"].values.double(), pool, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(callback.section.stores["pool"].values.double(), pool, rtol=1e-5, atol=1e-6)
 
 
 def test_pool_draws_depend_on_seed_epoch_and_index_alone(tmp_path):
@@ -491,7 +492,7 @@ def test_second_call_of_a_batch_gets_the_same_target_and_writes_nothing(tmp_path
     given = make_tensors()[1]
     first_logits = torch.cat([z for z, _ in spy.calls[::2]])
     expected = 0.5 * F.one_hot(given, 4) + 0.5 * first_logits.softmax(dim=1)
-    torch.testing.assert_close(callback.stores.tables["target"].values, expected)
+    torch.testing.assert_close(callback.section.stores["target"].values, expected)
 
 
 def test_validation_inside_the_fit_sees_no_pipeline(tmp_path):
@@ -503,11 +504,11 @@ def test_validation_inside_the_fit_sees_no_pipeline(tmp_path):
             self.criterion(self(batch[0]), batch[1])
             seen.append(torch.equal(before, batch[1]))
 
-    trainer = make_trainer(tmp_path, [SELC()], val_check_interval=1, max_epochs=1)
-    callback = trainer.callbacks[0]
+    callback = SELC()
+    trainer = make_trainer(tmp_path, [callback], val_check_interval=1, max_epochs=1)
     trainer.fit(Watch(), tuple_loader(), make_validation_loader())
     assert len(seen) == 9
-    assert callback.stores.tables["target"].values.sum(dim=1).allclose(torch.ones(24))
+    assert callback.section.stores["target"].values.sum(dim=1).allclose(torch.ones(24))
 
 
 def test_a_last_batch_of_one_sample_works(tmp_path):
@@ -517,7 +518,7 @@ def test_a_last_batch_of_one_sample_works(tmp_path):
             trainer = make_trainer(tmp_path, [callback], max_epochs=1)
             trainer.fit(ForeignModule(), tuple_loader(8, num_samples=17))
             assert trainer.global_step == 3
-            tables = callback.stores.tables.values() if hasattr(callback, "stores") else ()
+            tables = callback.section.stores.values() if hasattr(callback, "section") else ()
             unseen = -1 if name == "labels" else 0  # label 0 is one
             assert all((table.values[16] > unseen).any() for table in tables)
 
@@ -532,7 +533,7 @@ def test_an_aborted_epoch_writes_no_row_of_another_batch(tmp_path):
     x, noisy, _ = make_tensors()
     loader = torch.utils.data.DataLoader(IndexedDataset(TensorDataset(x, noisy)), 8, sampler=order)
     make_trainer(tmp_path, [callback, spy], max_epochs=2).fit(Aborting(), loader)
-    table = callback.stores.tables["target"].values
+    table = callback.section.stores["target"].values
     assert (table[:8].sum(dim=1) > 0).all()
     assert (table[8:] == 0).all()
 
@@ -559,7 +560,7 @@ def test_mask_always_survives_the_sanity_check_of_a_resume(tmp_path):
     again, module = callback(), ForeignModule()
     trainer = make_trainer(tmp_path, [again], num_sanity_val_steps=1)
     trainer.fit(module, tuple_loader(), make_validation_loader(), ckpt_path=tmp_path / "one.ckpt")
-    assert torch.equal(again.mask, first.callbacks[0].mask)
+    assert torch.equal(again.mask, first.callbacks[1].mask)
 
 
 def test_mask_always_is_applied_in_predict(tmp_path):
@@ -598,7 +599,7 @@ def test_a_sample_that_comes_twice_an_epoch(tmp_path, redraw):
     changes = (labels != labels[:, :1]).any(dim=1)
     assert bool(changes[1:].any()) is (redraw == "step")
     assert not torch.equal(labels[1, 0], labels[2, 0])
-    grown = callback.stores.tables["pool"].values[:8].sum().item()
+    grown = callback.section.stores["pool"].values[:8].sum().item()
     once = 8 * (1 + 20 / 3 + 40 / 3)
     assert grown > 5 * once if redraw == "step" else grown < 2 * once
 
@@ -606,7 +607,7 @@ def test_a_sample_that_comes_twice_an_epoch(tmp_path, redraw):
 def test_pool_schedule_stops_at_its_end(tmp_path):
     callback = GradientSwitching(total_epochs=1, lam_prediction=0.0, lam_random=4.0)
     make_trainer(tmp_path, [callback], max_epochs=3).fit(ForeignModule(), tuple_loader())
-    pool = callback.stores.tables["pool"].values
+    pool = callback.section.stores["pool"].values
     assert (pool >= 2.0).all()
     assert (pool.sum(dim=1) < 1 + 1 + 2 * 4.0 + 1e-4).all()
 
@@ -618,14 +619,15 @@ def test_pool_seed_is_that_of_the_first_start(tmp_path, monkeypatch):
     first.save_checkpoint(tmp_path / "two.ckpt")
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     kept, added = GradientSwitching(total_epochs=4), GradientSwitching(total_epochs=4)
-    make_trainer(tmp_path, [kept], max_epochs=3).fit(ForeignModule(), tuple_loader(), ckpt_path=tmp_path / "two.ckpt")
-    assert kept.state_dict()["seed"] == 5
+    trainer = make_trainer(tmp_path, [kept], max_epochs=3)
+    trainer.fit(ForeignModule(), tuple_loader(), ckpt_path=tmp_path / "two.ckpt")
+    assert RunDriver.of(trainer).seed == 5
     plain = make_trainer(tmp_path)
     plain.fit(ForeignModule(), tuple_loader())
     plain.save_checkpoint(tmp_path / "plain.ckpt")
     trainer = make_trainer(tmp_path, [added], max_epochs=3)
     trainer.fit(ForeignModule(), tuple_loader(), ckpt_path=tmp_path / "plain.ckpt")
-    assert added.state_dict()["seed"] == 7
+    assert RunDriver.of(trainer).seed == 7
 
 
 def test_correction_accuracy_in_warm_up_is_that_of_the_given_labels(tmp_path):
@@ -655,4 +657,4 @@ def test_a_fresh_run_of_the_same_callback_starts_afresh(tmp_path):
     callback = SELC(momentum=0.9)
     make_trainer(tmp_path, [callback]).fit(ForeignModule(), tuple_loader())
     make_trainer(tmp_path, [callback]).fit(ForeignModule(), tuple_loader(num_samples=16))
-    assert callback.stores.tables["target"].num_samples == 16
+    assert callback.section.stores["target"].num_samples == 16

@@ -7,7 +7,6 @@ import torch
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import JointOptimizationLabels
 from lightning_noisy.losses import JointOptimization, PeerLoss
-from lightning_noisy.state import TrainingSet
 from lightning_noisy.targets import TargetCall
 from tests.foreign import make_trainer
 from tests.losses.numpy_oracle import CLASSES, INDEX, SAMPLES, TARGET, epochs, softmax
@@ -16,7 +15,7 @@ from tests.small import SmallDataModule, make_module
 
 def run(callback, history, dtype=torch.float64):
     """The targets that the callback gives in each epoch."""
-    callback.stores.begin(TrainingSet(SAMPLES), True, torch.device("cpu"))
+    callback.section.begin(SAMPLES, torch.device("cpu"))
     for epoch, logits in enumerate(history):
         yield callback.change_target(TargetCall(INDEX, torch.tensor(logits, dtype=dtype), TARGET, TARGET, epoch))
 
@@ -40,7 +39,7 @@ def test_means_of_the_last_epochs(warmup, window, labels):
 def test_nothing_is_noted_before_it_is_needed():
     callback = JointOptimizationLabels(warmup_epochs=5, window=2)
     for epoch, _ in enumerate(run(callback, epochs(4))):
-        assert bool(callback.stores.tables) == (epoch >= 3)
+        assert bool(callback.section.stores) == (epoch >= 3)
 
 
 def test_a_sample_without_a_past_keeps_its_label():
@@ -63,7 +62,7 @@ def test_trains(tmp_path, labels):
     module = make_module(JointOptimization())
     callback = JointOptimizationLabels(warmup_epochs=1, window=2, labels=labels)
     make_trainer(tmp_path, [callback], 4).fit(module, datamodule=SmallDataModule(seed=0))
-    rows = callback.stores.tables["prediction"].values
+    rows = callback.section.stores["prediction"].values
     torch.testing.assert_close(rows.sum(2), torch.ones(40, 2))
     assert all(math.isfinite(figures["train/loss"]) for figures in module.history.values())
 

@@ -28,7 +28,7 @@ def test_the_maximum_of_selcs_table_starts_another_run(tmp_path, order):
     selc, data = SELC(momentum=0.1), SmallDataModule(seed=0, val_fraction=0.0)
     fit(tmp_path, [LabelWriter("corrected.npz"), selc][::order], data)
     labels = labels_of(tmp_path / "corrected.npz")
-    assert torch.equal(labels, selc.stores.tables["target"].values.argmax(1))
+    assert torch.equal(labels, selc.section.stores["target"].values.argmax(1))
     assert 0 < (labels != data.noisy_targets).sum() < len(labels)
     second = SmallDataModule(FileNoise(tmp_path / "corrected.npz"), seed=0, val_fraction=0.0)
     second.setup("fit")
@@ -60,7 +60,7 @@ def test_labels_that_nobody_knows_are_not_made_up(tmp_path):
     trainer.fit(ForeignModule(), make_loader(Opaque()))
     assert torch.equal(labels_of(tmp_path / "labels.npz"), Opaque().y)
     other = tmp_path / "other"
-    with pytest.warns(UserWarning, match=r"LabelWriter writes no labels: 16 of 24 samples were never seen"):
+    with pytest.warns(UserWarning, match=r"LabelWriter writes no file: 16 of 24 samples were never seen"):
         make_trainer(other, [LabelWriter()], limit_train_batches=1).fit(ForeignModule(), make_loader(Opaque()))
     assert not other.exists() or not list(other.rglob("*.npz"))
 

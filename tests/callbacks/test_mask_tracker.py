@@ -198,8 +198,8 @@ def test_masks_of_any_dtype(tmp_path, precision):
 
 
 def test_a_layer_that_is_not_there(tmp_path):
-    with pytest.raises(NoisyLabelError, match=r"ForeignModule has no layer `head`.*dotted name") as caught:
-        make_trainer(tmp_path, [MaskTracker()]).fit(ForeignModule(), loader())
+    with pytest.raises(NoisyLabelError, match=r"ForeignModule has no layer `hed`.*dotted name") as caught:
+        make_trainer(tmp_path, [MaskTracker("hed")]).fit(ForeignModule(), loader())
     assert "\n" not in str(caught.value)
 
 
@@ -216,14 +216,14 @@ def test_copies_and_saved_state_are_snapshots(tmp_path):
 
     class Taker(Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
-            tracker = trainer.callbacks[1]
-            taken.append((copy.deepcopy(tracker), tracker.state_dict()))
+            tracker = trainer.callbacks[2]
+            taken.append((copy.deepcopy(tracker), tracker.section.state_dict()))
 
     masks, tracker = SetMasks(random_mask), MaskTracker("classifier")
     make_trainer(tmp_path, [masks, tracker, Taker()]).fit(ForeignModule(), loader())
     for step, (twin, state) in enumerate(taken, start=1):
         loaded = MaskTracker("classifier")
-        loaded.load_state_dict(state)
+        loaded.section.load_state_dict(state)
         for one in (twin, loaded):
             np.testing.assert_allclose(one.kept_share.numpy(), oracle(masks.seen[:step])[1], rtol=1e-6)
             assert set(one.history) == ({0} if step > 3 else set())

@@ -149,8 +149,8 @@ def test_our_data_module_knows_its_clean_labels(tmp_path):
     make_trainer(tmp_path, trackers, logger=logger).fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=data)
     assert set(trackers[0].history[1]) == {f"train/memorization/{name}" for name in NAMES}
     assert logger.seen["train/memorization/noisy/other"].keys() == {0, 1}
-    assert set(trackers[0].stores.tables) == {"outcome"}
-    assert trackers[0].stores.tables["outcome"].values.dtype == torch.int8
+    assert set(trackers[0].section.stores) == {"outcome"}
+    assert trackers[0].section.stores["outcome"].values.dtype == torch.int8
 
 
 def test_clean_labels_from_a_file(tmp_path):

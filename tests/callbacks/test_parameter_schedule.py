@@ -126,7 +126,7 @@ def test_the_class_itself_counts(tmp_path):
             "Twin.number",
             "ForeignModule has no submodule `Twin`, and the Trainer has 2 callbacks of that class",
         ),
-        ("SELC.stores.number", "ForeignModule has no submodule `SELC.stores`, and the Trainer has no callback"),
+        ("SELC.section.number", "ForeignModule has no submodule `SELC.section`, and the Trainer has no callback"),
         ("body.number", "there is no number `number` on `body`"),
     ],
 )

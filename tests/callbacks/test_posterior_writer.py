@@ -80,7 +80,7 @@ def test_the_file_lies_in_the_run_folder(tmp_path):
 
 
 def test_samples_that_were_never_seen_are_not_made_up(tmp_path):
-    with pytest.warns(UserWarning, match=r"PosteriorWriter writes no file: 32 of 48 samples were never seen\."):
+    with pytest.warns(UserWarning, match=r"PosteriorWriter writes no file: 32 of 48 samples were never seen"):
         fit(tmp_path, 1, limit_train_batches=2)
     assert not list(tmp_path.rglob("*.npz"))
 

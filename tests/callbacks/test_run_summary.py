@@ -88,14 +88,14 @@ def test_means_are_of_the_last_epochs_where_there_are_enough(epochs, means):
 
 def test_epochs_are_in_their_order_whatever_order_they_came_in():
     summary = summary_of(test=[0.1, 0.2, 0.3], val=[0.7, 0.6, 0.7])
-    summary.history = {epoch: summary.history[epoch] for epoch in (2, 0, 1)}
+    summary.section.history = {epoch: summary.history[epoch] for epoch in (2, 0, 1)}
 
     assert summary.rows() == [("best epoch (0, chosen by val/acc)", 0.1), ("last epoch (2)", 0.3)]
 
 
 def test_other_names_can_be_reported_and_choose():
     summary = RunSummary(metric=("absent", "a", "b"), selects="b")
-    summary.history = {0: {"a": 0.1, "b": 0.9}, 1: {"a": 0.3, "b": 0.2}}
+    summary.section.history = {0: {"a": 0.1, "b": 0.9}, 1: {"a": 0.3, "b": 0.2}}
 
     assert summary.reported() == "a"
     assert summary.rows()[0] == ("best epoch (0, chosen by b)", 0.1)
@@ -139,7 +139,7 @@ def with_imagenet(**more):
     """Epoch 1 is chosen, epoch 2 is better on the second test set."""
     summary = RunSummary(also=("test/acc_top5", "imagenet/acc"))
     test, imagenet = (0.25, 0.75, 0.5), (0.125, 0.375, 0.625)
-    summary.history = {
+    summary.section.history = {
         epoch: {"imagenet/acc": imagenet[epoch], "test/acc": test[epoch], "other": 1.0, **more} for epoch in (0, 1, 2)
     }
     return summary
@@ -171,7 +171,7 @@ def test_a_further_figure_that_is_missing_in_an_epoch_is_left_out():
 def test_what_is_reported_does_not_stand_beside_itself():
     assert RunSummary().columns() == []
     summary = RunSummary(metric=("imagenet/acc",))
-    summary.history = {0: {"imagenet/acc": 0.5}}
+    summary.section.history = {0: {"imagenet/acc": 0.5}}
     assert summary.columns() == ["imagenet/acc"]
 
 
@@ -180,16 +180,16 @@ def test_what_is_reported_does_not_stand_beside_itself():
 
 def test_the_state_survives_a_file_and_is_a_copy(tmp_path):
     summary = summary_of(test=[0.2, 0.5], val=[0.3, 0.1])
-    torch.save(summary.state_dict(), tmp_path / "state.pt")
+    torch.save(summary.section.state_dict(), tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     other = RunSummary()
-    other.load_state_dict(state)
+    other.section.load_state_dict(state)
     expected = copy.deepcopy(summary.history)
 
     assert other.history == expected
     assert other.rows() == summary.rows()
     other.history[0]["test/acc"] = 9.0
-    summary.state_dict()["history"][1]["test/acc"] = 9.0
+    summary.section.state_dict()["history"][1]["test/acc"] = 9.0
     assert summary.history == expected
     assert state["history"] == expected
 

@@ -98,7 +98,7 @@ def test_table_and_weights_are_those_of_the_official_loop(tmp_path, source, thre
     assert np.abs(margins).min() > 1e-4  # far from a tie, whatever the rounding
     assert (margins > 0).all() == (threshold == 0)
     assert threshold == 0 or 0.15 < (margins > 0).mean() < 0.85
-    torch.testing.assert_close(callback.stores.tables["target"].values.double(), table, rtol=0, atol=1e-6)
+    torch.testing.assert_close(callback.section.stores["target"].values.double(), table, rtol=0, atol=1e-6)
     torch.testing.assert_close(dict(module.state_dict()), weights, rtol=1e-5, atol=1e-7)
     assert module.passes == EPOCHS * 3
 
@@ -107,7 +107,7 @@ def test_the_very_first_update_alone_starts_elsewhere_than_in_the_official_code(
     module, callback = project("branch"), nal(0.0)
     table, *_ = official(copy.deepcopy(module), 0.0, ES, floor=0.0)
     make_trainer(tmp_path, [callback], ES).fit(module, loader())
-    difference = callback.stores.tables["target"].values.double() - table
+    difference = callback.section.stores["target"].values.double() - table
     zeros = 1 - torch.eye(CLASSES, dtype=torch.float64)[make_tensors()[1]]
     zeros[BATCH:] = 0
     torch.testing.assert_close(difference, MOMENTUM * FLOOR * zeros, rtol=0, atol=1e-5)
@@ -116,7 +116,7 @@ def test_the_very_first_update_alone_starts_elsewhere_than_in_the_official_code(
 def test_rows_without_attention_stay_as_they_are(tmp_path):
     callback = nal(0.999, warmup_epochs=0, every_n_epochs=1, floor=0.0)
     make_trainer(tmp_path, [callback], 1).fit(project("branch"), loader())
-    assert torch.equal(callback.stores.tables["target"].values, torch.eye(CLASSES)[make_tensors()[1]])
+    assert torch.equal(callback.section.stores["target"].values, torch.eye(CLASSES)[make_tensors()[1]])
 
 
 def test_equal_attention_is_not_enough(tmp_path):
@@ -127,7 +127,7 @@ def test_equal_attention_is_not_enough(tmp_path):
     for threshold in (0.5, 0.499):
         callback = nal(threshold, warmup_epochs=0, every_n_epochs=1, floor=0.0)
         make_trainer(tmp_path, [callback], 1, limit_train_batches=1).fit(copy.deepcopy(module), loader())
-        moved[threshold] = (callback.stores.tables["target"].values[:BATCH].max(dim=1).values < 1).all().item()
+        moved[threshold] = (callback.section.stores["target"].values[:BATCH].max(dim=1).values < 1).all().item()
     assert moved == {0.5: False, 0.499: True}
 
 
@@ -149,8 +149,8 @@ def test_autocast(tmp_path, source):
     callback = nal(0.4, warmup_epochs=0, every_n_epochs=1)
     module = project(source, dtype=torch.float32)
     make_trainer(tmp_path, [callback], 2, precision="bf16-mixed").fit(module, loader(torch.float32))
-    assert callback.stores.tables["target"].values.dtype == torch.float32
-    assert (callback.stores.tables["target"].values.max(dim=1).values < 1).any()
+    assert callback.section.stores["target"].values.dtype == torch.float32
+    assert (callback.section.stores["target"].values.max(dim=1).values < 1).any()
 
 
 def test_copies_made_in_training_are_of_no_consequence_and_can_be_used(tmp_path):
@@ -161,10 +161,10 @@ def test_copies_made_in_training_are_of_no_consequence_and_can_be_used(tmp_path)
     plain, callback, copier = nal(0.55), nal(0.55), Copier()
     make_trainer(tmp_path, [plain], EPOCHS).fit(project("branch"), loader())
     make_trainer(tmp_path, [callback, copier], EPOCHS).fit(project("branch"), loader())
-    whole = plain.stores.tables["target"].values
-    assert torch.equal(callback.stores.tables["target"].values, whole)
+    whole = plain.section.stores["target"].values
+    assert torch.equal(callback.section.stores["target"].values, whole)
     again, criterion = copier.copies
-    assert torch.equal(again.stores.tables["target"].values, whole)
+    assert torch.equal(again.section.stores["target"].values, whole)
     assert again.attention_threshold == 0.55
     module = project("branch")
     module.criterion = criterion

@@ -3,7 +3,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from lightning_noisy.data.batch import batch_index, unpack_batch
+from lightning_noisy.data.batch import Batch, batch_index, unpack_batch
 from lightning_noisy.errors import NoisyLabelError
 
 X = torch.randn(4, 3)
@@ -11,7 +11,7 @@ Y = torch.tensor([0, 1, 2, 1])
 INDEX = torch.tensor([7, 5, 3, 1])
 
 
-class Batch(NamedTuple):
+class Triple(NamedTuple):
     images: torch.Tensor
     target: torch.Tensor
     index: torch.Tensor
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
     [
         ((X, Y, INDEX), None),
         ([X, Y, INDEX], None),
-        (Batch(X, Y, INDEX), None),
+        (Triple(X, Y, INDEX), None),
         ((X, X, Y, Y, INDEX), None),
         ({"index": INDEX, "x": X, "y": Y}, None),
         ((INDEX, X, Y), 0),
@@ -79,11 +79,12 @@ def test_a_batch_without_index_is_refused(batch, key, came):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("kind", [tuple, list, lambda entries: Batch(*entries)])
+@pytest.mark.parametrize("kind", [tuple, list, lambda entries: Triple(*entries)])
 def test_a_batch_comes_apart(kind):
     views = [X, X + 1]
 
-    images, target, index = unpack_batch(kind([views, Y, INDEX.int()]))
+    batch = unpack_batch(kind([views, Y, INDEX.int()]))
+    images, target, index = batch.images, batch.target, batch.index
 
     assert images is views
     assert target is Y
@@ -101,3 +102,25 @@ def test_an_unpacked_batch_needs_an_index(batch):
 def test_an_unpacked_batch_has_three_entries(batch):
     with pytest.raises(NoisyLabelError, match=r"^Expected a training batch \(images, target, index\), but got a "):
         unpack_batch(batch)
+
+
+def test_a_batch_of_several_loaders_comes_apart():
+    batches = unpack_batch({"labeled": [X, Y, INDEX], "unlabeled": [X, Y, INDEX.flip(0)], "ended": None})
+    assert list(batches) == ["labeled", "unlabeled"]
+    assert torch.equal(batches["unlabeled"].index, INDEX.flip(0))
+    assert list(unpack_batch([[X, Y, INDEX]])) == ["0"]
+
+
+def test_the_index_is_read_once():
+    class Counting(dict):
+        reads = 0
+
+        def __getitem__(self, key):
+            Counting.reads += 1
+            return super().__getitem__(key)
+
+    batch = Batch(Counting(index=INDEX), epoch=0, batch_idx=0)
+    assert all(batch.index() is INDEX for _ in range(3))
+    assert Counting.reads == 1
+    with pytest.raises(NoisyLabelError, match=r"parts of 2 loaders \(a, b\): name one with `index_key`"):
+        Batch({"a": [X, Y, INDEX], "b": [X, Y, INDEX]}, 0, 0).index()

@@ -489,7 +489,7 @@ def test_a_linear_head_learns_from_noisy_labels(tmp_path):
     write_features(tmp_path / "f.npz", 1000, 300, width=20)
     data = FeaturesDataModule(tmp_path / "f.npz", SymmetricNoise(0.4), 50, seed=0, test_rows=300)
     module = make_module(hidden=())
-    assert isinstance(module.backbone, MLP)
+    assert isinstance(module.network.backbone, MLP)
     trainer = make_trainer(tmp_path, max_epochs=5)
     trainer.fit(module, datamodule=data)
 
@@ -528,7 +528,7 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
 
     cli = quiet("fit", "config.yaml", "--model.backbone.hidden", "[]")
-    assert cli.model.backbone.num_features == 20
+    assert cli.model.network.backbone.num_features == 20
     assert cli.datamodule.noisy_targets.tolist() == (np.arange(40) % 10).tolist()
     assert "test/acc" in cli.trainer.callback_metrics
 

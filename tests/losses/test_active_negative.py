@@ -282,7 +282,7 @@ def fit(folder: Path, loss: ActiveNegativeLoss) -> Watch:
 def test_penalty_alone_reaches_every_parameter_of_the_module(tmp_path: Path) -> None:
     watch = fit(tmp_path, ActiveNegativeLoss(0.0, 0.0, 0.01))
     for step, loss in zip(watch.steps, watch.losses, strict=True):
-        assert {name.split(".")[0] for name in step} == {"backbone", "head"}
+        assert {name.split(".")[0] for name in step} == {"network"}
         for gradient, weight in step.values():
             torch.testing.assert_close(gradient, 0.01 * weight.sign())
         total = sum(np.abs(weight.double().numpy()).sum() for _, weight in step.values())

@@ -139,9 +139,9 @@ def test_another_number_of_outputs() -> None:
 
 def test_module_has_one_more_output_and_evaluates_without_it(tmp_path: Path) -> None:
     module = make_module(DeepAbstainingClassifier(1))
-    assert module.head.out_features == NUM_CLASSES + 1
+    assert module.network.head.out_features == NUM_CLASSES + 1
     with torch.no_grad():
-        module.head.bias[NUM_CLASSES] = 50.0  # abstains from everything
+        module.network.head.bias[NUM_CLASSES] = 50.0  # abstains from everything
     data = SmallDataModule(seed=0)
     trainer = make_trainer(tmp_path, max_epochs=3)
     trainer.fit(module, datamodule=data)

@@ -199,7 +199,7 @@ def test_trains_with_the_epoch_of_the_trainer(tmp_path: Path) -> None:
             return super().weight(epoch)
 
     module = make_module(Watch(nn.CrossEntropyLoss(), **CIFAR100))
-    before = module.head.weight.detach().clone()
+    before = module.network.head.weight.detach().clone()
     make_trainer(tmp_path, max_epochs=2).fit(module, datamodule=SmallDataModule())
     assert seen == [0] * 5 + [1] * 5
-    assert not torch.equal(module.head.weight, before)
+    assert not torch.equal(module.network.head.weight, before)

@@ -19,6 +19,7 @@ from lightning_noisy.losses import (
 )
 from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.networks import SmallCNN
+from lightning_noisy.state import RunDriver
 from tests.foreign import make_trainer
 from tests.small import NUM_CLASSES, MemoryLogger, SmallDataModule, make_module
 
@@ -129,7 +130,7 @@ def test_views_pass_through_the_network_as_one_batch(tmp_path):
     samples, labels = loader().dataset.dataset.tensors
     both = torch.cat([samples[:8], -2 * samples[:8]])
     features = (both - both.mean(0)) / (both.var(0, correction=0) + 1e-5).sqrt()
-    expected = before.head(features)
+    expected = before.network.head(features)
     torch.testing.assert_close(torch.cat(context["views"]), expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(context["views"][0], logits)
     torch.testing.assert_close(context["features"], features[:8], rtol=1e-5, atol=1e-5)
@@ -141,9 +142,9 @@ def test_views_pass_through_the_network_as_one_batch(tmp_path):
 
 def test_a_loss_of_views_trains_and_counts_them(tmp_path):
     module = NoisyLabelModule(Flat(3), LinearHead, GeneralizedJensenShannon(0.5), 4)
-    before = module.head.weight.detach().clone()
+    before = module.network.head.weight.detach().clone()
     make_trainer(tmp_path, max_epochs=1).fit(module, pair_loader())
-    assert not torch.equal(module.head.weight, before)
+    assert not torch.equal(module.network.head.weight, before)
     with pytest.raises(NoisyLabelError, match="expects the logits of 2 views, but got 1: give batches whose images"):
         make_trainer(tmp_path).fit(module, loader())
 
@@ -287,7 +288,7 @@ class TestRefusals:
     @pytest.mark.parametrize("data", [torch.randn(2, 5), torch.randn(2, 5, 1)])
     def test_backbone_of_another_width(self, data):
         module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
-        module.backbone.forward = lambda x: x
+        module.network.backbone.forward = lambda x: x
         with pytest.raises(NoisyLabelError, match=r"Flat.num_features is 3, but its output has shape \(2, 5"):
             module(data)
 
@@ -365,8 +366,10 @@ def test_sums_of_an_interrupted_epoch_do_not_enter_a_fresh_fit(tmp_path):
     assert accuracy == pytest.approx(round(accuracy))
 
 
-def test_sharing_is_attached_once(tmp_path):
+def test_the_run_is_attached_once_and_comes_first(tmp_path):
     module, trainer = make_module(nn.CrossEntropyLoss()), make_trainer(tmp_path, max_epochs=1)
     trainer.fit(module, datamodule=SmallDataModule(seed=0))
     trainer.test(module, datamodule=SmallDataModule(seed=0))
-    assert sum("Share" in type(callback).__name__ for callback in trainer.callbacks) == 1
+    assert [isinstance(callback, RunDriver) for callback in trainer.callbacks] == [True] + [False] * (
+        len(trainer.callbacks) - 1
+    )

@@ -8,13 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.noise import labels_hash
-from lightning_noisy.state import EpochSums, SampleStore, StoreGroup, TrainingSet
+from lightning_noisy.state import EpochSums, RunState, SampleStore, Section, TrainingSet, common_training_set
 from lightning_noisy.state.sample_store import first_occurrence
 
 ROWS = 6
@@ -257,112 +256,198 @@ def test_training_set_of_unknown_labels(dataset: Dataset[Any], count: int) -> No
 
 def test_training_sets_are_told_apart() -> None:
     ours = TrainingSet(5, "a")
-    ours.check_same(TrainingSet(5, "a"), "SELC")
-    ours.check_same(TrainingSet(5, None), "SELC")
-    TrainingSet(5, None).check_same(ours, "SELC")
+    ours.check_same(TrainingSet(5, "a"))
+    ours.check_same(TrainingSet(5, None))
+    TrainingSet(5, None).check_same(ours)
     for saved, what in (
         (TrainingSet(6, "a"), "6 training samples, this run has 5"),
         (TrainingSet(6, None), "6 training samples, this run has 5"),
         (TrainingSet(5, "b"), "other given labels"),
     ):
-        with pytest.raises(NoisyLabelError, match=f"state of SELC belongs to {what}") as caught:
-            ours.check_same(saved, "SELC")
+        with pytest.raises(NoisyLabelError, match=f"per-sample state belongs to {what}") as caught:
+            ours.check_same(saved)
         assert "ckpt_path" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_the_set_that_several_loaders_index() -> None:
+    indexed = IndexedDataset(TENSORS)
+    for datasets in ([indexed], [indexed, Subset(indexed, ORDER)], [Subset(indexed, [0]), Subset(indexed, ORDER)]):
+        training_set, labels = common_training_set(datasets, "SELC")
+        assert training_set == TrainingSet.of(TENSORS)
+        assert labels is not None
+        assert labels.tolist() == LABELS
+    # A subset that is wrapped counts from 0; its labels are its own.
+    assert common_training_set([IndexedDataset(Subset(TENSORS, ORDER))], "SELC")[0].num_samples == 3
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ([], "SELC keeps state for each training sample and needs DataLoaders over a map-style data set"),
+        ([None], "the training loaders read: NoneType"),
+        ([IndexedDataset(TENSORS), IndexedDataset(Subset(TENSORS, ORDER))], r"index different sets \(5, 3 samples\)"),
+    ],
+)
+def test_loaders_that_do_not_index_one_set(datasets: list[Any], message: str) -> None:
+    with pytest.raises(NoisyLabelError, match=message):
+        common_training_set(datasets, "SELC")
 
 
 SET = TrainingSet(5, "a")
 
 
-def written_group() -> StoreGroup:
-    group = StoreGroup("SELC")
-    group.begin(SET, True, CPU)
-    group.table("target", (2,)).update(torch.tensor([1]), torch.ones(1, 2))
-    group.table("visits", dtype=torch.int64).update(torch.tensor([1]), torch.tensor([3]))
-    return group
+def begun(run: RunState, training_set: TrainingSet = SET, fresh: bool = True) -> RunState:
+    run.begin(training_set, None, fresh, CPU, seed=3, max_epochs=8)
+    return run
 
 
-def loaded_group() -> StoreGroup:
-    group = StoreGroup("SELC")
-    group.load_state_dict(reloaded(written_group().state_dict()))
-    return group
+def with_section(run: RunState | None = None, **options: Any) -> tuple[RunState, Section]:
+    run, section = run or RunState(), Section("SELC", "SELC at loss", **options)
+    run.add(section)
+    return run, section
 
 
-def test_tables_exist_from_the_start_of_training_on() -> None:
+def written() -> tuple[RunState, Section]:
+    run, section = with_section()
+    begun(run)
+    section.store("target", (2,)).update(torch.tensor([1]), torch.ones(1, 2))
+    section.store("visits", dtype=torch.int64).update(torch.tensor([1]), torch.tensor([3]))
+    return run, section
+
+
+def loaded() -> tuple[RunState, Section]:
+    run, section = with_section()
+    run.load_state_dict(reloaded(written()[0].state_dict()))
+    return run, section
+
+
+def test_stores_exist_from_the_start_of_training_on() -> None:
     with pytest.raises(NoisyLabelError, match="SELC has no training set yet"):
-        StoreGroup("SELC").table("target", (2,))
+        with_section()[1].store("target", (2,))
 
 
-def test_table_is_made_once() -> None:
-    group = written_group()
-    table = group.table("target", (2,), fill=9.0)
-    assert table is group.tables["target"]
-    assert table.values[:, 0].tolist() == [0, 1, 0, 0, 0]
-    assert group.table("other", fill=9.0).values.tolist() == [9.0] * 5
-    assert list(group.tables) == ["target", "visits", "other"]
+def test_a_store_is_made_once() -> None:
+    _, section = written()
+    store = section.store("target", (2,), fill=9.0)
+    assert store is section.stores["target"]
+    assert store.in_run
+    assert store.values[:, 0].tolist() == [0, 1, 0, 0, 0]
+    assert section.store("other", fill=9.0).values.tolist() == [9.0] * 5
+    assert list(section.stores) == ["target", "visits", "other"]
 
 
-def test_a_fresh_run_forgets_an_earlier_one() -> None:
-    group = written_group()
-    group.begin(TrainingSet(7, "b"), True, CPU)
-    assert not group.tables
-    assert group.table("target", (3,)).num_samples == 7
+@pytest.mark.parametrize("make", [written, loaded], ids=["an earlier run", "what a test has loaded"])
+def test_a_fresh_run_forgets(make: Any) -> None:
+    run, section = make()
+    section.history[0] = {"acc": 1.0}
+    run.open_epoch, run.schedules = 3, {"GSS": 9}
+    begun(run, TrainingSet(7, "b"))
+    assert (section.stores, section.history, run.open_epoch, run.schedules) == ({}, {}, None, {})
+    assert section.store("target", (3,)).num_samples == 7
 
 
-def test_a_continued_run_keeps_its_tables() -> None:
-    group = written_group()
-    table = group.tables["target"]
-    group.begin(SET, False, CPU)
-    assert group.tables["target"] is table
+def test_a_continued_run_keeps_its_stores() -> None:
+    run, section = written()
+    store = section.stores["target"]
+    begun(run, fresh=False)
+    assert section.stores["target"] is store
 
 
-def test_loaded_tables_stay_when_the_run_goes_on() -> None:
-    group = loaded_group()
-    group.begin(SET, False, CPU)
-    assert group.table("target", (2,)).values[:, 0].tolist() == [0, 1, 0, 0, 0]
-    visits = group.table("visits", dtype=torch.int64)
+def test_loaded_state_stays_when_the_run_goes_on() -> None:
+    run, section = loaded()
+    run.begin(SET, None, False, CPU, seed=4, max_epochs=9)
+    assert (run.seed, run.max_epochs) == (3, 8)
+    assert section.store("target", (2,)).values[:, 0].tolist() == [0, 1, 0, 0, 0]
+    visits = section.store("visits", dtype=torch.int64)
+    assert visits.in_run
     assert visits.values.dtype == torch.int64
     assert visits.values.tolist() == [0, 3, 0, 0, 0]
 
 
-def test_what_a_test_run_has_loaded_does_not_enter_a_fresh_fit() -> None:
-    group = loaded_group()
-    group.begin(TrainingSet(7, "b"), True, CPU)
-    assert not group.tables
+def test_a_section_that_comes_after_the_checkpoint_gets_its_state() -> None:
+    run = RunState()
+    run.load_state_dict(reloaded(written()[0].state_dict()))
+    _, section = with_section(run)
+    assert section.stores["visits"].values.tolist() == [0, 3, 0, 0, 0]
+
+
+def test_state_without_an_owner_is_dropped_with_a_line() -> None:
+    run = RunState()
+    run.load_state_dict(reloaded(written()[0].state_dict()))
+    with pytest.warns(UserWarning, match="state of SELC at loss is dropped: this run has no such part"):
+        begun(run, fresh=False)
+    assert run.state_dict()["sections"] == {}
 
 
 @pytest.mark.parametrize("other", [TrainingSet(6, "a"), TrainingSet(5, "b")])
-@pytest.mark.parametrize("make", [written_group, loaded_group])
+@pytest.mark.parametrize("make", [written, loaded])
 def test_state_of_another_training_set_is_refused(make: Any, other: TrainingSet) -> None:
-    group = make()
-    with pytest.raises(NoisyLabelError, match="state of SELC belongs to"):
-        group.begin(other, False, CPU)
+    with pytest.raises(NoisyLabelError, match="per-sample state belongs to"):
+        begun(make()[0], other, fresh=False)
 
 
 def test_loading_alone_refuses_nothing() -> None:
     """Validation and test load a checkpoint too, over data that have nothing to do with it."""
-    group = StoreGroup("SELC")
-    group.begin(TrainingSet(9, "z"), True, CPU)
-    group.load_state_dict(reloaded(written_group().state_dict()))
-    assert group.training_set == SET
-
-
-def test_state_from_before_training() -> None:
-    group = StoreGroup("SELC")
-    group.load_state_dict(reloaded(StoreGroup("SELC").state_dict()))
-    group.begin(SET, True, CPU)
-    assert group.table("target").num_samples == 5
+    run, _ = with_section()
+    begun(run, TrainingSet(9, "z"))
+    run.load_state_dict(reloaded(written()[0].state_dict()))
+    assert run.training_set == SET
 
 
 @pytest.mark.parametrize("shape", [(3,), (), (2, 2)])
-def test_a_table_of_another_width_is_refused(shape: tuple[int, ...]) -> None:
-    group = loaded_group()
-    group.begin(SET, False, CPU)
+def test_a_store_of_another_width_is_refused(shape: tuple[int, ...]) -> None:
+    run, section = loaded()
+    begun(run, fresh=False)
     with pytest.raises(NoisyLabelError, match="number of classes") as caught:
-        group.table("target", shape)
+        section.store("target", shape)
     message = str(caught.value)
     assert all(part in message for part in ("`target`", "SELC", "(2,)", str(shape)))
     assert "\n" not in message
+
+
+def test_two_sections_of_one_key_are_refused_and_one_may_come_twice() -> None:
+    run, section = with_section()
+    run.add(section)
+    with pytest.raises(NoisyLabelError, match=r"Two SELC would keep the same state \(`SELC at loss`\)"):
+        with_section(run)
+
+
+def test_after_its_end_a_run_can_be_saved_and_takes_new_members() -> None:
+    run, section = written()
+    run.end()
+    assert run.state_dict()["sections"].keys() == {"SELC at loss"}
+    _, other = with_section(run)
+    assert run.sections == {"SELC at loss": other}
+    assert other is not section
+
+
+class Counter:
+    """A part of a section: how many steps there were."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def reset(self) -> None:
+        self.steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+def test_parts_are_saved_loaded_and_forgotten_with_their_section() -> None:
+    counter, twin = Counter(), Counter()
+    run, _ = with_section(parts={"counter": counter}, per_sample=False)
+    begun(run)
+    counter.steps = 5
+    other, _ = with_section(parts={"counter": twin}, per_sample=False)
+    other.load_state_dict(reloaded(run.state_dict()))
+    assert twin.steps == 5
+    begun(other)
+    assert twin.steps == 0
 
 
 batches = st.lists(
@@ -413,7 +498,13 @@ def test_saved_sums_are_a_snapshot() -> None:
     sums = EpochSums()
     sums.add(1, loss=torch.tensor(1.0))
     state = sums.state_dict()
-    saved: dict[str, Tensor] = {"weight": state["weight"].clone(), **{k: v.clone() for k, v in state["sums"].items()}}
     sums.add(1, loss=torch.tensor(5.0))
-    assert state["weight"].equal(saved["weight"])
-    assert state["sums"]["loss"].equal(saved["loss"])
+    assert state == {"sums": {"loss": torch.tensor(1.0, dtype=torch.float64)}, "weights": {"loss": 1}}
+
+
+def test_each_sum_has_its_own_weight() -> None:
+    sums = EpochSums()
+    sums.add(3, loss=torch.tensor(1.0))
+    sums.add(3, acc=torch.tensor(0.5))
+    sums.add(1, acc=torch.tensor(0.9))
+    assert sums.means() == pytest.approx({"loss": 1.0, "acc": 0.6})

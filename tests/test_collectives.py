@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_noisy.processes import communication_device, process_count, process_rank, sum_over_processes
+from lightning_noisy.collectives import communication_device, process_count, process_rank, sum_over_processes
 from tests.distributed import WORLD_SIZE, Pool
 
 

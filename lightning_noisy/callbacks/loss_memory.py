@@ -1,0 +1,63 @@
+"""Per-sample tables for the losses of any project."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from typing_extensions import override
+
+from lightning_noisy.state import LossStores, RunDriver
+
+
+class LossMemory(Callback):
+    """Gives the losses of a project that keep a row for each training sample their tables.
+
+    ELR, SAT and others remember what the network said of a sample. Their tables are made when training starts, saved in
+    each checkpoint, also in the middle of an epoch, merged over processes, and refused at fit where they belong to
+    another training set. Without this line such a loss is refused in a Trainer; a
+    :class:`~lightning_noisy.NoisyLabelModule` needs no line.
+
+    The project passes what the loss requires: ``self.criterion(logits, target, index=index)``.
+
+    Raises:
+        NoisyLabelError: At fit, a checkpoint of another data set, or of another number of classes.
+
+    Example::
+
+        self.criterion = EarlyLearningRegularization(lam=3.0)  # in your LightningModule
+        Trainer(callbacks=[LossMemory()])
+    """
+
+    def __init__(self) -> None:
+        self._stores: LossStores | None = None
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        RunDriver.of(trainer)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if isinstance(getattr(pl_module, "loss_stores", None), LossStores):  # a module of this package
+            return
+        self._stores = LossStores(pl_module)
+        if not self._stores:
+            rank_zero_warn(f"LossMemory does nothing: no loss of {type(pl_module).__name__} keeps a table.")
+        self._stores.join(RunDriver.of(trainer))
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._stores is not None:
+            self._stores.begin()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._end()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._stores is not None:
+            self._stores.end()
+            self._stores = None

@@ -1,0 +1,246 @@
+"""What all modules share: a strategy writes its step; recording, logging, evaluation, state and resume are here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lightning_noisy.checks import check_labels
+from lightning_noisy.data.batch import TrainingBatch, unpack_batch
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.modules.evaluation import Evaluation
+from lightning_noisy.networks.classifier import Outputs
+from lightning_noisy.state import LossStores, RunDriver, RunState, Section
+from lightning_noisy.trainer_access import from_datamodule
+
+
+class StrategyModule(LightningModule, ABC):
+    """Base of the modules: a subclass holds its networks and criteria, and writes :meth:`step` and :meth:`forward`.
+
+    In :meth:`step` a criterion is called by :meth:`training_loss` (its own reduction) or :meth:`sample_losses` (one
+    value for each sample), **with the whole batch and the given labels; selection comes after**. Callbacks then see
+    every sample, losses with memory keep every row, and what a strategy leaves out is its own business. Each network
+    has a criterion of its own, and with it tables of its own. Terms with mixed or soft targets that the strategy makes
+    itself use functions (:mod:`lightning_noisy.functional.losses`), which no callback changes.
+
+    Training batches are ``(images, target, index)``; with several training loaders, a dict or list of such batches.
+    Evaluation batches are ``(images, target)``. Training logs ``train/loss`` and ``train/acc`` (of the given labels,
+    over all calls of criteria); validation and test log accuracy, top-5 accuracy when K > 10, expected calibration
+    error and cross entropy of :meth:`forward`, whatever the training loss. ``predict_step`` gives probabilities.
+
+    Args:
+        num_classes: K, at least 2.
+        optimizer: Makes the optimizer from all parameters.
+        lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch.
+
+    Raises:
+        NoisyLabelError: K < 2; labels outside [0, K); a non-finite loss; at fit, a checkpoint of another data set.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        check_count(num_classes, "num_classes", 2)
+        self.num_classes = num_classes
+        self.make_optimizer = optimizer
+        self.make_lr_scheduler = lr_scheduler
+        self.evaluation = Evaluation(num_classes)
+        self.section = Section("module", metrics=self._epoch_metrics)
+        """What the module keeps."""
+        self.loss_stores: LossStores | None = None
+        """What its losses keep, from the start of a fit on."""
+        self._run: RunState | None = None
+
+    @abstractmethod
+    def step(self, batch: Any) -> Tensor:
+        """The loss of a training batch.
+
+        Args:
+            batch: A :class:`~lightning_noisy.data.batch.TrainingBatch`; with several training loaders, a dict of them
+                by the loaders' names or positions.
+
+        Returns:
+            Scalar. Where there is nothing to learn from, zero times something that has a gradient.
+        """
+
+    @abstractmethod
+    @override
+    def forward(self, images: Any) -> Tensor:
+        """Images (B, C, H, W) to logits (B, K): what is evaluated."""
+
+    def prepare_epoch(self, epoch: int) -> None:
+        """What happens at the start of an epoch, before its first batch is loaded. Once an epoch, also over resumes.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
+
+    def training_loss(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> Tensor:
+        """The loss of a network on a batch with its given labels, reduced as the criterion does.
+
+        It is computed in float32 also under autocast, and the criterion gets exactly the keywords that it ``requires``.
+
+        Args:
+            loss: The network's criterion, a submodule.
+            outputs: What the network says of the batch.
+            batch: The batch.
+        """
+        with self._calling(outputs, batch):
+            return cast(Tensor, loss(_wide(outputs.logits), batch.target, **self._context(loss, outputs, batch)))
+
+    @property
+    def run(self) -> RunState:
+        """The run that the module is trained in, from ``setup`` on."""
+        assert self._run is not None, "no run before `setup`"
+        return self._run
+
+    @property
+    def history(self) -> dict[int, dict[str, float]]:
+        """Training metrics of each finished epoch: epoch -> name -> value."""
+        return self.section.history
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        unpacked = unpack_batch(batch)
+        loss = self.step(unpacked)
+        parts = list(unpacked.values()) if isinstance(unpacked, Mapping) else [unpacked]
+        self._record(loss, torch.cat([part.index for part in parts]), batch_idx)
+        return loss
+
+    @override
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("val", "validation_splits", batch, dataloader_idx)
+
+    @override
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluate("test", "test_splits", batch, dataloader_idx)
+
+    @override
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Probabilities (B, K) of a batch of images, alone or first in a tuple."""
+        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        return _wide(self(images)).softmax(dim=1)
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.make_optimizer(self.parameters())
+        if self.make_lr_scheduler is None:
+            return optimizer
+        scheduler = self.make_lr_scheduler(optimizer)
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            config["monitor"] = scheduler.monitor
+        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    @override
+    def setup(self, stage: str) -> None:
+        self._run = RunDriver.of(self.trainer)
+        self._run.add(self.section)
+        for split in from_datamodule(self.trainer, "validation_splits") or ():
+            self.evaluation.add_split(split)
+        if stage == "fit":
+            self.loss_stores = LossStores(self)
+            self.loss_stores.join(self._run)
+
+    @override
+    def on_fit_start(self) -> None:
+        classes = from_datamodule(self.trainer, "num_classes")
+        if classes is not None and classes != self.num_classes:
+            raise NoisyLabelError(
+                f"The data module has {classes} classes, but the module was made with num_classes={self.num_classes}."
+            )
+
+    @override
+    def on_train_start(self) -> None:
+        if self.run.labels is not None:
+            check_labels(self.run.labels, self.num_classes, "the training labels")
+        assert self.loss_stores is not None
+        self.loss_stores.begin()
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        self._prepare()
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._prepare()  # a resume does not always pass the start of the epoch that it is in
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies take part in no run."""
+        return {**super().__getstate__(), "_run": None, "loss_stores": None}
+
+    def _prepare(self) -> None:
+        if self.run.prepared_epoch != self.current_epoch:
+            self.run.prepared_epoch = self.current_epoch
+            self.prepare_epoch(self.current_epoch)
+
+    @contextmanager
+    def _calling(self, outputs: Outputs, batch: TrainingBatch) -> Iterator[None]:
+        """Around the call of a criterion: callbacks know which samples it is about, and it computes in float32."""
+        now = self.run.batch
+        if now is not None:
+            now.called = batch.index
+        try:
+            with torch.autocast(outputs.logits.device.type, enabled=False):
+                yield
+        finally:
+            if now is not None:
+                now.called = None
+        predicted = outputs.logits.detach()[:, : self.num_classes].argmax(dim=1)
+        self.section.sums.add(len(batch.target), acc=(predicted == batch.target).float().mean())
+
+    def _context(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> dict[str, Any]:
+        """What the criterion requires."""
+        requires: tuple[str, ...] = getattr(loss, "requires", ())
+        offers: dict[str, Callable[[], Any]] = {
+            "index": lambda: batch.index,
+            "features": lambda: _wide(outputs.features),
+            "views": lambda: tuple(map(_wide, outputs.views)),
+            "parameters": lambda: chain(outputs.network.parameters(), loss.parameters()),
+            "epoch": lambda: self.current_epoch,
+            "total_epochs": lambda: self.run.total_epochs(type(loss).__name__),
+        }
+        if unknown := set(requires) - set(offers):
+            raise NoisyLabelError(f"{type(loss).__name__} requires {unknown}, which this module does not offer.")
+        return {name: offers[name]() for name in requires}
+
+    def _record(self, loss: Tensor, index: Tensor, batch_idx: int) -> None:
+        epoch = self.current_epoch
+        self.run.checks.require(
+            loss.detach().isfinite(),
+            lambda: (
+                f"The training loss is not finite in epoch {epoch}, batch {batch_idx}, samples {index.tolist()[:8]}: "
+                "lower the learning rate, clip gradients, or look at these inputs."
+            ),
+        )
+        self.section.sums.add(len(index), loss=loss)
+        self.log("train/loss_step", loss, prog_bar=True)
+
+    def _epoch_metrics(self) -> dict[str, float]:
+        return {f"train/{name}": mean for name, mean in self.section.sums.means().items()}
+
+    def _evaluate(self, only: str, declared: str, batch: Any, dataloader_idx: int) -> None:
+        splits = from_datamodule(self.trainer, declared) or (only,)
+        check_argument(dataloader_idx < len(splits), f"{only}_dataloaders", f"{len(splits)} loaders: {splits}", "more")
+        metrics = self.evaluation.measure(splits[dataloader_idx], _wide(self(batch[0])), batch[1])
+        for name, metric in metrics.items():
+            self.log(name, metric, prog_bar=name.endswith("/acc"), add_dataloader_idx=False)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Half precision to float32."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

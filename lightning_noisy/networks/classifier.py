@@ -1,0 +1,90 @@
+"""A network that classifies: backbone and head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_noisy.errors import NoisyLabelError
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of a batch."""
+
+    logits: Tensor
+    """Logits of the first view, (B, K)."""
+
+    features: Tensor
+    """Features that they were made of, (B, D)."""
+
+    views: tuple[Tensor, ...]
+    """Logits of all views, each (B, K)."""
+
+    network: nn.Module
+    """The network that says it."""
+
+
+class Classifier(nn.Module):
+    """Backbone and head: images to features (B, D) to logits (B, K).
+
+    Args:
+        backbone: Maps images (B, C, H, W) to features (B, D), with an int attribute ``num_features`` = D.
+        head: Makes the classifier from (D, K), e.g. ``LinearHead``.
+        num_outputs: K.
+
+    Raises:
+        NoisyLabelError: A backbone without ``num_features``.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Callable[[int, int], nn.Module], num_outputs: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head(self.num_features, num_outputs)
+
+    @property
+    def num_features(self) -> int:
+        """Width D of the features."""
+        width = getattr(self.backbone, "num_features", None)
+        if not isinstance(width, int) or width < 1:
+            raise NoisyLabelError(
+                f"{type(self.backbone).__name__} has no `num_features`: set it to the width D of the features (B, D) "
+                "that it returns, or use `lightning_noisy.networks.TorchvisionBackbone`."
+            )
+        return width
+
+    def features(self, images: Any) -> Tensor:
+        """Images (B, C, H, W) to features (B, D).
+
+        Raises:
+            NoisyLabelError: The backbone's output is not (B, ``num_features``).
+        """
+        features = cast(Tensor, self.backbone(images))
+        if features.ndim != 2 or features.shape[1] != self.num_features:
+            raise NoisyLabelError(
+                f"{type(self.backbone).__name__}.num_features is {self.num_features}, but its output has shape "
+                f"{tuple(features.shape)}: wanted (B, {self.num_features}); set `num_features` to the real width, or "
+                "flatten."
+            )
+        return features
+
+    def forward(self, images: Any) -> Tensor:
+        """Images (B, C, H, W) to logits (B, K)."""
+        return cast(Tensor, self.head(self.features(images)))
+
+    def outputs(self, images: Any) -> Outputs:
+        """Logits and features of a batch.
+
+        Args:
+            images: (B, C, H, W), or a list of views, each such a tensor: all pass through the network together, so that
+                batch normalization sees them as one batch.
+        """
+        several = isinstance(images, (tuple, list))
+        features = self.features(torch.cat(list(images)) if several else images)
+        rows = len(features) // (len(images) if several else 1)
+        views = self.head(features).split(rows)
+        return Outputs(views[0], features[:rows], views, self)

@@ -1,0 +1,76 @@
+"""The per-sample tables of losses: made when they are first needed, saved, merged and refused like any other."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import ref
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_noisy.losses import NoisyLabelLoss
+from lightning_noisy.state.run_state import RunState
+from lightning_noisy.state.section import Section
+
+
+class LossStores:
+    """Gives the losses of a module the tables that they keep.
+
+    Tables are made at a loss's first call in training, whose logits tell the number of classes.
+
+    Args:
+        root: The LightningModule. A loss inside another one belongs to that.
+    """
+
+    def __init__(self, root: nn.Module) -> None:
+        self._losses = [(name, loss) for name, loss in _outermost_losses(root) if loss.memory_shapes(num_classes=2)]
+        self._sections = [Section(type(loss).__name__, f"loss {name}") for name, loss in self._losses]
+        self._hooks: list[RemovableHandle] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is a loss that keeps a table."""
+        return bool(self._losses)
+
+    def join(self, run: RunState) -> None:
+        """Let a run own what the losses keep."""
+        for section in self._sections:
+            run.add(section)
+
+    def begin(self) -> None:
+        """Training starts: what a loss held before is another run's."""
+        self.end()
+        for (_, loss), section in zip(self._losses, self._sections, strict=True):
+            loss.memory = {}
+            self._hooks.append(_attach_at_first_call(loss, section))
+
+    def end(self) -> None:
+        """Training is over; the losses keep what they have."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies hold no losses: these are the original's."""
+        return {"_losses": [], "_sections": [], "_hooks": []}
+
+
+def _attach_at_first_call(loss: NoisyLabelLoss, section: Section) -> RemovableHandle:
+    original = ref(loss)  # a copy of the loss takes the hook along
+
+    def attach(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if called is not original() or not called.training:
+            return
+        logits: Tensor = args[0] if args else kwargs["logits"]
+        shapes = called.memory_shapes(logits.shape[1] - called.extra_outputs)
+        called.memory = {name: section.store(name, shape, device=logits.device) for name, shape in shapes.items()}
+        handle.remove()
+
+    handle: RemovableHandle = loss.register_forward_pre_hook(attach, with_kwargs=True)
+    return handle
+
+
+def _outermost_losses(module: nn.Module, prefix: str = "") -> list[tuple[str, NoisyLabelLoss]]:
+    if isinstance(module, NoisyLabelLoss):
+        return [(prefix, module)]
+    children = module.named_children()
+    return [found for name, child in children for found in _outermost_losses(child, f"{prefix}.{name}".lstrip("."))]

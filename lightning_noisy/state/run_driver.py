@@ -1,0 +1,140 @@
+"""What Lightning tells a run's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from typing_extensions import override
+
+from lightning_noisy.data.batch import Batch
+from lightning_noisy.private_api import batches_begun, checkpoint_interval
+from lightning_noisy.state.run_state import RunState
+from lightning_noisy.state.training_set import common_training_set
+from lightning_noisy.trainer_access import log_interval, run_seed
+
+
+class RunDriver(Callback):
+    """Drives the state of a run through Lightning's hooks, before all other callbacks, and saves it in checkpoints.
+
+    Members ask for the state with :meth:`of` in their ``setup``; the first one puts the driver into the Trainer.
+
+    A checkpoint that the last batch of an epoch has written makes Lightning skip the end of that epoch at resume. So an
+    epoch stays open, also in the checkpoint, until its metrics are there; the first batch of the next one closes it
+    late. An epoch without a batch is never opened.
+    """
+
+    def __init__(self) -> None:
+        self.state = RunState()
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> RunState:
+        """The state of the Trainer's run."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        found = next((callback for callback in callbacks if isinstance(callback, cls)), None)
+        if found is None:
+            found = cls()
+            callbacks.insert(0, found)
+        return found.state
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return "lightning_noisy"
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        needing = next((section.owner for section in self.state.sections.values() if section.per_sample), None)
+        training_set, labels = None, None
+        if needing is not None:
+            training_set, labels = common_training_set(training_datasets(trainer), needing)
+        # Projects that seed each process differently still need one seed for masks and the like.
+        seed = trainer.strategy.broadcast(run_seed(None))
+        fresh = batches_begun(trainer) == 0
+        self.state.begin(training_set, labels, fresh, pl_module.device, seed, trainer.max_epochs)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        skipped = self.state.open_epoch
+        if skipped is not None and skipped != trainer.current_epoch:
+            _log_late(trainer, self.state.close_epoch(), skipped)
+        self.state.enter_batch(Batch(batch, trainer.current_epoch, batch_idx))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.state.end_batch()
+        if (batch_idx + 1) % log_interval(trainer) == 0:
+            self.state.checks.settle()
+        if trainer.world_size > 1 and _checkpoint_is_due(trainer):
+            self.state.share()
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A checkpoint may be written inside validation, by rank 0 alone.
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self.state.share()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Equal on all processes already; without `sync_dist` Lightning warns.
+        pl_module.log_dict(self.state.close_epoch(), sync_dist=True)
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.state.checks.settle()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return self.state.state_dict()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.state.load_state_dict(state_dict)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.state.end()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.state.end()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies of a Trainer's callbacks start with a state of their own."""
+        return {"state": RunState()}
+
+
+def training_datasets(trainer: Trainer) -> list[Any]:
+    """The data sets that a Trainer's training loaders read, None for a loader without one."""
+    return [getattr(loader, "dataset", None) for loader in _flat(trainer.train_dataloader)]
+
+
+def _flat(loaders: Any) -> list[Any]:
+    if isinstance(loaders, CombinedLoader):
+        return list(loaders.flattened)
+    if isinstance(loaders, Mapping):
+        return [leaf for loader in loaders.values() for leaf in _flat(loader)]
+    if isinstance(loaders, Sequence):
+        return [leaf for loader in loaders for leaf in _flat(loader)]
+    return [loaders]
+
+
+def _checkpoint_is_due(trainer: Trainer) -> bool:
+    """Whether a ModelCheckpoint may write after this batch, so that ranks have to share their rows before."""
+    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    intervals = [checkpoint_interval(checkpoint) for checkpoint in checkpoints]
+    return any(time is not None or (steps > 0 and trainer.global_step % steps == 0) for steps, time in intervals)
+
+
+def _log_late(trainer: Trainer, metrics: dict[str, float], epoch: int) -> None:
+    """Log metrics of an epoch that is over, rounded to float32 as Lightning's own logging does."""
+    rounded = {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
+    for logger in trainer.loggers if metrics else ():
+        logger.log_metrics({**rounded, "epoch": epoch}, step=trainer.global_step)

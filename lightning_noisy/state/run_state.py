@@ -1,0 +1,247 @@
+"""What a run keeps, and when it begins, is shared, closes, is saved and loaded: all of it in one object."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from lightning_noisy.checks import DeferredChecks
+from lightning_noisy.data.batch import Batch
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.state.section import Section
+from lightning_noisy.state.training_set import TrainingSet
+
+_LIGHTNING_FALLBACK = 1000
+
+
+class BatchListener(Protocol):
+    """Acts inside training batches alone."""
+
+    def enter_batch(self, batch: Batch) -> None:
+        """A training batch begins."""
+        ...
+
+    def leave_batch(self) -> None:
+        """It has ended, or was given up."""
+        ...
+
+    def check_called(self) -> None:
+        """Refuse a batch that went by without it."""
+        ...
+
+    def detach(self) -> None:
+        """Training is over: leave no trace."""
+        ...
+
+
+class RunState:
+    """The one owner of what a run keeps: sections, deferred checks, the batch of now, seed and number of epochs.
+
+    It knows nothing of a Trainer: :class:`~lightning_noisy.state.RunDriver` tells it what happens, in Lightning.
+    """
+
+    def __init__(self) -> None:
+        self.sections: dict[str, Section] = {}
+        """What each member keeps, by its key."""
+        self.listeners: list[BatchListener] = []
+        """Who acts inside training batches."""
+        self.checks = DeferredChecks()
+        """Conditions on tensors, read back at the next pause."""
+        self.training_set: TrainingSet | None = None
+        """The set of this run; None before training and where no section needs it."""
+        self.labels: Tensor | None = None
+        """Its given labels, int64 (N,), where they are known."""
+        self.fresh = True
+        """Whether the run has begun without a past."""
+        self.seed = 0
+        """Seed of the run's draws: that of the first start."""
+        self.max_epochs: int | None = None
+        """Number of epochs that the run was first started with; None or -1 without a limit."""
+        self.schedules: dict[str, int] = {}
+        """Number of epochs that each schedule spans, by its owner."""
+        self.batch: Batch | None = None
+        """The training batch of now, None outside."""
+        self.open_epoch: int | None = None
+        """The epoch that has begun and has no metrics yet."""
+        self.prepared_epoch: int | None = None
+        """The last epoch whose start was announced to the module."""
+        self._loaded: dict[str, dict[str, Any]] = {}
+        self._begun = False
+        self._over = False
+
+    def add(self, section: Section) -> None:
+        """Own a section; one that is added again is the same.
+
+        Raises:
+            NoisyLabelError: Another one has its key.
+        """
+        if self._over:  # members of the fit, validation or test before this one
+            self.sections, self._over = {}, False
+        if self.sections.setdefault(section.key, section) is not section:
+            raise NoisyLabelError(
+                f"Two {section.owner} would keep the same state (`{section.key}`): keep one, or tell them apart by "
+                "their arguments (`criterion`, `head`)."
+            )
+        if section.key in self._loaded:
+            section.load_state_dict(self._loaded.pop(section.key))
+
+    def begin(
+        self,
+        training_set: TrainingSet | None,
+        labels: Tensor | None,
+        fresh: bool,
+        device: torch.device,
+        seed: int,
+        max_epochs: int | None,
+    ) -> None:
+        """Training starts.
+
+        Args:
+            training_set: The set of this run.
+            labels: Its given labels, where they are known.
+            fresh: The run starts at step 0: what an earlier run or a test of the same objects left is dropped.
+            device: The accelerator; stores go there when they fit.
+            seed: The run's seed, which counts at its first start.
+            max_epochs: Its number of epochs, likewise.
+
+        Raises:
+            NoisyLabelError: The state belongs to another training set.
+        """
+        self.fresh = fresh
+        if fresh:
+            self._forget()
+        if fresh or not self._begun:
+            self.seed, self.max_epochs, self._begun = seed, max_epochs, True
+        elif self.training_set is not None and training_set is not None:
+            training_set.check_same(self.training_set)
+        self._say_what_is_missing()
+        self.training_set, self.labels = training_set, labels
+        for section in self.sections.values():
+            section.begin(None if training_set is None else training_set.num_samples, device)
+
+    def enter_batch(self, batch: Batch) -> None:
+        """A training batch begins, and with the first one its epoch."""
+        self.leave_batch()
+        self.open_epoch, self.batch = batch.epoch, batch
+        for listener in self.listeners:
+            listener.enter_batch(batch)
+
+    def end_batch(self) -> None:
+        """A training batch has run to its end.
+
+        Raises:
+            NoisyLabelError: A listener had no part in it.
+        """
+        self.leave_batch()
+        for listener in self.listeners:
+            listener.check_called()
+
+    def leave_batch(self) -> None:
+        """Nothing acts from here to the next batch, whether this one has ended or was given up."""
+        self.batch = None
+        for listener in self.listeners:
+            listener.leave_batch()
+
+    def share(self) -> None:
+        """Bring what all processes know to rank 0, which writes checkpoints: a collective inside an epoch."""
+        self.leave_batch()
+        self.checks.settle()
+        for section in self.sections.values():
+            section.share()
+
+    def close_epoch(self) -> dict[str, float]:
+        """End the open epoch: the metrics of all sections; none where no batch has run. A collective."""
+        self.leave_batch()
+        self.checks.settle()
+        if self.open_epoch is None:
+            return {}
+        metrics: dict[str, float] = {}
+        for section in self.sections.values():
+            metrics |= section.close(self.open_epoch)
+        self.open_epoch = None
+        return metrics
+
+    def end(self) -> None:
+        """The run is over, or has failed: nothing acts any more. What was kept can still be read and saved."""
+        self.batch = None
+        for listener in self.listeners:
+            listener.detach()
+        self.listeners = []
+        self._over = True
+
+    def total_epochs(self, owner: str, given: int | None = None, key: str | None = None) -> int:
+        """The number of epochs E that a schedule spans: resolved at its first start, kept at resume.
+
+        Args:
+            owner: The schedule's name, for messages.
+            given: What the user gave; None takes the run's first ``max_epochs``.
+            key: What tells it apart from other schedules of the run; None is ``owner``.
+
+        Raises:
+            NoisyLabelError: Neither says how many.
+        """
+        key = owner if key is None else key
+        saved = self.schedules.get(key)
+        if saved is not None and given not in (None, saved):
+            rank_zero_warn(
+                f"{owner} goes on with total_epochs={given} as given; the checkpoint was written with {saved}."
+            )
+        self.schedules[key] = given or saved or self._limit(owner)
+        return self.schedules[key]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything as plain values. Never a collective."""
+        known = self.training_set
+        return {
+            "num_samples": known.num_samples if known else None,
+            "labels_hash": known.labels_hash if known else None,
+            "seed": self.seed,
+            "max_epochs": self.max_epochs,
+            "schedules": dict(self.schedules),
+            "open_epoch": self.open_epoch,
+            "prepared_epoch": self.prepared_epoch,
+            "sections": {key: section.state_dict() for key, section in self.sections.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what was saved; whether it belongs to the training set is asked when training begins."""
+        self.training_set = None
+        if state["num_samples"] is not None:
+            self.training_set = TrainingSet(state["num_samples"], state["labels_hash"])
+        self.seed, self.max_epochs = state["seed"], state["max_epochs"]
+        self.schedules = dict(state["schedules"])
+        self.open_epoch, self.prepared_epoch = state["open_epoch"], state["prepared_epoch"]
+        self._loaded, self._begun = dict(state["sections"]), True
+        for key, section in self.sections.items():
+            if key in self._loaded:
+                section.load_state_dict(self._loaded.pop(key))
+
+    def _forget(self) -> None:
+        for section in self.sections.values():
+            section.reset()
+        self.open_epoch = self.prepared_epoch = None
+        self.schedules, self._loaded = {}, {}
+
+    def _limit(self, owner: str) -> int:
+        if self.max_epochs is None or self.max_epochs < 1:
+            raise NoisyLabelError(
+                f"{owner} needs the number of epochs, but the Trainer's `max_epochs` is {self.max_epochs!r}: set "
+                f"`Trainer(max_epochs=...)`, or pass `total_epochs` to {owner}."
+            )
+        if self.max_epochs == _LIGHTNING_FALLBACK:
+            rank_zero_info(
+                f"{owner} spans {self.max_epochs} epochs, which Lightning also takes when nobody says how many: set"
+                " `Trainer(max_epochs=...)` if you meant another number."
+            )
+        return self.max_epochs
+
+    def _say_what_is_missing(self) -> None:
+        """A resume with other members than those that were saved is allowed, and said."""
+        if self._loaded:
+            rank_zero_warn(
+                f"The checkpoint's state of {', '.join(self._loaded)} is dropped: this run has no such part."
+            )
+        self._loaded = {}

@@ -1,0 +1,16 @@
+"""Targets that change at the criterion."""
+
+from lightning_noisy.targets.call import AttentiveCriterion, TargetCall, TargetChanger, TargetObserver
+from lightning_noisy.targets.criterion import CRITERION_NAMES, check_soft_targets, find_criterion
+from lightning_noisy.targets.pipeline import TargetPipeline
+
+__all__ = [
+    "CRITERION_NAMES",
+    "AttentiveCriterion",
+    "TargetCall",
+    "TargetChanger",
+    "TargetObserver",
+    "TargetPipeline",
+    "check_soft_targets",
+    "find_criterion",
+]

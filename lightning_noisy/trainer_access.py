@@ -1,0 +1,51 @@
+"""What is read off a Lightning Trainer."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+from lightning_noisy.errors import NoisyLabelError
+
+
+def from_datamodule(trainer: Trainer, name: str) -> Any:
+    """An attribute of the Trainer's data module, None without either."""
+    return getattr(getattr(trainer, "datamodule", None), name, None)
+
+
+def run_folder(trainer: Trainer) -> str | None:
+    """Where a run's evidence goes, the same on all processes: its logger's folder, None without one. A collective."""
+    folder = trainer.log_dir
+    keep = bool(trainer.loggers) and not getattr(trainer, "fast_dev_run", False)
+    return folder if keep else None
+
+
+def run_seed(given: int | None) -> int:
+    """A seed as given; None takes the run's (Lightning's ``seed_everything``), else 0."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0)) if given is None else given
+
+
+def log_interval(trainer: Trainer) -> int:
+    """Batches between two logging steps of a Trainer, at least 1: where values are read back anyway."""
+    interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return max(1, interval)
+
+
+def check_not_sharded(trainer: Trainer, what: str) -> None:
+    """Refuse strategies under which no process has a whole weight and its whole gradient.
+
+    Args:
+        trainer: The trainer.
+        what: What cannot be done then, for the message: "MaskRefresh cannot mask `head`".
+
+    Raises:
+        NoisyLabelError: FSDP, model parallel or DeepSpeed.
+    """
+    if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
+        raise NoisyLabelError(
+            f"{what} under {type(trainer.strategy).__name__}, which shards its weights or gradients: use "
+            "strategy='ddp'."
+        )
