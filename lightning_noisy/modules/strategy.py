@@ -212,7 +212,7 @@ class StrategyModule(LightningModule, ABC):
             "views": lambda: tuple(map(_wide, outputs.views)),
             "parameters": lambda: chain(outputs.network.parameters(), loss.parameters()),
             "epoch": lambda: self.current_epoch,
-            "total_epochs": lambda: self.run.total_epochs(type(loss).__name__),
+            "total_epochs": lambda: self.run.total_epochs(type(loss).__name__, getattr(loss, "total_epochs", None)),
         }
         if unknown := set(requires) - set(offers):
             raise NoisyLabelError(f"{type(loss).__name__} requires {unknown}, which this module does not offer.")
