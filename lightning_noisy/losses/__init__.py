@@ -40,6 +40,7 @@ from lightning_noisy.losses.normalized import (
 from lightning_noisy.losses.paper_settings import PAPER_SETTINGS, paper_loss
 from lightning_noisy.losses.peer import PeerLoss
 from lightning_noisy.losses.pencil import PencilLoss
+from lightning_noisy.losses.sample_losses import per_sample
 from lightning_noisy.losses.self_adaptive_training import SelfAdaptiveTraining
 from lightning_noisy.losses.sparse_regularization import SparseRegularization
 from lightning_noisy.losses.staged import StagedLoss
@@ -89,4 +90,5 @@ __all__ = [
     "TruncatedGeneralizedCrossEntropy",
     "estimate_transition",
     "paper_loss",
+    "per_sample",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar
 
 from torch import Tensor
 from typing_extensions import override
@@ -20,12 +19,10 @@ from lightning_noisy.functional.losses import (
     softmax,
 )
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._per_sample import PerSampleLoss
-from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class NormalizedNegativeCrossEntropy(PerSampleLoss):
+class NormalizedNegativeCrossEntropy(NoisyLabelLoss):
     r"""Normalized negative cross entropy (NNCE): a robust passive loss that is no scaled MAE.
 
     .. math::
@@ -68,7 +65,7 @@ class NormalizedNegativeCrossEntropy(PerSampleLoss):
         return normalized_negative_cross_entropy(logits, target, self.eps)
 
 
-class NormalizedNegativeFocalLoss(PerSampleLoss):
+class NormalizedNegativeFocalLoss(NoisyLabelLoss):
     r"""Normalized negative focal loss (NNFL): :class:`NormalizedNegativeCrossEntropy` of focal losses.
 
     .. math::
@@ -171,8 +168,6 @@ class ActiveNegativeLoss(NoisyLabelLoss):
         tensor(5.0600)
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("parameters",)
-
     def __init__(
         self,
         alpha: float,
@@ -194,27 +189,14 @@ class ActiveNegativeLoss(NoisyLabelLoss):
         self.base = base
         self.lam = lam
 
-    def forward(self, logits: Tensor, target: Tensor, *, parameters: Iterable[Tensor] | None = None) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            parameters: The tensors to be penalised, walked once.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The target is not int64 labels (B,), or there is nothing to penalise.
-        """
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor, parameters: Iterable[Tensor] | None = None) -> Tensor:
         losses = active_negative_loss(logits, target, self.alpha, self.beta, self.base)
         if self.delta > 0.0:
             losses = losses + self.delta * self._penalty(parameters)
         if self.lam > 0.0:
             losses = losses + self.lam * self._entropy_term(logits)
-        return self.reduce(losses)
+        return losses
 
     def _penalty(self, parameters: Iterable[Tensor] | None) -> Tensor:
         tensors = tuple(parameters or ())

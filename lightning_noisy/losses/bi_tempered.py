@@ -7,10 +7,10 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import bi_tempered_logistic_loss
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class BiTemperedLogisticLoss(PerSampleLoss):
+class BiTemperedLogisticLoss(NoisyLabelLoss):
     r"""Bi-tempered logistic loss (BTL): a logarithm that is bounded and a softmax whose tails are heavy.
 
     .. math::

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import bootstrap_cross_entropy
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class Bootstrap(PerSampleLoss):
+class Bootstrap(NoisyLabelLoss):
     r"""Bootstrapping: the network's own prediction is a part of the target.
 
     .. math::
@@ -53,6 +54,6 @@ class Bootstrap(PerSampleLoss):
         self.mode = mode
         self.detach = detach
 
+    @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
         return bootstrap_cross_entropy(logits, target, self.beta, self.mode, self.detach)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import backward_correction, forward_correction
 from lightning_noisy.losses._constant import ClassConstant
-from lightning_noisy.losses._per_sample import PerSampleLoss
 from lightning_noisy.losses._transition import read_transition
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class ForwardCorrection(PerSampleLoss):
+class ForwardCorrection(NoisyLabelLoss):
     r"""Forward correction: the prediction goes through the noise before it meets the noisy label.
 
     .. math::
@@ -58,12 +59,12 @@ class ForwardCorrection(PerSampleLoss):
         self.eps = eps
         self._transition = ClassConstant(matrix, "transition")
 
+    @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
         return forward_correction(logits, target, self._transition.like(logits), self.eps)
 
 
-class BackwardCorrection(PerSampleLoss):
+class BackwardCorrection(NoisyLabelLoss):
     r"""Backward correction: cross entropies of all labels, combined so that the noise cancels in the mean.
 
     .. math::
@@ -110,6 +111,6 @@ class BackwardCorrection(PerSampleLoss):
         self.eps = eps
         self._inverse = ClassConstant(torch.linalg.inv(matrix), "transition")
 
+    @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
         return backward_correction(logits, target, self._inverse.like(logits), self.eps)

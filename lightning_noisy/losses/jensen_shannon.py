@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -11,11 +11,10 @@ from typing_extensions import override
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.losses import generalized_jensen_shannon, log_mean_prediction, view_consistency
 from lightning_noisy.losses._composite import CompositeLoss
-from lightning_noisy.losses._per_sample import PerSampleLoss
-from lightning_noisy.losses._target import check_target
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class JensenShannon(PerSampleLoss):
+class JensenShannon(NoisyLabelLoss):
     r"""Jensen-Shannon loss (JS): between cross entropy, which learns fast, and MAE, which resists noise.
 
     .. math::
@@ -103,7 +102,7 @@ class GeneralizedJensenShannon(CompositeLoss):
         num_views: V, at least 2.
         scaled: Whether to multiply with Z.
         eps: Floor of the probabilities in the logarithms, in (0, 1).
-        base: Loss of the mean prediction; None for that of the equation. Its reduction has to be that of this loss.
+        base: Loss of the mean prediction; None for that of the equation. Its reduction does not matter.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
@@ -116,8 +115,6 @@ class GeneralizedJensenShannon(CompositeLoss):
         >>> loss(views[0], torch.arange(8) % 2, views=views)  # that of one view: they agree
         tensor(0.6226)
     """
-
-    own_requires: ClassVar[tuple[str, ...]] = ("views",)
 
     def __init__(
         self,
@@ -139,33 +136,14 @@ class GeneralizedJensenShannon(CompositeLoss):
         self.base = base
         self.check_parts()
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, views: Sequence[Tensor] | None = None, **context: Any
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K), the logits of one view.
-            target: int64 labels (B,), or floating-point targets (B, K) where the base takes them.
-            views: Logits of all views, V floating-point tensors (B, K).
-            context: The keywords that the base requires.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: Another number of views, a target of another dtype or shape, or a keyword that nobody
-                requires.
-        """
-        self.check_context(context)
-        check_target(self, logits, target)
-        if views is None or len(views) != self.num_views:
-            came = "none" if views is None else f"{len(views)}"
+    @override
+    def losses(self, logits: Tensor, target: Tensor, views: Sequence[Tensor], **context: Any) -> Tensor:
+        if len(views) != self.num_views:
             raise NoisyLabelError(
-                f"GeneralizedJensenShannon expects the logits of {self.num_views} views, but got {came}: give batches "
-                "whose images are a list of that many views, or pass `views=[...]`."
+                f"GeneralizedJensenShannon expects the logits of {self.num_views} views, but got {len(views)}: give "
+                "batches whose images are a list of that many views, or pass `views=[...]`."
             )
         if self.base is None:
-            return self.reduce(generalized_jensen_shannon(views, target, self.pi, self.scaled, self.eps))
+            return generalized_jensen_shannon(views, target, self.pi, self.scaled, self.eps)
         fit = self.evaluate("base", log_mean_prediction(views), target, {"views": views, **context})
-        return fit + self.reduce(view_consistency(views, self.pi, self.scaled, self.eps))
+        return fit + view_consistency(views, self.pi, self.scaled, self.eps)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import confidence_logits, noise_attention, one_hot
-from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -175,31 +175,15 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         if self.attention == "confidence":
             return confidence_logits(logits)
         if features is None:
-            raise NoisyLabelError(
-                "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or "
-                "use it in a NoisyLabelModule."
-            )
+            raise self.missing("features")
         return self.attention_logits(features)
 
-    def forward(self, logits: Tensor, target: Tensor, *, features: Tensor | None = None) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,) or floating-point targets (B, K).
-            features: Features (B, D) the logits were made of, for the attention branch.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No features, no attention branch yet, or a target of another dtype or shape.
-        """
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         if not target.is_floating_point():
             dtype = torch.promote_types(logits.dtype, torch.float32)
             target = one_hot(target, logits.shape[1], self.label_floor, dtype)
-        losses = noise_attention(
+        return noise_attention(
             logits,
             target,
             self._attention(logits, features),
@@ -209,4 +193,3 @@ class NoiseAttentionLoss(NoisyLabelLoss):
             self.attention_eps,
             self.target_eps,
         )
-        return self.reduce(losses)

@@ -50,10 +50,10 @@ class Recording(NoisyLabelLoss):
         super().__init__()
         self.seen = []
 
-    def forward(self, logits, target, **context):
+    def losses(self, logits, target, **context):
         context["parameters"] = list(context["parameters"])
         self.seen.append((logits, target, context))
-        return nn.functional.cross_entropy(logits, target)
+        return nn.functional.cross_entropy(logits, target, reduction="none")
 
 
 def test_a_loss_gets_exactly_what_it_requires(tmp_path):
@@ -341,9 +341,9 @@ class TestRefusals:
 
 def test_the_loss_runs_outside_autocast(tmp_path):
     class Watch(NoisyLabelLoss):
-        def forward(self, logits, target):
+        def losses(self, logits, target):
             assert not torch.is_autocast_enabled("cpu")
-            return nn.functional.cross_entropy(logits, target)
+            return nn.functional.cross_entropy(logits, target, reduction="none")
 
     module = NoisyLabelModule(Flat(3), LinearHead, Watch(), 4)
     make_trainer(tmp_path, max_epochs=1, precision="bf16-mixed").fit(module, loader())
