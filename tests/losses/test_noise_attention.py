@@ -183,8 +183,8 @@ def test_call_without_features(batch: dict[str, torch.Tensor]) -> None:
     with pytest.raises(NoisyLabelError) as caught:
         make()(batch["logits"], batch["target"])
     assert str(caught.value) == (
-        "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or use it in "
-        "a NoisyLabelModule."
+        "NoiseAttentionLoss expects `features`, the features (B, D) that the logits were made of, but got None: pass "
+        "`features=...`, or use it in a NoisyLabelModule."
     )
 
 

@@ -108,9 +108,9 @@ class Epochs(NoisyLabelLoss):
     requires = ("epoch", "features")
     soft_targets = True
 
-    def forward(self, logits: torch.Tensor, target: torch.Tensor, **context: Any) -> torch.Tensor:
+    def losses(self, logits: torch.Tensor, target: torch.Tensor, **context: Any) -> torch.Tensor:
         assert context == {"epoch": 3, "features": "all"}
-        return logits.sum() * 0.0 + 7.0
+        return logits.sum(1) * 0.0 + 7.0
 
 
 def test_what_the_base_requires_it_gets(logits: torch.Tensor) -> None:
@@ -160,7 +160,7 @@ def test_missing_and_unknown_keywords(logits: torch.Tensor) -> None:
     loss = SparseRegularization(nn.CrossEntropyLoss(), **CIFAR100)
     with pytest.raises(NoisyLabelError, match=r"^SparseRegularization expects `epoch`, the number of the epoch"):
         loss(logits, LABELS)
-    with pytest.raises(NoisyLabelError, match=r"^Expected argument `context` to be keywords out of \('epoch',\), but"):
+    with pytest.raises(NoisyLabelError, match=r"^SparseRegularization was called with `index`, but"):
         loss(logits, LABELS, epoch=0, index=INDEX)
 
 
@@ -184,8 +184,6 @@ def test_refused_arguments(name: str, wanted: str, values: tuple[Any, ...]) -> N
 
 
 def test_refused_bases() -> None:
-    with pytest.raises(NoisyLabelError, match=r"^Expected argument `base` to be a loss with reduction='mean', that of"):
-        SparseRegularization(nn.CrossEntropyLoss(reduction="sum"), **CIFAR100)
     with pytest.raises(NoisyLabelError, match=r"^Expected argument `base` to be a loss of K outputs, but got 'Deep"):
         SparseRegularization(DeepAbstainingClassifier(warmup_epochs=1), **CIFAR100)
 
