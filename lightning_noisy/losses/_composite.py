@@ -47,8 +47,14 @@ class CompositeLoss(NoisyLabelLoss):
         return all(getattr(loss, "sample_values", True) for loss in self.parts().values())
 
     def parts(self) -> dict[str, nn.Module]:
-        """The losses in the loss, by name."""
-        return dict(self.named_children())
+        """The losses in the loss, by name; those in a list by its name and their number."""
+        parts: dict[str, nn.Module] = {}
+        for name, child in self.named_children():
+            if isinstance(child, nn.ModuleList):
+                parts |= {f"{name}.{number}": loss for number, loss in enumerate(child)}
+            else:
+                parts[name] = child
+        return parts
 
     @override
     def bind(self, num_features: int, num_classes: int) -> None:

@@ -14,7 +14,7 @@ from lightning_noisy.losses._composite import CompositeLoss
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class JensenShannon(NoisyLabelLoss):
+class JensenShannonLoss(NoisyLabelLoss):
     r"""Jensen-Shannon loss (JS): between cross entropy, which learns fast, and MAE, which resists noise.
 
     .. math::
@@ -48,7 +48,7 @@ class JensenShannon(NoisyLabelLoss):
 
     Example:
         >>> import torch
-        >>> JensenShannon(pi=0.5)(torch.zeros(8, 2), torch.arange(8) % 2)  # (3 log 4 - 3 log 3) / (2 log 2)
+        >>> JensenShannonLoss(pi=0.5)(torch.zeros(8, 2), torch.arange(8) % 2)  # (3 log 4 - 3 log 3) / (2 log 2)
         tensor(0.6226)
     """
 
@@ -67,7 +67,7 @@ class JensenShannon(NoisyLabelLoss):
         return generalized_jensen_shannon([logits], target, self.pi, self.scaled, self.eps)
 
 
-class GeneralizedJensenShannon(CompositeLoss):
+class GeneralizedJensenShannonLoss(CompositeLoss):
     r"""Generalized Jensen-Shannon loss (GJS): views of a sample have to agree with its label and with each other.
 
     .. math::
@@ -76,8 +76,8 @@ class GeneralizedJensenShannon(CompositeLoss):
         Z = \frac{-1}{(1 - \pi) \ln(1 - \pi)}
 
     with q the one-hot row of a label, or the target distribution; inside each logarithm probabilities are clipped to
-    :math:`[\epsilon, 1]`. No view is detached. Up to the clips it is :class:`JensenShannon` of the mean prediction plus
-    :math:`Z (1 - \pi)` times the divergence of the views from it. A ``base`` loss takes the place of the former:
+    :math:`[\epsilon, 1]`. No view is detached. Up to the clips it is :class:`JensenShannonLoss` of the mean prediction
+    plus :math:`Z (1 - \pi)` times the divergence of the views from it. A ``base`` loss takes the place of the former:
 
     .. math:: \mathcal{L} = \mathcal{L}_{base}(\bar p, q) + Z \frac{1 - \pi}{V} \sum_v
         \operatorname{KL}(p^{(v)} \| \bar p), \qquad \bar p = \frac{1}{V} \sum_v p^{(v)}
@@ -111,7 +111,7 @@ class GeneralizedJensenShannon(CompositeLoss):
 
     Example:
         >>> import torch
-        >>> loss, views = GeneralizedJensenShannon(pi=0.5), [torch.zeros(8, 2), torch.zeros(8, 2)]
+        >>> loss, views = GeneralizedJensenShannonLoss(pi=0.5), [torch.zeros(8, 2), torch.zeros(8, 2)]
         >>> loss(views[0], torch.arange(8) % 2, views=views)  # that of one view: they agree
         tensor(0.6226)
     """
@@ -140,8 +140,8 @@ class GeneralizedJensenShannon(CompositeLoss):
     def losses(self, logits: Tensor, target: Tensor, views: Sequence[Tensor], **context: Any) -> Tensor:
         if len(views) != self.num_views:
             raise NoisyLabelError(
-                f"GeneralizedJensenShannon expects the logits of {self.num_views} views, but got {len(views)}: give "
-                "batches whose images are a list of that many views, or pass `views=[...]`."
+                f"GeneralizedJensenShannonLoss expects the logits of {self.num_views} views, but got {len(views)}: "
+                "give batches whose images are a list of that many views, or pass `views=[...]`."
             )
         if self.base is None:
             return generalized_jensen_shannon(views, target, self.pi, self.scaled, self.eps)

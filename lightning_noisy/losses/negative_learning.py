@@ -12,7 +12,7 @@ from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.epoch_window import mean_before, note, window_shape
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, draw_negatives, negative_learning
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._constant import ClassConstant
+from lightning_noisy.losses._class_constant import ClassConstant
 from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.trainer import run_seed
 

@@ -58,11 +58,6 @@ class StagedLoss(CompositeLoss):
         self.check_sample_values()
 
     @override
-    def parts(self) -> dict[str, nn.Module]:
-        """The losses of the stages."""
-        return {f"stages.{number}": loss for number, loss in enumerate(self.stages)}
-
-    @override
     def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
         """The tables of all losses.
 

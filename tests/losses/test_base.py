@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_noisy import losses
+from lightning_noisy import functional, losses
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses import NoisyLabelLoss
 
@@ -52,9 +55,9 @@ def kinds(root: type[NoisyLabelLoss] = NoisyLabelLoss) -> Iterator[type[NoisyLab
 
 def test_forward_is_the_base_s_and_final() -> None:
     own = {kind for kind in kinds() if kind.__module__.startswith("lightning_noisy.")}
-    assert {kind.__name__ for kind in own} >= {name for name in losses.__all__ if name.endswith("Loss")} - {
-        "NoisyLabelLoss"
-    }
+    exported = {kind for kind in vars(losses).values() if isinstance(kind, type) and kind is not NoisyLabelLoss}
+    assert len(exported) == 38
+    assert exported <= own
     assert not [kind.__name__ for kind in own if kind.forward is not NoisyLabelLoss.forward]
     assert NoisyLabelLoss.forward.__final__
     assert not [kind.__name__ for kind in own if "_check_context" in vars(kind) or "_check_batch" in vars(kind)]
@@ -207,8 +210,38 @@ NOUNS = {
 
 
 def test_names_end_in_loss_where_the_method_has_no_noun_of_its_own() -> None:
-    names = {kind.__name__ for kind in kinds() if not kind.__name__.startswith("_")} & set(losses.__all__)
-    assert len(names) == 38
-    for name in names:
+    for name in {kind.__name__ for kind in kinds()} & set(losses.__all__):
         last = [word for word in NOUNS if name.removesuffix("Loss").endswith(word)]
         assert name.endswith("Loss") != bool(last), name
+
+
+NO_FUNCTION = {
+    "active_passive": "a sum of losses",
+    "base": "the contract",
+    "paper_settings": "published arguments",
+    "sample_losses": "the losses of samples of any criterion",
+    "self_adaptive_training": "cross entropy with targets and weights from a table",
+    "staged": "a choice of losses",
+}
+"""Files of losses without one of functions."""
+
+NO_CLASS = {"probabilities": "what many losses share"}
+"""Files of functions without one of losses."""
+
+
+def public_files(package: ModuleType) -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
+
+
+def test_function_and_class_of_a_method_have_one_file_name() -> None:
+    of_classes, of_functions = public_files(losses), public_files(functional.losses)
+    assert of_classes - of_functions <= set(NO_FUNCTION)
+    assert of_functions - of_classes == set(NO_CLASS)
+
+
+@pytest.mark.parametrize("name", sorted(public_files(losses) - set(NO_FUNCTION)))
+def test_a_class_uses_the_functions_of_its_file(name: str) -> None:
+    used = vars(importlib.import_module(f"lightning_noisy.losses.{name}"))
+    there = vars(importlib.import_module(f"lightning_noisy.functional.losses.{name}"))
+    own = {key for key, value in there.items() if inspect.isfunction(value) and value.__module__.endswith(f".{name}")}
+    assert own & set(used), name

@@ -14,7 +14,7 @@ from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
-    GeneralizedJensenShannon,
+    GeneralizedJensenShannonLoss,
     NoiseAttentionLoss,
 )
 from lightning_noisy.losses.base import NoisyLabelLoss
@@ -140,7 +140,7 @@ def test_views_pass_through_the_network_as_one_batch(tmp_path):
 
 
 def test_a_loss_of_views_trains_and_counts_them(tmp_path):
-    module = NoisyLabelModule(Flat(3), LinearHead, GeneralizedJensenShannon(0.5), 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, GeneralizedJensenShannonLoss(0.5), 4)
     before = module.head.weight.detach().clone()
     make_trainer(tmp_path, max_epochs=1).fit(module, pair_loader())
     assert not torch.equal(module.head.weight, before)

@@ -10,7 +10,7 @@ from lightning_noisy.functional.losses import bootstrap_cross_entropy
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class Bootstrap(NoisyLabelLoss):
+class Bootstrapping(NoisyLabelLoss):
     r"""Bootstrapping: the network's own prediction is a part of the target.
 
     .. math::
@@ -40,7 +40,7 @@ class Bootstrap(NoisyLabelLoss):
 
     Example:
         >>> import torch
-        >>> Bootstrap(0.95)(torch.zeros(8, 4), torch.arange(8) % 4)  # log 4
+        >>> Bootstrapping(0.95)(torch.zeros(8, 4), torch.arange(8) % 4)  # log 4
         tensor(1.3863)
     """
 

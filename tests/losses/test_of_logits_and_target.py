@@ -131,7 +131,7 @@ CASES = [
         {"a": ("a finite float > 0", ABOVE_0)},
     ),
     Case(
-        L.JensenShannon,
+        L.JensenShannonLoss,
         {"pi": 0.3, "scaled": False, "eps": 1e-3},
         {"pi": 0.7, "scaled": True, "eps": 0.1},
         lambda z, y, **arguments: F.generalized_jensen_shannon([z], y, **arguments),
