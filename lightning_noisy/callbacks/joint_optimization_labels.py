@@ -1,4 +1,4 @@
-"""The labels of joint optimisation: the mean of a network's last predictions."""
+"""The labels of joint optimization: the mean of a network's last predictions."""
 
 from __future__ import annotations
 

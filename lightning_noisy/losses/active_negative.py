@@ -119,7 +119,7 @@ def _check_floor(eps: float, logits: Tensor) -> None:
 
 
 class ActiveNegativeLoss(NoisyLabelLoss):
-    r"""Active negative loss (ANL): a normalised loss, its negative counterpart and an L1 penalty on the weights.
+    r"""Active negative loss (ANL): a normalized loss, its negative counterpart and an L1 penalty on the weights.
 
     .. math::
         \mathcal{L} = \alpha \mathcal{L}_{NCE} + \beta \mathcal{L}_{NNCE} + \delta \sum_w |w|
@@ -134,25 +134,25 @@ class ActiveNegativeLoss(NoisyLabelLoss):
     The L1 penalty is against overfitting and replaces weight decay: **give the optimizer** ``weight_decay=0``.
 
     ``forward(logits, target, parameters=model.parameters())`` takes logits (B, K) of any floating dtype, int64 labels
-    (B,), no soft targets, and the tensors to be penalised: in a NoisyLabelModule all parameters of the module, biases,
-    batch normalisation, frozen ones and those of the loss included. They have to be on one device. Both penalties are
+    (B,), no soft targets, and the tensors to be penalized: in a NoisyLabelModule all parameters of the module, biases,
+    batch normalization, frozen ones and those of the loss included. They have to be on one device. Both penalties are
     part of each sample's loss: without reduction they are in every entry, ``"mean"`` has them once and ``"sum"`` B
     times. With ``delta=0`` no parameters are needed or looked at. It computes in float32 (float64 for float64 logits).
     ``alpha``, ``beta``, ``delta`` and ``lam`` are plain attributes: set them between steps to schedule them.
 
     Reference: X. Ye et al., "Active Negative Loss Functions for Learning with Noisy Labels", NeurIPS 2023.
 
-    As in the official code the L1 penalty includes biases and batch normalisation. That code clips the gradient's norm
+    As in the official code the L1 penalty includes biases and batch normalization. That code clips the gradient's norm
     at 5 (``Trainer(gradient_clip_val=5.0)``) and adds the penalty to its test loss as well; evaluation here reports
     cross entropy. With the entropy term it clips each prediction and their mean to [1e-7, 1 - 1e-7], those of NNCE too.
 
     Args:
-        alpha: Weight of the normalised loss, finite and at least 0. Paper: 1 (MNIST), 5 (CIFAR-10), 10 (CIFAR-100),
+        alpha: Weight of the normalized loss, finite and at least 0. Paper: 1 (MNIST), 5 (CIFAR-10), 10 (CIFAR-100),
             20 (WebVision).
-        beta: Weight of the normalised negative loss, finite and at least 0. Paper: 5 (CIFAR-10), 1 elsewhere.
+        beta: Weight of the normalized negative loss, finite and at least 0. Paper: 5 (CIFAR-10), 1 elsewhere.
         delta: Weight of the penalty, finite and at least 0. Paper: 1e-6 (MNIST), 5e-5 (CIFAR-10), 5e-7 (CIFAR-100),
             5e-6 (WebVision).
-        base: The loss that is normalised: ``"ce"``, cross entropy, or ``"focal"``, focal loss with gamma 0.5 and a
+        base: The loss that is normalized: ``"ce"``, cross entropy, or ``"focal"``, focal loss with gamma 0.5 and a
             detached factor. Published with the same weights.
         lam: Weight of the entropy term, finite and at least 0. Code, for ``"ce"``: 2 (CIFAR-10), 0.01 (CIFAR-100).
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.

@@ -40,7 +40,7 @@ class BiTemperedLogisticLoss(NoisyLabelLoss):
         t1: Temperature of the logarithm, in [0, 1]. Published by Dynamics-Aware Loss: 0.7.
         t2: Temperature of the softmax, finite and at least 1. Published by Dynamics-Aware Loss: 3 (CIFAR-10), 1.5
             (CIFAR-100).
-        num_iters: Iterations of the normaliser, at least 1.
+        num_iters: Iterations of the normalizer, at least 1.
         eps: Added to the target inside its logarithm, in (0, 1); for a label it is added to the value, no more.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 

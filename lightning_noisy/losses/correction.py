@@ -27,7 +27,7 @@ class ForwardCorrection(NoisyLabelLoss):
         \mathcal{L} = -\log \sum_i \tilde p_i T_{iy}, \qquad T_{ij} = P(\tilde y = j \mid y = i), \quad
         \tilde p = \operatorname{clip}(\operatorname{softmax}(z), \epsilon, 1 - \epsilon)
 
-    Its minimiser on noisy labels is that of cross entropy on clean ones.
+    Its minimizer on noisy labels is that of cross entropy on clean ones.
 
     ``forward(logits, target)`` takes logits (B, K) of any floating dtype and int64 labels (B,), no soft targets; it
     computes in float32 (float64 for float64 logits). The gradient is zero where the prediction is clipped.

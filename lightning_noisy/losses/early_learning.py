@@ -22,7 +22,7 @@ class EarlyLearningRegularization(CompositeLoss):
         \mathcal{L} = -\log p_y + \lambda \log\Big(1 - \sum_k \bar t_k \tilde p_k\Big)
 
     The running average :math:`\bar t` of each training sample is updated first, without gradient, and starts at zero.
-    The regulariser is negative and grows with the agreement of prediction and average, so its gradient cancels that of
+    The regularizer is negative and grows with the agreement of prediction and average, so its gradient cancels that of
     cross entropy on labels the network did not predict early on.
 
     ``forward(logits, target, index=index)`` takes logits (B, K) of any floating dtype, int64 labels (B,) or
@@ -40,17 +40,17 @@ class EarlyLearningRegularization(CompositeLoss):
     Reference: S. Liu, J. Niles-Weed, N. Razavian and C. Fernandez-Granda, "Early-Learning Regularization Prevents
     Memorization of Noisy Labels", NeurIPS 2020.
 
-    The official code clips as above with ``eps`` 1e-4, normalises the clipped prediction for the average only, and has
-    zero gradient in the regulariser where it clips; so does this class. The paper's equation has no clip.
+    The official code clips as above with ``eps`` 1e-4, normalizes the clipped prediction for the average only, and has
+    zero gradient in the regularizer where it clips; so does this class. The paper's equation has no clip.
 
     Args:
-        lam: Weight of the regulariser, finite and at least 0. Paper: 3 (CIFAR-10, symmetric noise), 1 (asymmetric),
+        lam: Weight of the regularizer, finite and at least 0. Paper: 3 (CIFAR-10, symmetric noise), 1 (asymmetric),
             7 (CIFAR-100).
         momentum: Weight of the past in the running average, in [0, 1). Paper: 0.7 (CIFAR-10, symmetric noise), 0.9
             (asymmetric, and CIFAR-100).
-        eps: Clip of the prediction at both ends, in (0, 0.5). Below 1e-7, float32 no longer keeps the regulariser
+        eps: Clip of the prediction at both ends, in (0, 0.5). Below 1e-7, float32 no longer keeps the regularizer
             finite.
-        base: The loss that is regularised; None for cross entropy. Its reduction does not matter.
+        base: The loss that is regularized; None for cross entropy. Its reduction does not matter.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:

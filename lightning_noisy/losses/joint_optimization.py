@@ -1,4 +1,4 @@
-"""Joint optimisation of network and labels."""
+"""Joint optimization of network and labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lightning_noisy.losses.base import NoisyLabelLoss
 
 
 class JointOptimization(NoisyLabelLoss):
-    r"""Loss of joint optimisation: cross entropy, a prior on the classes, and entropy.
+    r"""Loss of joint optimization: cross entropy, a prior on the classes, and entropy.
 
     .. math::
         \mathcal{L} = -\frac{1}{B} \sum_i \sum_k t_{ik} \log p_{ik}

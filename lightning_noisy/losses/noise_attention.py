@@ -24,7 +24,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
 
     with :math:`p = \operatorname{softmax}(z)` and :math:`\tau`, :math:`p` clipped to
     :math:`[\epsilon_a, 1 - \epsilon_a]`. For a label y and :math:`\beta = 0` the gradient of cross entropy is scaled
-    by :math:`p_y / (p_y - 1 + 1 / \tau)` (Theorem 1): near zero attention stops the memorisation of a wrong label.
+    by :math:`p_y / (p_y - 1 + 1 / \tau)` (Theorem 1): near zero attention stops the memorization of a wrong label.
     :math:`\beta > 0` is the robust variant RNAL: the reversed term is to NAL what reverse cross entropy is to cross
     entropy in SCE.
 
@@ -42,7 +42,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
     NeurIPS 2022.
 
     How the official code differs from the paper's Eq. (3): it clips as above (``eps`` 1e-7, ``attention_eps`` 1e-12)
-    and floors every target at 1e-4 without renormalising, so that in warm-up the classes that are not the label weigh
+    and floors every target at 1e-4 without renormalizing, so that in warm-up the classes that are not the label weigh
     1e-4 each. Here labels are exact one-hot rows as in the paper; ``label_floor=1e-4``, with table rows floored by
     the target policy, gives the official values. The floor inside the reversed term's logarithm is always there
     (``target_eps``) and changes nothing for floored targets; the official code has none for unfloored ones and returns

@@ -14,7 +14,7 @@ from lightning_noisy.losses._composite import CompositeLoss
 
 
 class SparseRegularization(CompositeLoss):
-    r"""Sparse regularization (SR): sharp predictions of normalised logits make any loss robust.
+    r"""Sparse regularization (SR): sharp predictions of normalized logits make any loss robust.
 
     .. math::
         \mathcal{L} = \mathcal{L}_{base}(\tilde z) + \lambda_e \sum_k \max(p_k, \epsilon)^p, \qquad
@@ -28,12 +28,12 @@ class SparseRegularization(CompositeLoss):
     floating-point targets (B, K) where the base takes them, the number of the epoch from 0, and what the base requires.
     It computes in float32 (float64 for float64 logits). The base may be a loss of this package or a torch criterion,
     such as ``nn.CrossEntropyLoss()``; its tables are those of :meth:`memory_shapes`, named ``"base.<name>"``. Logits
-    are not normalised in evaluation, where it would not change the order of classes. ``tau``, ``lam`` and ``p`` are
+    are not normalized in evaluation, where it would not change the order of classes. ``tau``, ``lam`` and ``p`` are
     plain attributes: set them between steps to schedule them.
 
     Reference: X. Zhou et al., "Learning with Noisy Labels via Sparse Regularization", ICCV 2021.
 
-    As in the official code logits shorter than 1e-12 are divided by that, there is no normalisation on MNIST
+    As in the official code logits shorter than 1e-12 are divided by that, there is no normalization on MNIST
     (``normalize=False``), and ``eps`` is 1e-7; in that of Dynamics-Aware Loss (Li et al., 2023) it is 1e-6. The first
     version of the official one has :math:`\lambda` 10 for symmetric noise on CIFAR-100 as well, later ones 4.
 
