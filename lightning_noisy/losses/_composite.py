@@ -24,7 +24,7 @@ class CompositeLoss(NoisyLabelLoss):
     own_requires: ClassVar[tuple[str, ...]] = ()
     """Keywords that the loss requires beside those of its parts: those in the signature of :meth:`losses`."""
 
-    _asks_later = True
+    _left_to_parts = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

@@ -84,8 +84,8 @@ class NoisyLabelLoss(nn.Module, ABC):
     extra_outputs: ClassVar[int] = 0
     """Outputs of the network that the loss needs beside the K of the classes, after which they stand."""
 
-    _asks_later: ClassVar[bool] = False
-    """Whether required keywords that are not in the signature of :meth:`losses` are looked for by parts of the loss."""
+    _left_to_parts: ClassVar[bool] = False
+    """Whether required keywords that are not in the signature of :meth:`losses` are missed by the parts of the loss."""
 
     _optional: ClassVar[dict[str, bool]] = {}
     """The keywords in the signature of :meth:`losses`, and whether they have a default."""
@@ -199,7 +199,7 @@ class NoisyLabelLoss(nn.Module, ABC):
     def _check_context(self, context: dict[str, Any]) -> None:
         known = dict.fromkeys((*self.requires, *self._optional))
         for name in known:
-            if context.get(name) is None and not self._optional.get(name, self._asks_later):
+            if context.get(name) is None and not self._optional.get(name, self._left_to_parts):
                 raise self.missing(name)
         if unknown := [f"`{name}`" for name in context if name not in known]:
             takes = ", ".join(f"`{name}`" for name in known) or "none"

@@ -30,8 +30,7 @@ class NegativeLearning(NoisyLabelLoss):
     The draws are independent, with replacement, and a function of (seed, epoch, index): they do not depend on batches,
     processes or a resume. A sample that is seen twice in an epoch meets the same classes.
 
-    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. Several processes compute
-    what one does.
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets.
 
     Reference: Y. Kim, J. Yim, J. Yun and J. Kim, "NLNL: Negative Learning for Noisy Labels", ICCV 2019. It goes on with
     :class:`SelectiveNegativeLearning` and :class:`SelectivePositiveLearning`: see :class:`StagedLoss`.

@@ -108,7 +108,9 @@ def losses_of_samples(criterion: nn.Module, logits: Tensor, target: Tensor, cont
             f"{type(criterion).__name__} with reduction='none' gave a tensor of shape {tuple(values.shape)} for a "
             f"batch of {len(logits)}: wanted ({len(logits)},), or ({len(logits)}, ...), the loss of each sample."
         )
-    weights = _class_weights(criterion, seen[-1], values) if weighs_classes else torch.ones_like(values)
+    weights = torch.ones_like(values, dtype=torch.promote_types(values.dtype, torch.float32))
+    if weighs_classes and not seen[-1].is_floating_point():
+        weights = weights * _class_weights(criterion, seen[-1])
     if values.ndim > 1:
         values, weights = values.flatten(1).mean(dim=1), weights.flatten(1).mean(dim=1)
     return SampleLosses(values, weights)
@@ -137,8 +139,7 @@ def check_criterion(criterion: object, name: str) -> None:
             f"of 'mean', 'sum' or 'none', but got {kind} with reduction={reduction!r}: write it as a NoisyLabelLoss."
         )
     known = isinstance(criterion, NoisyLabelLoss) or _weighs_classes(criterion) or _means_plainly(criterion)
-    weighs = getattr(criterion, "weight", None) is not None or getattr(criterion, "ignore_index", -100) >= 0
-    if isinstance(criterion, nn.CTCLoss) or (weighs and not known):
+    if isinstance(criterion, nn.CTCLoss) or (not known and _may_weigh(criterion)):
         raise NoisyLabelError(
             f"Expected argument `{name}` to be a loss of which it is known how its mean weighs samples, but got {kind} "
             "with weights of its own: write it as a NoisyLabelLoss."
@@ -156,13 +157,20 @@ def _means_plainly(criterion: object) -> bool:
     return getattr(forward, "__module__", "") == nn.MSELoss.__module__
 
 
-def _class_weights(criterion: Any, target: Tensor, values: Tensor) -> Tensor:
-    """What each value adds to the divisor of torch's mean; class probabilities are divided by their number."""
-    if target.is_floating_point():
-        return torch.ones_like(values)
-    counted = target != criterion.ignore_index
-    weights: Tensor = counted.to(values)
-    return weights if criterion.weight is None else weights * criterion.weight.to(values)[target.where(counted, 0)]
+def _class_weights(criterion: Any, target: Tensor) -> Tensor:
+    """What each label adds to the divisor of torch's mean; class probabilities add 1, whatever the weights."""
+    counted: Tensor = target != criterion.ignore_index
+    return counted if criterion.weight is None else counted * criterion.weight[target.where(counted, 0)]
+
+
+def _may_weigh(criterion: Any) -> bool:
+    """Whether a criterion that is neither ours nor torch's ignores a class or holds a vector, as class weights are."""
+    parts = [vars(module) for module in criterion.modules()]
+    held = [
+        value for own in parts for values in (own, own["_buffers"], own["_parameters"]) for value in values.values()
+    ]
+    vectors = [value for value in held if isinstance(value, Tensor) and value.ndim == 1]
+    return bool(vectors) or any(own.get("ignore_index", -100) >= 0 for own in parts)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_noisy import SampleStore
 from lightning_noisy import losses as L
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses import NoisyLabelLoss, per_sample
@@ -79,6 +80,15 @@ def test_mean_of_some_samples_is_the_criterion_s_of_those(name: str) -> None:
     torch.testing.assert_close(each[rows].mean(), make("mean")(logits[rows], target[rows]), rtol=1e-12, atol=0)
 
 
+def test_half_precision_counts_samples_exactly() -> None:
+    """257 is 256 in bfloat16."""
+    logits, target = LOGITS.repeat(43, 1)[:257].bfloat16(), LABELS.repeat(43)[:257]
+    each = per_sample(nn.CrossEntropyLoss())(logits, target)
+    assert each.losses.dtype == torch.bfloat16
+    assert each.weights.sum().item() == 257
+    torch.testing.assert_close(each.mean(), each.losses.float().mean(), rtol=5e-3, atol=0)
+
+
 def test_weighted_smoothed_cross_entropy_against_numpy() -> None:
     """Numerators and divisors typed out: (1 - s) w_y nll_y + s / K sum_k w_k nll_k over w_y of what is not ignored."""
     criterion = nn.CrossEntropyLoss(WITH_ZERO, ignore_index=2, label_smoothing=0.3)
@@ -101,8 +111,6 @@ def test_ours() -> None:
 
 def test_context_and_tables_are_the_criterion_s() -> None:
     criterion = L.EarlyLearningRegularization()
-    from lightning_noisy import SampleStore
-
     criterion.memory["prediction"] = SampleStore(9, (4,), dtype=torch.float64)
     twin = copy.deepcopy(criterion)
     index = torch.arange(6)
@@ -169,10 +177,26 @@ def test_copies_go_with_the_copy_of_the_criterion() -> None:
 
 class ForeignWeighted(nn.Module):
     reduction = "mean"
-    weight = WEIGHTS
+
+    def __init__(self, buffer: bool) -> None:
+        super().__init__()
+        if buffer:
+            self.register_buffer("balance", WEIGHTS)
+        else:
+            self.balance = WEIGHTS
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(logits, target, self.weight, reduction=self.reduction)
+        return F.cross_entropy(logits, target, self.balance, reduction=self.reduction)
+
+
+class Wrapper(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.reduction = nn.CrossEntropyLoss(WEIGHTS), "mean"
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        self.inner.reduction = self.reduction
+        return self.inner(logits, target)
 
 
 class OwnForward(nn.CrossEntropyLoss):
@@ -216,7 +240,9 @@ def test_foreign_criteria_with_a_plain_mean(criterion: nn.Module) -> None:
             "Expected argument `criterion` to be a loss of which it is known how its mean weighs samples, but got "
             "CTCLoss with weights of its own: write it as a NoisyLabelLoss.",
         ),
-        (ForeignWeighted(), "Expected argument `criterion` to be a loss of which it is known how its mean weighs"),
+        (ForeignWeighted(True), "Expected argument `criterion` to be a loss of which it is known how its mean weighs"),
+        (ForeignWeighted(False), "Expected argument `criterion` to be a loss of which it is known how its mean weighs"),
+        (Wrapper(), "Expected argument `criterion` to be a loss of which it is known how its mean weighs samples"),
         (OwnForward(ignore_index=2), "Expected argument `criterion` to be a loss of which it is known how its mean"),
         (
             nn.CrossEntropyLoss,
@@ -281,8 +307,6 @@ def test_a_weighted_part_keeps_its_mean_in_every_composite(name: str, part_reduc
         part = nn.CrossEntropyLoss(WEIGHTS, ignore_index=2, reduction=part_reduction)
         loss = make(part, reduction=reduction)
         for table, shape in loss.memory_shapes(4).items():
-            from lightning_noisy import SampleStore
-
             loss.memory[table] = SampleStore(6, shape, dtype=torch.float64)
         np.testing.assert_allclose(loss(LOGITS, LABELS, **context).numpy(), wanted, rtol=1e-7, atol=1e-9)
         assert part.reduction == part_reduction
