@@ -212,19 +212,6 @@ def test_refused_arguments(case: Case) -> None:
 
 
 @every
-def test_targets(case: Case) -> None:
-    loss, rows = case.kind(**case.first), torch.eye(4, dtype=torch.float64)[LABELS]
-    wanted = r" or floating-point targets \(B, K\)" if case.soft_targets else ""
-    with pytest.raises(NoisyLabelError, match=rf"^{case.kind.__name__} expects int64 labels \(B,\){wanted} for its"):
-        loss(LOGITS, LABELS.double())
-    if case.soft_targets:
-        torch.testing.assert_close(loss(LOGITS, rows), loss(LOGITS, LABELS), rtol=1e-12, atol=0)
-    else:
-        with pytest.raises(NoisyLabelError, match="give labels"):
-            loss(LOGITS, rows)
-
-
-@every
 def test_copy(case: Case) -> None:
     loss = case.kind(**case.first)
     twin = copy.deepcopy(loss)
