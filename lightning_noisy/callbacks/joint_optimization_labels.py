@@ -1,4 +1,4 @@
-"""The labels of joint optimisation: the mean of a network's last predictions."""
+"""The labels of joint optimization: the mean of a network's last predictions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.errors import check_argument, check_count
+from lightning_noisy.functional.epoch_window import mean_before, note, window_shape
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
 
@@ -20,8 +21,9 @@ class JointOptimizationLabels(CriterionCallback):
               \qquad\text{or}\qquad \arg\max_k t_{ik}
 
     with the predictions of the training passes (train mode, augmented, detached) of the last n epochs before this one,
-    as far as the sample was seen in them; without any, its label stands. The table ``"prediction"`` has n K numbers a
-    sample.
+    as far as the sample was visited in them; without any, its label stands. A second visit in an epoch gets the target
+    of the first, and its prediction takes the place of the first's; of a sample that stands twice in a batch the first
+    entry is noted. The table ``"prediction"`` has (n + 1) (K + 1) numbers a sample.
 
     Use it with :class:`lightning_noisy.losses.JointOptimization`, in a first run; :class:`LabelWriter` writes the
     labels that a second one starts from.
@@ -74,16 +76,14 @@ class JointOptimizationLabels(CriterionCallback):
         """The labels of the batch; its predictions are noted for later."""
         if call.epoch < self.warmup_epochs - self.window:
             return call.target
-        table = self.section.store("prediction", (self.window, call.num_classes), device=call.logits.device)
-        past = table.get(call.index)
-        noted = past.clone()
-        noted[:, call.epoch % self.window] = call.probabilities.to(past)
-        table.update(call.index, noted)
-        return call.target if call.epoch < self.warmup_epochs else self._labels_of(past, call)
+        shape = window_shape(self.window, call.num_classes)
+        table = self.section.store("prediction", shape, device=call.logits.device)
+        rows = table.get(call.index)
+        table.update(call.index, note(rows, call.probabilities, call.epoch))
+        return call.target if call.epoch < self.warmup_epochs else self._labels_of(rows, call)
 
-    def _labels_of(self, past: Tensor, call: TargetCall) -> Tensor:
-        """Means of the predictions that there are, each of which sums to 1."""
-        total = past.sum(dim=1)
-        seen = total.sum(dim=1, keepdim=True)
-        rows = torch.where(seen > 0, total / seen, call.rows(call.target).to(total))
-        return call.soft_target(rows) if self.labels == "soft" else rows.argmax(dim=1)
+    def _labels_of(self, rows: Tensor, call: TargetCall) -> Tensor:
+        """Means of the predictions that there are; else the target so far."""
+        mean, known = mean_before(rows, call.epoch)
+        labels = torch.where(known.unsqueeze(1), mean, call.rows(call.target).to(mean))
+        return call.soft_target(labels) if self.labels == "soft" else labels.argmax(dim=1)

@@ -74,7 +74,7 @@ class StrongAugment:
 
     Example::
 
-        StrongAugment("rand", num_ops=1, magnitude=3, cutout=0.5)  # of GeneralizedJensenShannon on CIFAR
+        StrongAugment("rand", num_ops=1, magnitude=3, cutout=0.5)  # of GeneralizedJensenShannonLoss on CIFAR
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from lightning_noisy.losses.asymmetric import (
 )
 from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.losses.bi_tempered import BiTemperedLogisticLoss
-from lightning_noisy.losses.bootstrap import Bootstrap
+from lightning_noisy.losses.bootstrapping import Bootstrapping
 from lightning_noisy.losses.correction import BackwardCorrection, ForwardCorrection
 from lightning_noisy.losses.cross_entropy import FocalLoss, Poly1CrossEntropy, TaylorCrossEntropy
 from lightning_noisy.losses.deep_abstaining_classifier import DeepAbstainingClassifier
@@ -24,7 +24,7 @@ from lightning_noisy.losses.determinant_mutual_information import DeterminantMut
 from lightning_noisy.losses.dynamics_aware import DynamicsAwareLoss
 from lightning_noisy.losses.early_learning import EarlyLearningRegularization
 from lightning_noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropy
-from lightning_noisy.losses.jensen_shannon import GeneralizedJensenShannon, JensenShannon
+from lightning_noisy.losses.jensen_shannon import GeneralizedJensenShannonLoss, JensenShannonLoss
 from lightning_noisy.losses.joint_optimization import JointOptimization
 from lightning_noisy.losses.negative_learning import (
     NegativeLearning,
@@ -40,6 +40,7 @@ from lightning_noisy.losses.normalized import (
 from lightning_noisy.losses.paper_settings import PAPER_SETTINGS, paper_loss
 from lightning_noisy.losses.peer import PeerLoss
 from lightning_noisy.losses.pencil import PencilLoss
+from lightning_noisy.losses.sample_losses import per_sample
 from lightning_noisy.losses.self_adaptive_training import SelfAdaptiveTraining
 from lightning_noisy.losses.sparse_regularization import SparseRegularization
 from lightning_noisy.losses.staged import StagedLoss
@@ -55,7 +56,7 @@ __all__ = [
     "AsymmetricUnhingedLoss",
     "BackwardCorrection",
     "BiTemperedLogisticLoss",
-    "Bootstrap",
+    "Bootstrapping",
     "DeepAbstainingClassifier",
     "DeterminantMutualInformation",
     "DynamicsAwareLoss",
@@ -63,8 +64,8 @@ __all__ = [
     "FocalLoss",
     "ForwardCorrection",
     "GeneralizedCrossEntropy",
-    "GeneralizedJensenShannon",
-    "JensenShannon",
+    "GeneralizedJensenShannonLoss",
+    "JensenShannonLoss",
     "JointOptimization",
     "MeanAbsoluteError",
     "NegativeLearning",
@@ -89,4 +90,5 @@ __all__ = [
     "TruncatedGeneralizedCrossEntropy",
     "estimate_transition",
     "paper_loss",
+    "per_sample",
 ]

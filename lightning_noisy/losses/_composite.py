@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
-from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.errors import check_argument
+from lightning_noisy.losses.base import NoisyLabelLoss, SampleMemory
+from lightning_noisy.losses.sample_losses import check_criterion, losses_of_samples
 
 
 class CompositeLoss(NoisyLabelLoss):
     """Base of the losses that contain losses: its parts are the attributes that are modules.
 
-    A part is a loss of this package, with parameters and memory of its own, or a torch criterion. What parts require,
-    the whole requires; their tables are its own, under ``"<part>.<table>"``.
+    A part is a loss of this package, with parameters and memory of its own, or a torch criterion, of any reduction:
+    what counts is that of the whole. What parts require, the whole requires; their tables are its own, under
+    ``"<part>.<table>"``. A part whose mean is weighted keeps it.
     """
 
     own_requires: ClassVar[tuple[str, ...]] = ()
-    """Keywords that the loss requires beside those of its parts."""
+    """Keywords that the loss requires beside those of its parts: those in the signature of :meth:`losses`."""
+
+    _left_to_parts = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.own_requires = tuple(cls._optional)
 
     @property
     def requires(self) -> tuple[str, ...]:  # type: ignore[override]
         """The keywords of the loss itself and of its parts, each once."""
-        of_parts = (name for loss in self.children() for name in getattr(loss, "requires", ()))
+        of_parts = (name for loss in self.parts().values() for name in getattr(loss, "requires", ()))
         return tuple(dict.fromkeys((*self.own_requires, *of_parts)))
 
     @property
     def soft_targets(self) -> bool:  # type: ignore[override]
         """Whether all parts take soft targets; a torch criterion is taken to."""
-        return all(getattr(loss, "soft_targets", True) for loss in self.children())
+        return all(getattr(loss, "soft_targets", True) for loss in self.parts().values())
 
+    @property
+    def sample_values(self) -> bool:  # type: ignore[override]
+        """Whether all parts have values of samples."""
+        return all(getattr(loss, "sample_values", True) for loss in self.parts().values())
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The losses in the loss, by name; those in a list by its name and their number."""
+        parts: dict[str, nn.Module] = {}
+        for name, child in self.named_children():
+            if isinstance(child, nn.ModuleList):
+                parts |= {f"{name}.{number}": loss for number, loss in enumerate(child)}
+            else:
+                parts[name] = child
+        return parts
+
+    @override
     def bind(self, num_features: int, num_classes: int) -> None:
         """Make what depends on the network's size in all parts.
 
@@ -38,10 +64,11 @@ class CompositeLoss(NoisyLabelLoss):
             num_features: Width D of the network's features.
             num_classes: K.
         """
-        for loss in self.children():
+        for loss in self.parts().values():
             if isinstance(loss, NoisyLabelLoss):
                 loss.bind(num_features, num_classes)
 
+    @override
     def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
         """The tables of all parts.
 
@@ -53,7 +80,7 @@ class CompositeLoss(NoisyLabelLoss):
         """
         return {
             f"{part}.{name}": shape
-            for part, loss in self.named_children()
+            for part, loss in self.parts().items()
             if isinstance(loss, NoisyLabelLoss)
             for name, shape in loss.memory_shapes(num_classes).items()
         }
@@ -62,50 +89,46 @@ class CompositeLoss(NoisyLabelLoss):
         """Refuse parts that cannot stand in the whole. To be called once they are set.
 
         Raises:
-            NoisyLabelError: A part is a class, has another reduction than the whole, or none, or needs outputs of its
-                own.
+            NoisyLabelError: A part is a class, has no losses of samples, or needs outputs of its own.
         """
-        for part, made in vars(self).items():
-            if isinstance(made, type):
-                name = made.__name__
-                raise NoisyLabelError(
-                    f"Expected argument `{part}` to be a loss, but got the class {name}: make one, `{name}()`."
-                )
-        for part, loss in self.named_children():
-            own = getattr(loss, "reduction", None)
-            if own != self.reduction:
-                raise NoisyLabelError(
-                    f"Expected argument `{part}` to be a loss with reduction={self.reduction!r}, that of "
-                    f"{type(self).__name__}, but got {type(loss).__name__} with reduction={own!r}: give both the same."
-                )
-            extra = getattr(loss, "extra_outputs", 0)
-            check_argument(extra == 0, part, "a loss of K outputs", f"{type(loss).__name__} with {extra} more")
+        classes = {name: value for name, value in vars(self).items() if isinstance(value, type)}
+        for name, loss in (classes | self.parts()).items():
+            check_part(name, loss)
+        self.check_sample_values()
 
-    def check_context(self, context: dict[str, Any]) -> None:
-        """Refuse keywords that nobody requires.
-
-        Raises:
-            NoisyLabelError: There is one.
-        """
-        check_argument(set(context) <= set(self.requires), "context", f"keywords out of {self.requires}", [*context])
-
-    def evaluate(self, part: str, logits: Tensor, target: Tensor, context: dict[str, Any]) -> Tensor:
+    def evaluate(self, part: str, logits: Tensor, target: Tensor, context: Mapping[str, Any]) -> Tensor:
         """What a part says of a batch, given its tables and the keywords it requires.
 
         Args:
-            part: Name of the attribute.
+            part: Its name.
             logits: Floating-point tensor (B, K).
             target: int64 labels (B,), or floating-point targets (B, K).
             context: At least the keywords that the part requires.
 
         Returns:
-            Scalar, or (B,) without reduction.
+            Losses (B,) whose mean is that of the part.
         """
-        loss = getattr(self, part)
+        loss = self.parts()[part]
         if isinstance(loss, NoisyLabelLoss):
-            prefix = f"{part}."
-            loss.memory |= {k.removeprefix(prefix): v for k, v in self.memory.items() if k.startswith(prefix)}
-        value: Tensor = loss(
-            logits, target, **{name: context[name] for name in getattr(loss, "requires", ()) if name in context}
-        )
-        return value
+            loss.memory |= self._tables_of(part)
+        own = {name: context[name] for name in getattr(loss, "requires", ()) if name in context}
+        return losses_of_samples(loss, logits, target, own).balanced()
+
+    def _tables_of(self, part: str) -> dict[str, SampleMemory]:
+        prefix = f"{part}."
+        return {name.removeprefix(prefix): table for name, table in self.memory.items() if name.startswith(prefix)}
+
+
+def check_part(name: str, loss: object) -> None:
+    """Refuse what cannot stand in another loss.
+
+    Args:
+        name: The argument it came from.
+        loss: What came.
+
+    Raises:
+        NoisyLabelError: A class, a loss without losses of samples, or one that needs outputs of its own.
+    """
+    check_criterion(loss, name)
+    extra = getattr(loss, "extra_outputs", 0)
+    check_argument(extra == 0, name, "a loss of K outputs", f"{type(loss).__name__} with {extra} more")

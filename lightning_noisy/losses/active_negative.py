@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar
 
 from torch import Tensor
 from typing_extensions import override
@@ -20,12 +19,10 @@ from lightning_noisy.functional.losses import (
     softmax,
 )
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._per_sample import PerSampleLoss
-from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class NormalizedNegativeCrossEntropy(PerSampleLoss):
+class NormalizedNegativeCrossEntropy(NoisyLabelLoss):
     r"""Normalized negative cross entropy (NNCE): a robust passive loss that is no scaled MAE.
 
     .. math::
@@ -68,7 +65,7 @@ class NormalizedNegativeCrossEntropy(PerSampleLoss):
         return normalized_negative_cross_entropy(logits, target, self.eps)
 
 
-class NormalizedNegativeFocalLoss(PerSampleLoss):
+class NormalizedNegativeFocalLoss(NoisyLabelLoss):
     r"""Normalized negative focal loss (NNFL): :class:`NormalizedNegativeCrossEntropy` of focal losses.
 
     .. math::
@@ -122,7 +119,7 @@ def _check_floor(eps: float, logits: Tensor) -> None:
 
 
 class ActiveNegativeLoss(NoisyLabelLoss):
-    r"""Active negative loss (ANL): a normalised loss, its negative counterpart and an L1 penalty on the weights.
+    r"""Active negative loss (ANL): a normalized loss, its negative counterpart and an L1 penalty on the weights.
 
     .. math::
         \mathcal{L} = \alpha \mathcal{L}_{NCE} + \beta \mathcal{L}_{NNCE} + \delta \sum_w |w|
@@ -137,25 +134,25 @@ class ActiveNegativeLoss(NoisyLabelLoss):
     The L1 penalty is against overfitting and replaces weight decay: **give the optimizer** ``weight_decay=0``.
 
     ``forward(logits, target, parameters=model.parameters())`` takes logits (B, K) of any floating dtype, int64 labels
-    (B,), no soft targets, and the tensors to be penalised: in a NoisyLabelModule all parameters of the module, biases,
-    batch normalisation, frozen ones and those of the loss included. They have to be on one device. Both penalties are
+    (B,), no soft targets, and the tensors to be penalized: in a NoisyLabelModule all parameters of the module, biases,
+    batch normalization, frozen ones and those of the loss included. They have to be on one device. Both penalties are
     part of each sample's loss: without reduction they are in every entry, ``"mean"`` has them once and ``"sum"`` B
     times. With ``delta=0`` no parameters are needed or looked at. It computes in float32 (float64 for float64 logits).
     ``alpha``, ``beta``, ``delta`` and ``lam`` are plain attributes: set them between steps to schedule them.
 
     Reference: X. Ye et al., "Active Negative Loss Functions for Learning with Noisy Labels", NeurIPS 2023.
 
-    As in the official code the L1 penalty includes biases and batch normalisation. That code clips the gradient's norm
+    As in the official code the L1 penalty includes biases and batch normalization. That code clips the gradient's norm
     at 5 (``Trainer(gradient_clip_val=5.0)``) and adds the penalty to its test loss as well; evaluation here reports
     cross entropy. With the entropy term it clips each prediction and their mean to [1e-7, 1 - 1e-7], those of NNCE too.
 
     Args:
-        alpha: Weight of the normalised loss, finite and at least 0. Paper: 1 (MNIST), 5 (CIFAR-10), 10 (CIFAR-100),
+        alpha: Weight of the normalized loss, finite and at least 0. Paper: 1 (MNIST), 5 (CIFAR-10), 10 (CIFAR-100),
             20 (WebVision).
-        beta: Weight of the normalised negative loss, finite and at least 0. Paper: 5 (CIFAR-10), 1 elsewhere.
+        beta: Weight of the normalized negative loss, finite and at least 0. Paper: 5 (CIFAR-10), 1 elsewhere.
         delta: Weight of the penalty, finite and at least 0. Paper: 1e-6 (MNIST), 5e-5 (CIFAR-10), 5e-7 (CIFAR-100),
             5e-6 (WebVision).
-        base: The loss that is normalised: ``"ce"``, cross entropy, or ``"focal"``, focal loss with gamma 0.5 and a
+        base: The loss that is normalized: ``"ce"``, cross entropy, or ``"focal"``, focal loss with gamma 0.5 and a
             detached factor. Published with the same weights.
         lam: Weight of the entropy term, finite and at least 0. Code, for ``"ce"``: 2 (CIFAR-10), 0.01 (CIFAR-100).
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -170,8 +167,6 @@ class ActiveNegativeLoss(NoisyLabelLoss):
         >>> loss(torch.zeros(8, 4), torch.arange(8) % 4, parameters=[torch.full((3,), -2.0)])  # 5 + 0.01 * 6
         tensor(5.0600)
     """
-
-    requires: ClassVar[tuple[str, ...]] = ("parameters",)
 
     def __init__(
         self,
@@ -194,27 +189,14 @@ class ActiveNegativeLoss(NoisyLabelLoss):
         self.base = base
         self.lam = lam
 
-    def forward(self, logits: Tensor, target: Tensor, *, parameters: Iterable[Tensor] | None = None) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-            parameters: The tensors to be penalised, walked once.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The target is not int64 labels (B,), or there is nothing to penalise.
-        """
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor, parameters: Iterable[Tensor] | None = None) -> Tensor:
         losses = active_negative_loss(logits, target, self.alpha, self.beta, self.base)
         if self.delta > 0.0:
             losses = losses + self.delta * self._penalty(parameters)
         if self.lam > 0.0:
             losses = losses + self.lam * self._entropy_term(logits)
-        return self.reduce(losses)
+        return losses
 
     def _penalty(self, parameters: Iterable[Tensor] | None) -> Tensor:
         tensors = tuple(parameters or ())

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.losses._composite import CompositeLoss
-from lightning_noisy.losses._target import check_target
 
 
 class ActivePassiveLoss(CompositeLoss):
@@ -33,15 +33,15 @@ class ActivePassiveLoss(CompositeLoss):
     Asymmetric Loss Functions and of sparse regularization has (1, 100) on MNIST and (10, 1) on CIFAR-100 for NCE+RCE.
 
     Args:
-        active: The first loss. Its reduction has to be that of the pair.
-        passive: The second loss. Its reduction has to be that of the pair.
+        active: The first loss, of any reduction.
+        passive: The second loss, of any reduction.
         alpha: Weight of the first, finite and at least 0.
         beta: Weight of the second, finite and at least 0.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``: how both losses reduce.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: A weight is out of range, a loss reduces otherwise, or ``forward`` gets a target or keywords
-            that the losses do not take.
+        NoisyLabelError: A weight is out of range, a loss has no losses of samples, or ``forward`` gets a target or
+            keywords that the losses do not take.
 
     Example:
         >>> import torch
@@ -62,23 +62,8 @@ class ActivePassiveLoss(CompositeLoss):
         self.beta = beta
         self.check_parts()
 
-    def forward(self, logits: Tensor, target: Tensor, **context: Any) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,), or floating-point targets (B, K) where both losses take them.
-            context: The keywords that the losses require.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: A keyword that neither loss requires, a target of another dtype or shape, or what the
-                losses refuse.
-        """
-        self.check_context(context)
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor, **context: Any) -> Tensor:
         if "parameters" in context:
             context["parameters"] = tuple(context["parameters"])  # a generator serves one loss only
         active, passive = (self.evaluate(part, logits, target, context) for part in ("active", "passive"))

@@ -13,10 +13,10 @@ from lightning_noisy.functional.losses import (
     asymmetric_generalized_cross_entropy,
     asymmetric_unhinged_loss,
 )
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class AsymmetricGeneralizedCrossEntropy(PerSampleLoss):
+class AsymmetricGeneralizedCrossEntropy(NoisyLabelLoss):
     r"""Asymmetric generalized cross entropy (AGCE): robust wherever the true label is the most frequent one.
 
     .. math::
@@ -61,7 +61,7 @@ class AsymmetricGeneralizedCrossEntropy(PerSampleLoss):
         return asymmetric_generalized_cross_entropy(logits, target, self.a, self.q)
 
 
-class AsymmetricUnhingedLoss(PerSampleLoss):
+class AsymmetricUnhingedLoss(NoisyLabelLoss):
     r"""Asymmetric unhinged loss (AUL): robust wherever the true label is the most frequent one.
 
     .. math::
@@ -104,7 +104,7 @@ class AsymmetricUnhingedLoss(PerSampleLoss):
         return asymmetric_unhinged_loss(logits, target, self.a, self.q)
 
 
-class AsymmetricExponentialLoss(PerSampleLoss):
+class AsymmetricExponentialLoss(NoisyLabelLoss):
     r"""Asymmetric exponential loss (AEL): robust wherever the true label is the most frequent one.
 
     .. math:: \mathcal{L} = \exp(-p_y / a), \qquad p = \operatorname{softmax}(z)

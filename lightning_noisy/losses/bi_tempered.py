@@ -7,10 +7,10 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import bi_tempered_logistic_loss
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class BiTemperedLogisticLoss(PerSampleLoss):
+class BiTemperedLogisticLoss(NoisyLabelLoss):
     r"""Bi-tempered logistic loss (BTL): a logarithm that is bounded and a softmax whose tails are heavy.
 
     .. math::
@@ -40,7 +40,7 @@ class BiTemperedLogisticLoss(PerSampleLoss):
         t1: Temperature of the logarithm, in [0, 1]. Published by Dynamics-Aware Loss: 0.7.
         t2: Temperature of the softmax, finite and at least 1. Published by Dynamics-Aware Loss: 3 (CIFAR-10), 1.5
             (CIFAR-100).
-        num_iters: Iterations of the normaliser, at least 1.
+        num_iters: Iterations of the normalizer, at least 1.
         eps: Added to the target inside its logarithm, in (0, 1); for a label it is added to the value, no more.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 

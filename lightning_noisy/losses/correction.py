@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import backward_correction, forward_correction
-from lightning_noisy.losses._constant import ClassConstant
-from lightning_noisy.losses._per_sample import PerSampleLoss
-from lightning_noisy.losses._transition import read_transition
+from lightning_noisy.losses._class_constant import ClassConstant
+from lightning_noisy.losses.base import NoisyLabelLoss
+
+_UNREADABLE = (TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile)
+_WANTED = "a square matrix of numbers >= 0, at least (2, 2), with rows that sum to 1"
 
 
-class ForwardCorrection(PerSampleLoss):
+class ForwardCorrection(NoisyLabelLoss):
     r"""Forward correction: the prediction goes through the noise before it meets the noisy label.
 
     .. math::
         \mathcal{L} = -\log \sum_i \tilde p_i T_{iy}, \qquad T_{ij} = P(\tilde y = j \mid y = i), \quad
         \tilde p = \operatorname{clip}(\operatorname{softmax}(z), \epsilon, 1 - \epsilon)
 
-    Its minimiser on noisy labels is that of cross entropy on clean ones.
+    Its minimizer on noisy labels is that of cross entropy on clean ones.
 
     ``forward(logits, target)`` takes logits (B, K) of any floating dtype and int64 labels (B,), no soft targets; it
     computes in float32 (float64 for float64 logits). The gradient is zero where the prediction is clipped.
@@ -52,18 +60,18 @@ class ForwardCorrection(PerSampleLoss):
     ) -> None:
         super().__init__(reduction)
         check_argument(0.0 < eps < 0.5, "eps", "a float in (0, 0.5)", eps)
-        matrix = read_transition(transition)
+        matrix = _read_transition(transition)
         never = (matrix.sum(dim=0) == 0).nonzero().flatten().tolist()
         check_argument(not never, "transition", "a matrix without a column of zeros", f"zeros in columns {never}")
         self.eps = eps
         self._transition = ClassConstant(matrix, "transition")
 
+    @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
         return forward_correction(logits, target, self._transition.like(logits), self.eps)
 
 
-class BackwardCorrection(PerSampleLoss):
+class BackwardCorrection(NoisyLabelLoss):
     r"""Backward correction: cross entropies of all labels, combined so that the noise cancels in the mean.
 
     .. math::
@@ -100,7 +108,7 @@ class BackwardCorrection(PerSampleLoss):
     ) -> None:
         super().__init__(reduction)
         check_argument(0.0 < eps < 0.5, "eps", "a float in (0, 0.5)", eps)
-        matrix = read_transition(transition)
+        matrix = _read_transition(transition)
         rank = int(torch.linalg.matrix_rank(matrix))
         if rank < len(matrix):
             raise NoisyLabelError(
@@ -110,6 +118,41 @@ class BackwardCorrection(PerSampleLoss):
         self.eps = eps
         self._inverse = ClassConstant(torch.linalg.inv(matrix), "transition")
 
+    @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
         return backward_correction(logits, target, self._inverse.like(logits), self.eps)
+
+
+def _read_transition(source: Tensor | list[list[float]] | str) -> Tensor:
+    """A matrix of label noise.
+
+    Args:
+        source: A matrix (K, K), row = clean class, column = noisy class, or the path of a .npy file, or of a .npz file
+            that holds it alone.
+
+    Returns:
+        float64 matrix (K, K) on the CPU.
+
+    Raises:
+        NoisyLabelError: The file cannot be read, or it is no matrix whose rows are distributions.
+    """
+    shown = source if isinstance(source, str) else "another one"
+    try:
+        matrix = torch.as_tensor(_load(source) if isinstance(source, str) else source, dtype=torch.float64)
+    except _UNREADABLE as error:
+        raise NoisyLabelError(f"Expected argument `transition` to be {_WANTED}, but got {shown}: {error}.") from error
+    matrix = matrix.detach().cpu()
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] >= 2
+    valid = square and bool((matrix >= 0).all()) and bool(((matrix.sum(dim=1) - 1).abs() < 1e-4).all())
+    check_argument(valid, "transition", _WANTED, f"{shown}, shape {tuple(matrix.shape)}")
+    return matrix
+
+
+def _load(path: str) -> np.ndarray[Any, np.dtype[Any]]:
+    loaded = np.load(Path(path).expanduser(), allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return np.asarray(loaded)
+    with loaded:
+        if len(loaded.files) != 1:
+            raise TypeError(f"its arrays are {loaded.files}, wanted a single one")
+        return np.asarray(loaded[loaded.files[0]])

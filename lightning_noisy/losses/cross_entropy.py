@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import focal_loss, poly1_cross_entropy, taylor_cross_entropy
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class FocalLoss(PerSampleLoss):
+class FocalLoss(NoisyLabelLoss):
     r"""Focal loss (FL): cross entropy that counts less the surer the network is of the label.
 
     .. math:: \mathcal{L} = -(1 - p_y)^\gamma \log p_y, \qquad p = \operatorname{softmax}(z)
@@ -53,7 +53,7 @@ class FocalLoss(PerSampleLoss):
         return focal_loss(logits, target, self.gamma, self.detach)
 
 
-class TaylorCrossEntropy(PerSampleLoss):
+class TaylorCrossEntropy(NoisyLabelLoss):
     r"""Taylor cross entropy (TCE): the first terms of the series of cross entropy, between MAE and cross entropy.
 
     .. math::
@@ -97,7 +97,7 @@ class TaylorCrossEntropy(PerSampleLoss):
         return taylor_cross_entropy(logits, target, max(1, round(self.order)), self.eps)
 
 
-class Poly1CrossEntropy(PerSampleLoss):
+class Poly1CrossEntropy(NoisyLabelLoss):
     r"""Poly-1 cross entropy: another weight of the first term of the series of cross entropy.
 
     .. math:: \mathcal{L} = -\log p_y + \epsilon (1 - p_y), \qquad p = \operatorname{softmax}(z)

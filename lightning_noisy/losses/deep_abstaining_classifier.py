@@ -7,12 +7,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import abstention_terms, cross_entropy
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._context import required
-from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -68,7 +67,6 @@ class DeepAbstainingClassifier(NoisyLabelLoss):
         tensor(1.6094)
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("epoch", "total_epochs")
     extra_outputs: ClassVar[int] = 1
 
     mean: Tensor
@@ -133,39 +131,23 @@ class DeepAbstainingClassifier(NoisyLabelLoss):
         now = batch_mean(losses.detach().to(self.mean))
         self.mean.copy_(torch.where(self.mean.isnan(), now, torch.lerp(now, self.mean, self.momentum)))
         if self.total_epochs is None:
-            told = torch.full_like(self.epochs, required(self, "total_epochs", total_epochs))
+            if total_epochs is None:
+                raise self.missing("total_epochs")
+            told = torch.full_like(self.epochs, total_epochs)
             self.epochs.copy_(torch.where(self.epochs > 0, self.epochs, told))
         if epoch >= self.warmup_epochs:
             first = self.mean / self.divisor
             self.alpha_start.copy_(torch.where(self.alpha_start.isnan(), first, self.alpha_start))
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, epoch: int | None = None, total_epochs: int | None = None
-    ) -> Tensor:
-        """The loss of a batch; in training it updates the running mean first.
-
-        Args:
-            logits: Floating-point tensor (B, K + 1).
-            target: int64 labels (B,).
-            epoch: Number of the epoch, from 0.
-            total_epochs: Number of epochs; not needed where the constructor was given it.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No epoch or number of epochs, another number of outputs, or the target is not int64 labels
-                (B,).
-        """
-        epoch = required(self, "epoch", epoch)
+    @override
+    def losses(self, logits: Tensor, target: Tensor, epoch: int, total_epochs: int | None = None) -> Tensor:
         outputs = logits.shape[1]
         fitting = self._num_classes is None or outputs == self._num_classes + 1
         check_argument(fitting, "logits", f"of {(self._num_classes or 0) + 1} outputs, K + 1", outputs)
-        check_target(self, logits, target)
         if not self.training:
-            return self.reduce(cross_entropy(logits, target))
+            return cross_entropy(logits, target)
         weighted, price = abstention_terms(logits, target, self.eps)
         self._note(weighted, epoch, total_epochs)
         if epoch < self.warmup_epochs:
-            return self.reduce(cross_entropy(logits, target))
-        return self.reduce(weighted + self.alpha(epoch).to(price) * price)
+            return cross_entropy(logits, target)
+        return weighted + self.alpha(epoch).to(price) * price

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.collectives import process_count
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import determinant_mutual_information, joint_distribution
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -27,9 +27,9 @@ class DeterminantMutualInformation(NoisyLabelLoss):
     many classes give it large batches.
 
     ``forward(logits, target)`` takes logits (B, K) of any floating dtype and int64 labels (B,), no soft targets; it
-    computes in float32 (float64 for float64 logits), the determinant in float64. There is one value for the batch:
-    without reduction it is in every entry, ``"mean"`` has it once and ``"sum"`` B times. With several processes it is
-    that of all their samples, a collective that all of them enter, with batches of one size.
+    computes in float32 (float64 for float64 logits), the determinant in float64. There is one value for the batch
+    and none for a sample: ``"mean"`` has it once and ``"sum"`` B times. With several processes it is that of all their
+    samples, a collective that all of them enter, with batches of one size.
 
     Reference: Y. Xu, P. Cao, Y. Kong and Y. Wang, "L_DMI: A Novel Information-theoretic Loss Function for Training Deep
     Nets Robust to Label Noise", NeurIPS 2019.
@@ -42,7 +42,7 @@ class DeterminantMutualInformation(NoisyLabelLoss):
     Args:
         eps: Added to the determinant, finite and more than 0.
         average: Take the joint distribution instead of counts; choose ``eps`` accordingly.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        reduction: ``"mean"`` or ``"sum"``.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` gets another target.
@@ -54,27 +54,17 @@ class DeterminantMutualInformation(NoisyLabelLoss):
         tensor(-0.0010)
     """
 
+    sample_values = False
+
     def __init__(self, eps: float = 1e-3, average: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
         check_argument(0.0 < eps < math.inf, "eps", "a finite float > 0", eps)
         self.eps = eps
         self.average = average
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,).
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The target is not int64 labels (B,).
-        """
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         joint = batch_mean(joint_distribution(logits, target).unsqueeze(0))
         if not self.average:
             joint = joint * (len(target) * process_count())
-        return self.reduce(determinant_mutual_information(joint, self.eps).expand(len(target)))
+        return determinant_mutual_information(joint, self.eps).expand(len(target))

@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import dynamics_aware_loss
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class DynamicsAwareLoss(PerSampleLoss):
+class DynamicsAwareLoss(NoisyLabelLoss):
     r"""Dynamics-aware loss (DAL): generalized cross entropy that grows robust, then trusts the network.
 
     .. math::

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, early_learning_penalty
 from lightning_noisy.losses._composite import CompositeLoss
-from lightning_noisy.losses._target import check_target
 
 
 class EarlyLearningRegularization(CompositeLoss):
@@ -22,13 +22,15 @@ class EarlyLearningRegularization(CompositeLoss):
         \mathcal{L} = -\log p_y + \lambda \log\Big(1 - \sum_k \bar t_k \tilde p_k\Big)
 
     The running average :math:`\bar t` of each training sample is updated first, without gradient, and starts at zero.
-    The regulariser is negative and grows with the agreement of prediction and average, so its gradient cancels that of
+    The regularizer is negative and grows with the agreement of prediction and average, so its gradient cancels that of
     cross entropy on labels the network did not predict early on.
 
     ``forward(logits, target, index=index)`` takes logits (B, K) of any floating dtype, int64 labels (B,) or
     floating-point targets (B, K), which enter the cross entropy only, and the samples' positions in the training set,
     int64 (B,). It computes in float32 (float64 for float64 logits). The averages are the table ``"prediction"``, which
-    is written in training mode only; in evaluation mode rows are read.
+    is written in training mode only; in evaluation mode rows are read. Each visit of a sample moves its average, also
+    the second in an epoch; of a sample that stands twice in a batch the first entry does, and both have the average
+    that it made.
 
     A ``base`` loss takes the place of cross entropy: one of this package or a torch criterion, with what it requires as
     further keywords and its tables named ``"base.<name>"``. ELR+DAL of Dynamics-Aware Loss (Li et al., 2023) has
@@ -38,17 +40,17 @@ class EarlyLearningRegularization(CompositeLoss):
     Reference: S. Liu, J. Niles-Weed, N. Razavian and C. Fernandez-Granda, "Early-Learning Regularization Prevents
     Memorization of Noisy Labels", NeurIPS 2020.
 
-    The official code clips as above with ``eps`` 1e-4, normalises the clipped prediction for the average only, and has
-    zero gradient in the regulariser where it clips; so does this class. The paper's equation has no clip.
+    The official code clips as above with ``eps`` 1e-4, normalizes the clipped prediction for the average only, and has
+    zero gradient in the regularizer where it clips; so does this class. The paper's equation has no clip.
 
     Args:
-        lam: Weight of the regulariser, finite and at least 0. Paper: 3 (CIFAR-10, symmetric noise), 1 (asymmetric),
+        lam: Weight of the regularizer, finite and at least 0. Paper: 3 (CIFAR-10, symmetric noise), 1 (asymmetric),
             7 (CIFAR-100).
         momentum: Weight of the past in the running average, in [0, 1). Paper: 0.7 (CIFAR-10, symmetric noise), 0.9
             (asymmetric, and CIFAR-100).
-        eps: Clip of the prediction at both ends, in (0, 0.5). Below 1e-7, float32 no longer keeps the regulariser
+        eps: Clip of the prediction at both ends, in (0, 0.5). Below 1e-7, float32 no longer keeps the regularizer
             finite.
-        base: The loss that is regularised; None for cross entropy. Its reduction has to be that of this loss.
+        base: The loss that is regularized; None for cross entropy. Its reduction does not matter.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
@@ -59,8 +61,6 @@ class EarlyLearningRegularization(CompositeLoss):
         >>> EarlyLearningRegularization(lam=7.0, momentum=0.9).memory_shapes(num_classes=100)
         {'prediction': (100,)}
     """
-
-    own_requires: ClassVar[tuple[str, ...]] = ("index",)
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class EarlyLearningRegularization(CompositeLoss):
         self.base = base
         self.check_parts()
 
+    @override
     def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
         """The table of running averages, and those of the base.
 
@@ -91,6 +92,14 @@ class EarlyLearningRegularization(CompositeLoss):
         """
         return {"prediction": (num_classes,), **super().memory_shapes(num_classes)}
 
+    @override
+    def losses(self, logits: Tensor, target: Tensor, index: Tensor, **context: Any) -> Tensor:
+        if self.base is None:
+            fit = cross_entropy(logits, target)
+        else:
+            fit = self.evaluate("base", logits, target, {"index": index, **context})
+        return fit + self.lam * early_learning_penalty(logits, self._history(logits, index), self.eps)
+
     def _history(self, logits: Tensor, index: Tensor) -> Tensor:
         """The running averages of the samples, updated in training."""
         if not self.training:
@@ -98,31 +107,3 @@ class EarlyLearningRegularization(CompositeLoss):
         prediction = clipped_softmax(logits.detach(), self.eps)
         prediction = prediction / prediction.sum(dim=1, keepdim=True)
         return self.recall("prediction").lerp(index, prediction, 1.0 - self.momentum)
-
-    def forward(self, logits: Tensor, target: Tensor, *, index: Tensor | None = None, **context: Any) -> Tensor:
-        """The loss of a batch; in training it updates the running averages first.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,), or floating-point targets (B, K) where the base takes them.
-            index: Positions of the samples in the training set, int64 (B,).
-            context: The keywords that the base requires.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No index, a keyword that nobody requires, a target of another dtype or shape, or nobody has
-                attached the table.
-        """
-        if index is None:
-            raise NoisyLabelError(
-                "EarlyLearningRegularization expects the index (B,) of the samples, but got None: pass `index=...`, "
-                "or use it in a NoisyLabelModule with a dataset wrapped in IndexedDataset."
-            )
-        self.check_context(context)
-        check_target(self, logits, target)
-        penalties = self.lam * early_learning_penalty(logits, self._history(logits, index), self.eps)
-        if self.base is None:
-            return self.reduce(cross_entropy(logits, target) + penalties)
-        return self.evaluate("base", logits, target, {"index": index, **context}) + self.reduce(penalties)

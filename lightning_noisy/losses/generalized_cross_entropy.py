@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import generalized_cross_entropy
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class GeneralizedCrossEntropy(PerSampleLoss):
+class GeneralizedCrossEntropy(NoisyLabelLoss):
     r"""Generalized cross entropy (GCE): between cross entropy, which learns fast, and MAE, which resists noise.
 
     .. math:: \mathcal{L}_q = \frac{1 - \max(p_y, \epsilon)^q}{q}, \qquad p = \operatorname{softmax}(z)

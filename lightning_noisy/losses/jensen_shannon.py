@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -11,11 +11,10 @@ from typing_extensions import override
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.losses import generalized_jensen_shannon, log_mean_prediction, view_consistency
 from lightning_noisy.losses._composite import CompositeLoss
-from lightning_noisy.losses._per_sample import PerSampleLoss
-from lightning_noisy.losses._target import check_target
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class JensenShannon(PerSampleLoss):
+class JensenShannonLoss(NoisyLabelLoss):
     r"""Jensen-Shannon loss (JS): between cross entropy, which learns fast, and MAE, which resists noise.
 
     .. math::
@@ -49,7 +48,7 @@ class JensenShannon(PerSampleLoss):
 
     Example:
         >>> import torch
-        >>> JensenShannon(pi=0.5)(torch.zeros(8, 2), torch.arange(8) % 2)  # (3 log 4 - 3 log 3) / (2 log 2)
+        >>> JensenShannonLoss(pi=0.5)(torch.zeros(8, 2), torch.arange(8) % 2)  # (3 log 4 - 3 log 3) / (2 log 2)
         tensor(0.6226)
     """
 
@@ -68,7 +67,7 @@ class JensenShannon(PerSampleLoss):
         return generalized_jensen_shannon([logits], target, self.pi, self.scaled, self.eps)
 
 
-class GeneralizedJensenShannon(CompositeLoss):
+class GeneralizedJensenShannonLoss(CompositeLoss):
     r"""Generalized Jensen-Shannon loss (GJS): views of a sample have to agree with its label and with each other.
 
     .. math::
@@ -77,8 +76,8 @@ class GeneralizedJensenShannon(CompositeLoss):
         Z = \frac{-1}{(1 - \pi) \ln(1 - \pi)}
 
     with q the one-hot row of a label, or the target distribution; inside each logarithm probabilities are clipped to
-    :math:`[\epsilon, 1]`. No view is detached. Up to the clips it is :class:`JensenShannon` of the mean prediction plus
-    :math:`Z (1 - \pi)` times the divergence of the views from it. A ``base`` loss takes the place of the former:
+    :math:`[\epsilon, 1]`. No view is detached. Up to the clips it is :class:`JensenShannonLoss` of the mean prediction
+    plus :math:`Z (1 - \pi)` times the divergence of the views from it. A ``base`` loss takes the place of the former:
 
     .. math:: \mathcal{L} = \mathcal{L}_{base}(\bar p, q) + Z \frac{1 - \pi}{V} \sum_v
         \operatorname{KL}(p^{(v)} \| \bar p), \qquad \bar p = \frac{1}{V} \sum_v p^{(v)}
@@ -103,7 +102,7 @@ class GeneralizedJensenShannon(CompositeLoss):
         num_views: V, at least 2.
         scaled: Whether to multiply with Z.
         eps: Floor of the probabilities in the logarithms, in (0, 1).
-        base: Loss of the mean prediction; None for that of the equation. Its reduction has to be that of this loss.
+        base: Loss of the mean prediction; None for that of the equation. Its reduction does not matter.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
@@ -112,12 +111,10 @@ class GeneralizedJensenShannon(CompositeLoss):
 
     Example:
         >>> import torch
-        >>> loss, views = GeneralizedJensenShannon(pi=0.5), [torch.zeros(8, 2), torch.zeros(8, 2)]
+        >>> loss, views = GeneralizedJensenShannonLoss(pi=0.5), [torch.zeros(8, 2), torch.zeros(8, 2)]
         >>> loss(views[0], torch.arange(8) % 2, views=views)  # that of one view: they agree
         tensor(0.6226)
     """
-
-    own_requires: ClassVar[tuple[str, ...]] = ("views",)
 
     def __init__(
         self,
@@ -139,33 +136,14 @@ class GeneralizedJensenShannon(CompositeLoss):
         self.base = base
         self.check_parts()
 
-    def forward(
-        self, logits: Tensor, target: Tensor, *, views: Sequence[Tensor] | None = None, **context: Any
-    ) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K), the logits of one view.
-            target: int64 labels (B,), or floating-point targets (B, K) where the base takes them.
-            views: Logits of all views, V floating-point tensors (B, K).
-            context: The keywords that the base requires.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: Another number of views, a target of another dtype or shape, or a keyword that nobody
-                requires.
-        """
-        self.check_context(context)
-        check_target(self, logits, target)
-        if views is None or len(views) != self.num_views:
-            came = "none" if views is None else f"{len(views)}"
+    @override
+    def losses(self, logits: Tensor, target: Tensor, views: Sequence[Tensor], **context: Any) -> Tensor:
+        if len(views) != self.num_views:
             raise NoisyLabelError(
-                f"GeneralizedJensenShannon expects the logits of {self.num_views} views, but got {came}: give batches "
-                "whose images are a list of that many views, or pass `views=[...]`."
+                f"GeneralizedJensenShannonLoss expects the logits of {self.num_views} views, but got {len(views)}: "
+                "give batches whose images are a list of that many views, or pass `views=[...]`."
             )
         if self.base is None:
-            return self.reduce(generalized_jensen_shannon(views, target, self.pi, self.scaled, self.eps))
+            return generalized_jensen_shannon(views, target, self.pi, self.scaled, self.eps)
         fit = self.evaluate("base", log_mean_prediction(views), target, {"views": views, **context})
-        return fit + self.reduce(view_consistency(views, self.pi, self.scaled, self.eps))
+        return fit + view_consistency(views, self.pi, self.scaled, self.eps)

@@ -1,10 +1,11 @@
-"""Joint optimisation of network and labels."""
+"""Joint optimization of network and labels."""
 
 from __future__ import annotations
 
 import math
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import (
@@ -14,12 +15,11 @@ from lightning_noisy.functional.losses import (
     soft_bootstrapping,
 )
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
 class JointOptimization(NoisyLabelLoss):
-    r"""Loss of joint optimisation: cross entropy, a prior on the classes, and entropy.
+    r"""Loss of joint optimization: cross entropy, a prior on the classes, and entropy.
 
     .. math::
         \mathcal{L} = -\frac{1}{B} \sum_i \sum_k t_{ik} \log p_{ik}
@@ -64,20 +64,8 @@ class JointOptimization(NoisyLabelLoss):
         self.alpha = alpha
         self.beta = beta
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,) or floating-point targets (B, K).
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: The target has another dtype or shape.
-        """
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor) -> Tensor:
         prior = divergence_from_uniform(batch_mean(clipped_softmax(logits, 0.0)))
         own = cross_entropy(logits, target) + self.beta * soft_bootstrapping(logits, eps=0.0)
-        return self.reduce(own + self.alpha * prior)
+        return own + self.alpha * prior

@@ -6,19 +6,21 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
-from lightning_noisy.functional.losses import cross_entropy, draw_negatives, negative_learning
+from lightning_noisy.functional.epoch_window import mean_before, note, window_shape
+from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, draw_negatives, negative_learning
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._constant import ClassConstant
-from lightning_noisy.losses._history import LABEL_PROBABILITY, remembered_label_probability
-from lightning_noisy.losses._per_epoch import PerEpochLoss
+from lightning_noisy.losses._class_constant import ClassConstant
+from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.trainer_access import run_seed
 
 _STREAM = 0x6E656761746976  # keeps these draws apart from other draws under the same seed
+_TABLE = "label_probability"
 
 
-class NegativeLearning(PerEpochLoss):
+class NegativeLearning(NoisyLabelLoss):
     r"""Negative learning (NL): tells the network classes that a sample is not of, which are seldom wrong.
 
     .. math::
@@ -28,9 +30,7 @@ class NegativeLearning(PerEpochLoss):
     The draws are independent, with replacement, and a function of (seed, epoch, index): they do not depend on batches,
     processes or a resume. A sample that is seen twice in an epoch meets the same classes.
 
-    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
-    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
-    computes in float32 (float64 for float64 logits). Several processes compute what one does.
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets.
 
     Reference: Y. Kim, J. Yim, J. Yun and J. Kim, "NLNL: Negative Learning for Noisy Labels", ICCV 2019. It goes on with
     :class:`SelectiveNegativeLearning` and :class:`SelectivePositiveLearning`: see :class:`StagedLoss`.
@@ -92,23 +92,23 @@ class NegativeLearning(PerEpochLoss):
             num_classes: Not used.
 
         Returns:
-            ``{"label_probability": (window,)}``, or no table.
+            ``{"label_probability": (window + 1, 2)}``, or no table.
         """
-        return {LABEL_PROBABILITY: (self.window,)} if self.window > 0 else {}
+        return {_TABLE: window_shape(self.window, 1)} if self.window > 0 else {}
 
     def _weights(self, remembered: Tensor, num_classes: int) -> Tensor | None:
         """What selection makes of each sample (B,); None is 1 for all."""
         return None
 
+    @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The loss of each sample, (B,)."""
         keys = _STREAM, self.seed.to(index.device), epoch, index
         negatives = draw_negatives(target, logits.shape[1], self.num_negatives, *keys)
         losses = negative_learning(logits, negatives, self.eps)
         if self._class_weights is not None:
             losses = self._class_weights.like(logits)[target] * losses
         if self.window > 0:
-            remembered = remembered_label_probability(self, logits, target, index, epoch)
+            remembered = _label_probability_before(self, logits, target, index, epoch)
             weights = self._weights(remembered, logits.shape[1])
             losses = losses if weights is None else weights.to(losses) * losses
         return losses
@@ -121,8 +121,9 @@ class SelectiveNegativeLearning(NegativeLearning):
         \mathcal{L}_i = \frac{B}{\sum_j s_j} s_i \mathcal{L}_{NL,i}, \qquad
         s_i = \Big[\tfrac{1}{n} \sum_{e' = e - n}^{e - 1} p_{iy}^{(e')} \ge \theta\Big]
 
-    with the label's probabilities in the training passes of the last n epochs before this one. A sample without a past
-    is kept; over fewer epochs than n the mean is that of these. A batch of which nothing is kept has the loss 0.
+    with the label's probabilities in the training passes of the last n epochs before this one, of which those count in
+    which the sample was visited. A sample without a past is kept. A batch of which nothing is kept has the loss 0.
+    Second visits are those of :class:`SelectivePositiveLearning`.
 
     The mean over the kept samples is a statistic of the batch: with several processes it is that of all their samples,
     a collective that all of them enter, with batches of one size. For all else see :class:`NegativeLearning`.
@@ -146,7 +147,7 @@ class SelectiveNegativeLearning(NegativeLearning):
 
     Example:
         >>> SelectiveNegativeLearning().memory_shapes(num_classes=10)
-        {'label_probability': (10,)}
+        {'label_probability': (11, 2)}
     """
 
     def __init__(
@@ -169,20 +170,20 @@ class SelectiveNegativeLearning(NegativeLearning):
         return _weights_of(remembered >= threshold, remembered)
 
 
-class SelectivePositiveLearning(PerEpochLoss):
+class SelectivePositiveLearning(NoisyLabelLoss):
     r"""Selective positive learning (SelPL): cross entropy with the labels the network has come to believe.
 
     .. math::
         \mathcal{L}_i = -\frac{B}{\sum_j s_j} s_i \log p_{iy}, \qquad
         s_i = \Big[\tfrac{1}{n} \sum_{e' = e - n}^{e - 1} p_{iy}^{(e')} > \theta\Big]
 
-    with the label's probabilities in the training passes of the last n epochs before this one. A sample without a past
-    is kept; over fewer epochs than n the mean is that of these. A batch of which nothing is kept has the loss 0.
+    with the label's probabilities in the training passes of the last n epochs before this one, of which those count in
+    which the sample was visited. A sample without a past is kept. A batch of which nothing is kept has the loss 0.
 
-    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
-    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
-    computes in float32 (float64 for float64 logits). The probabilities are the table ``"label_probability"``, which is
-    written in training mode only.
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The probabilities are the
+    table ``"label_probability"``, written in training mode only (:mod:`lightning_noisy.functional.epoch_window`). A
+    second visit of a sample in an epoch sees the same past as the first, and its probability takes the place of the
+    first's. Of a sample that stands twice in a batch the first entry is noted.
 
     The mean over the kept samples is a statistic of the batch: with several processes it is that of all their samples,
     a collective that all of them enter, with batches of one size.
@@ -202,7 +203,7 @@ class SelectivePositiveLearning(PerEpochLoss):
 
     Example:
         >>> SelectivePositiveLearning().memory_shapes(num_classes=10)
-        {'label_probability': (10,)}
+        {'label_probability': (11, 2)}
     """
 
     def __init__(self, threshold: float = 0.5, window: int = 10, reduction: str = "mean") -> None:
@@ -219,15 +220,28 @@ class SelectivePositiveLearning(PerEpochLoss):
             num_classes: Not used.
 
         Returns:
-            ``{"label_probability": (window,)}``.
+            ``{"label_probability": (window + 1, 2)}``.
         """
-        return {LABEL_PROBABILITY: (self.window,)}
+        return {_TABLE: window_shape(self.window, 1)}
 
+    @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The loss of each sample, (B,)."""
-        remembered = remembered_label_probability(self, logits, target, index, epoch)
+        remembered = _label_probability_before(self, logits, target, index, epoch)
         losses = cross_entropy(logits, target)
         return _weights_of(remembered > self.threshold, losses) * losses
+
+
+def _label_probability_before(
+    loss: NoisyLabelLoss, logits: Tensor, target: Tensor, index: Tensor, epoch: int
+) -> Tensor:
+    """The labels' mean probability (B,) in the epochs before, 1 without a past; in training this one's is noted."""
+    table = loss.recall(_TABLE)
+    rows = table.get(index)
+    if loss.training:
+        probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1))
+        table.update(index, note(rows, probability, epoch))
+    mean, known = mean_before(rows, epoch)
+    return torch.where(known, mean.squeeze(1), 1.0)
 
 
 def _weights_of(kept: Tensor, like: Tensor) -> Tensor:

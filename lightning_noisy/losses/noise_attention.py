@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses import confidence_logits, noise_attention, one_hot
-from lightning_noisy.losses._target import check_target
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -24,7 +24,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
 
     with :math:`p = \operatorname{softmax}(z)` and :math:`\tau`, :math:`p` clipped to
     :math:`[\epsilon_a, 1 - \epsilon_a]`. For a label y and :math:`\beta = 0` the gradient of cross entropy is scaled
-    by :math:`p_y / (p_y - 1 + 1 / \tau)` (Theorem 1): near zero attention stops the memorisation of a wrong label.
+    by :math:`p_y / (p_y - 1 + 1 / \tau)` (Theorem 1): near zero attention stops the memorization of a wrong label.
     :math:`\beta > 0` is the robust variant RNAL: the reversed term is to NAL what reverse cross entropy is to cross
     entropy in SCE.
 
@@ -42,7 +42,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
     NeurIPS 2022.
 
     How the official code differs from the paper's Eq. (3): it clips as above (``eps`` 1e-7, ``attention_eps`` 1e-12)
-    and floors every target at 1e-4 without renormalising, so that in warm-up the classes that are not the label weigh
+    and floors every target at 1e-4 without renormalizing, so that in warm-up the classes that are not the label weigh
     1e-4 each. Here labels are exact one-hot rows as in the paper; ``label_floor=1e-4``, with table rows floored by
     the target policy, gives the official values. The floor inside the reversed term's logarithm is always there
     (``target_eps``) and changes nothing for floored targets; the official code has none for unfloored ones and returns
@@ -175,31 +175,15 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         if self.attention == "confidence":
             return confidence_logits(logits)
         if features is None:
-            raise NoisyLabelError(
-                "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or "
-                "use it in a NoisyLabelModule."
-            )
+            raise self.missing("features")
         return self.attention_logits(features)
 
-    def forward(self, logits: Tensor, target: Tensor, *, features: Tensor | None = None) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,) or floating-point targets (B, K).
-            features: Features (B, D) the logits were made of, for the attention branch.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No features, no attention branch yet, or a target of another dtype or shape.
-        """
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor, features: Tensor | None = None) -> Tensor:
         if not target.is_floating_point():
             dtype = torch.promote_types(logits.dtype, torch.float32)
             target = one_hot(target, logits.shape[1], self.label_floor, dtype)
-        losses = noise_attention(
+        return noise_attention(
             logits,
             target,
             self._attention(logits, features),
@@ -209,4 +193,3 @@ class NoiseAttentionLoss(NoisyLabelLoss):
             self.attention_eps,
             self.target_eps,
         )
-        return self.reduce(losses)

@@ -13,10 +13,10 @@ from lightning_noisy.functional.losses import (
     normalized_focal_loss,
     normalized_generalized_cross_entropy,
 )
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class NormalizedCrossEntropy(PerSampleLoss):
+class NormalizedCrossEntropy(NoisyLabelLoss):
     r"""Normalized cross entropy (NCE): the label's share of the cross entropy summed over all labels.
 
     .. math:: \mathcal{L}_{NCE} = \frac{\log p_y}{\sum_k \log p_k}, \qquad p = \operatorname{softmax}(z)
@@ -49,7 +49,7 @@ class NormalizedCrossEntropy(PerSampleLoss):
         return normalized_cross_entropy(logits, target)
 
 
-class NormalizedFocalLoss(PerSampleLoss):
+class NormalizedFocalLoss(NoisyLabelLoss):
     r"""Normalized focal loss (NFL): the label's share of the focal loss summed over all labels.
 
     .. math::
@@ -92,7 +92,7 @@ class NormalizedFocalLoss(PerSampleLoss):
         return normalized_focal_loss(logits, target, self.gamma, self.detach)
 
 
-class NormalizedGeneralizedCrossEntropy(PerSampleLoss):
+class NormalizedGeneralizedCrossEntropy(NoisyLabelLoss):
     r"""Normalized generalized cross entropy (NGCE): the label's share of that loss summed over all labels.
 
     .. math::

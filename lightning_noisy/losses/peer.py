@@ -6,18 +6,19 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.collectives import process_rank
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import peer_loss, shuffled_labels
 from lightning_noisy.losses._batch import whole_batch
-from lightning_noisy.losses._per_epoch import PerEpochLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.trainer_access import run_seed
 
 _STREAM = 0x70656572  # keeps these draws apart from other draws under the same seed
 
 
-class PeerLoss(PerEpochLoss):
+class PeerLoss(NoisyLabelLoss):
     r"""Peer loss: agreement with one's label pays only as far as it exceeds agreement with the label of anybody.
 
     .. math::
@@ -28,11 +29,9 @@ class PeerLoss(PerEpochLoss):
     epoch, index), so that each label is lent once. The gradient of noise that does not depend on the sample cancels,
     without knowing its rate. Values may be negative.
 
-    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
-    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
-    computes in float32 (float64 for float64 logits). ``alpha`` is a plain attribute: schedule it with
-    ``ParameterSchedule("loss.alpha", ...)``. The peers are drawn from the batch of all processes: a collective that all
-    of them enter, with batches of one size.
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. ``alpha`` is a plain
+    attribute: schedule it with ``ParameterSchedule("loss.alpha", ...)``. The peers are drawn from the batch of all
+    processes: a collective that all of them enter, with batches of one size.
 
     Reference: Y. Liu and H. Guo, "Peer Loss Functions: Learning from Noisy Labels without Knowing Noise Rates", ICML
     2020.
@@ -69,8 +68,8 @@ class PeerLoss(PerEpochLoss):
         self.eps = eps
         self.register_buffer("seed", torch.tensor(run_seed(seed)))
 
+    @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The loss of each sample, (B,)."""
         labels, indices = whole_batch(torch.stack([target, index], dim=1)).unbind(dim=1)
         peers = shuffled_labels(labels, indices, _STREAM, self.seed.to(index.device), epoch)
         mine = peers[process_rank() * len(target) :][: len(target)]

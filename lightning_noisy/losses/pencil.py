@@ -6,14 +6,15 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.collectives import process_count
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import cross_entropy, label_divergence, one_hot, pencil_loss
-from lightning_noisy.losses._per_epoch import PerEpochLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class PencilLoss(PerEpochLoss):
+class PencilLoss(NoisyLabelLoss):
     r"""PENCIL: the label of each training sample is a distribution that is learned with the network.
 
     Label logits :math:`l_i` start as ``scale`` times the one-hot given label, and :math:`d_i = \operatorname{softmax}
@@ -29,11 +30,10 @@ class PencilLoss(PerEpochLoss):
 
     In the second stage a sample's loss is that of its label logits before the step they take.
 
-    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
-    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
-    computes in float32 (float64 for float64 logits). The table ``"label_logits"`` holds what :math:`l_i` has moved away
-    from its start; it is written in training mode only. B is the batch of all processes, which have batches of one
-    size.
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The table ``"label_logits"``
+    holds what :math:`l_i` has moved away from its start; it is written in training mode only. Each visit of a sample
+    takes a step, also the second in an epoch; of a sample that stands twice in a batch the first entry does, and both
+    have the loss before it. B is the batch of all processes, which have batches of one size.
 
     Reference: K. Yi and J. Wu, "Probabilistic End-to-end Noise Correction for Learning with Noisy Labels", CVPR 2019.
 
@@ -117,8 +117,8 @@ class PencilLoss(PerEpochLoss):
         table, rate = self.recall("label_logits"), self.label_lr / (len(target) * process_count())
         table.update(index, table.get(index) - rate * gradient)
 
+    @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The loss of each sample, (B,); in training, in the second stage, the label logits then take their step."""
         if epoch < self.warmup_epochs:
             return cross_entropy(logits, target)
         label_logits = self._label_logits(logits, target, index)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, one_hot
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._per_epoch import PerEpochLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class SelfAdaptiveTraining(PerEpochLoss):
+class SelfAdaptiveTraining(NoisyLabelLoss):
     r"""Self-adaptive training (SAT): targets move towards the predictions, uncertain ones count less.
 
     The target :math:`t_i` of each training sample starts as the one-hot given label. In epochs
@@ -22,10 +23,10 @@ class SelfAdaptiveTraining(PerEpochLoss):
         w_i = \frac{\max_k t_{ik}}{\frac{1}{B} \sum_j \max_k t_{jk}}, \qquad
         \mathcal{L}_i = -w_i \sum_k t_{ik} \log p_{ik}
 
-    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
-    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
-    computes in float32 (float64 for float64 logits). The targets are the table ``"target"``, whose rows are zero until
-    a sample is first seen after the warm-up; it is written in training mode only.
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The targets are the table
+    ``"target"``, whose rows are zero until a sample is first seen after the warm-up; it is written in training mode
+    only. Each visit of a sample moves its target, also the second in an epoch; of a sample that stands twice in a batch
+    the first entry does, and both have the target that it made.
 
     The weights are a statistic of the batch: with several processes it is that of all their samples, a collective that
     all of them enter, with batches of one size.
@@ -78,8 +79,8 @@ class SelfAdaptiveTraining(PerEpochLoss):
         prediction = clipped_softmax(logits.detach(), 0.0).to(rows)
         return table.update(index, torch.lerp(prediction, rows, self.momentum))
 
+    @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The loss of each sample, (B,); in training, after the warm-up, it updates the targets first."""
         if epoch < self.warmup_epochs:
             return cross_entropy(logits, target)
         targets = self._targets(logits, target, index)

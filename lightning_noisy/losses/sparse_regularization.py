@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import sparsity_penalty, tempered_logits
 from lightning_noisy.losses._composite import CompositeLoss
-from lightning_noisy.losses._context import required
-from lightning_noisy.losses._target import check_target
 
 
 class SparseRegularization(CompositeLoss):
-    r"""Sparse regularization (SR): sharp predictions of normalised logits make any loss robust.
+    r"""Sparse regularization (SR): sharp predictions of normalized logits make any loss robust.
 
     .. math::
         \mathcal{L} = \mathcal{L}_{base}(\tilde z) + \lambda_e \sum_k \max(p_k, \epsilon)^p, \qquad
@@ -29,12 +28,12 @@ class SparseRegularization(CompositeLoss):
     floating-point targets (B, K) where the base takes them, the number of the epoch from 0, and what the base requires.
     It computes in float32 (float64 for float64 logits). The base may be a loss of this package or a torch criterion,
     such as ``nn.CrossEntropyLoss()``; its tables are those of :meth:`memory_shapes`, named ``"base.<name>"``. Logits
-    are not normalised in evaluation, where it would not change the order of classes. ``tau``, ``lam`` and ``p`` are
+    are not normalized in evaluation, where it would not change the order of classes. ``tau``, ``lam`` and ``p`` are
     plain attributes: set them between steps to schedule them.
 
     Reference: X. Zhou et al., "Learning with Noisy Labels via Sparse Regularization", ICCV 2021.
 
-    As in the official code logits shorter than 1e-12 are divided by that, there is no normalisation on MNIST
+    As in the official code logits shorter than 1e-12 are divided by that, there is no normalization on MNIST
     (``normalize=False``), and ``eps`` is 1e-7; in that of Dynamics-Aware Loss (Li et al., 2023) it is 1e-6. The first
     version of the official one has :math:`\lambda` 10 for symmetric noise on CIFAR-100 as well, later ones 4.
 
@@ -45,7 +44,7 @@ class SparseRegularization(CompositeLoss):
     CIFAR-100 and ANIMAL-10N, and on WebVision (0.5, 2, 0.01, 1.02, 1).
 
     Args:
-        base: The loss that is regularised. Its reduction has to be that of this loss.
+        base: The loss that is regularized, of any reduction.
         tau: Temperature, finite and more than 0.
         lam: Weight of the penalty at the start, finite and at least 0.
         p: Exponent of the penalty, in (0, 1].
@@ -65,8 +64,6 @@ class SparseRegularization(CompositeLoss):
         >>> loss(torch.zeros(8, 4), torch.arange(8) % 4, epoch=1)  # log 4 + 6 * 4 / sqrt 4
         tensor(13.3863)
     """
-
-    own_requires: ClassVar[tuple[str, ...]] = ("epoch",)
 
     def __init__(
         self,
@@ -105,25 +102,8 @@ class SparseRegularization(CompositeLoss):
         """
         return self.lam * math.pow(self.rho, epoch // self.every_n_epochs)
 
-    def forward(self, logits: Tensor, target: Tensor, *, epoch: int | None = None, **context: Any) -> Tensor:
-        """The loss of a batch.
-
-        Args:
-            logits: Floating-point tensor (B, K).
-            target: int64 labels (B,), or floating-point targets (B, K) where the base takes them.
-            epoch: Number of the epoch, from 0.
-            context: The keywords that the base requires.
-
-        Returns:
-            Scalar, or (B,) without reduction.
-
-        Raises:
-            NoisyLabelError: No epoch, a keyword that nobody requires, a target of another dtype or shape, or what the
-                base refuses.
-        """
-        epoch = required(self, "epoch", epoch)
-        self.check_context(context)
-        check_target(self, logits, target)
+    @override
+    def losses(self, logits: Tensor, target: Tensor, epoch: int, **context: Any) -> Tensor:
         logits = tempered_logits(logits, self.tau, self.normalize)
         fit = self.evaluate("base", logits, target, {"epoch": epoch, **context})
-        return fit + self.weight(epoch) * self.reduce(sparsity_penalty(logits, self.p, self.eps))
+        return fit + self.weight(epoch) * sparsity_penalty(logits, self.p, self.eps)

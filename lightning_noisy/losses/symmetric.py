@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import mean_absolute_error, reverse_cross_entropy, symmetric_cross_entropy
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class MeanAbsoluteError(PerSampleLoss):
+class MeanAbsoluteError(NoisyLabelLoss):
     r"""Mean absolute error (MAE): bounded and symmetric over the labels, so robust to noise, and slow to learn.
 
     .. math:: \mathcal{L}_{MAE} = s\,(1 - p_y) = \frac{s}{2} \sum_k |p_k - q_k|, \qquad p = \operatorname{softmax}(z)
@@ -53,7 +53,7 @@ class MeanAbsoluteError(PerSampleLoss):
         return mean_absolute_error(logits, target, self.scale)
 
 
-class ReverseCrossEntropy(PerSampleLoss):
+class ReverseCrossEntropy(NoisyLabelLoss):
     r"""Reverse cross entropy (RCE): prediction and target change places; robust to noise like MAE, which it scales.
 
     .. math::
@@ -99,7 +99,7 @@ class ReverseCrossEntropy(PerSampleLoss):
         return reverse_cross_entropy(logits, target, self.eps, self.label_floor)
 
 
-class SymmetricCrossEntropy(PerSampleLoss):
+class SymmetricCrossEntropy(NoisyLabelLoss):
     r"""Symmetric cross entropy (SCE): cross entropy, which learns, plus reverse cross entropy, which resists noise.
 
     .. math::

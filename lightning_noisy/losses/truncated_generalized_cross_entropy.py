@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import clipped_softmax, truncated_generalized_cross_entropy
-from lightning_noisy.losses._per_epoch import PerEpochLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class TruncatedGeneralizedCrossEntropy(PerEpochLoss):
+class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
     r"""Truncated generalized cross entropy: from time to time the samples the network disbelieves are dropped.
 
     .. math::
@@ -21,10 +22,10 @@ class TruncatedGeneralizedCrossEntropy(PerEpochLoss):
     :class:`GeneralizedCrossEntropy` without a floor, that of a dropped one is zero. Values are negative where
     :math:`p_y > k`; the mean is over the whole batch, dropped samples included.
 
-    ``forward(logits, target, index=index, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,),
-    no soft targets, the samples' positions in the training set, int64 (B,), and the number of the epoch from 0. It
-    computes in float32 (float64 for float64 logits). The table ``"dropped"`` holds 1 - v; it is written in training
-    mode only. Nothing depends on the rest of the batch, so several processes compute what one does.
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The table ``"dropped"`` holds
+    1 - v; it is written in training mode only. In an epoch of refreshing each visit of a sample decides anew; of a
+    sample that stands twice in a batch the first entry decides for both. Otherwise nothing depends on the rest of the
+    batch, so several processes compute what one does.
 
     Reference: Z. Zhang and M. R. Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy
     Labels", NeurIPS 2018, section 3.3.
@@ -86,7 +87,7 @@ class TruncatedGeneralizedCrossEntropy(PerEpochLoss):
         probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1)).squeeze(1)
         return self.recall("dropped").update(index, (probability <= self.k).to(probability))
 
+    @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """The loss of each sample, (B,); in an epoch of refreshing, in training, it first decides which are kept."""
         kept = 1.0 - self._dropped(logits, target, index, epoch)
         return truncated_generalized_cross_entropy(logits, target, kept, self.q, self.k)

@@ -18,6 +18,7 @@ from typing_extensions import override
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.losses import SampleLosses, per_sample
 from lightning_noisy.modules.evaluation import Evaluation
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.state import LossStores, RunDriver, RunState, Section
@@ -101,6 +102,11 @@ class StrategyModule(LightningModule, ABC):
         """
         with self._calling(outputs, batch):
             return cast(Tensor, loss(_wide(outputs.logits), batch.target, **self._context(loss, outputs, batch)))
+
+    def sample_losses(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> SampleLosses:
+        """The same for each sample, (B,), with the weights that the criterion's own mean gives them."""
+        with self._calling(outputs, batch):
+            return per_sample(loss)(_wide(outputs.logits), batch.target, **self._context(loss, outputs, batch))
 
     @property
     def run(self) -> RunState:

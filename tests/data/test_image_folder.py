@@ -13,7 +13,7 @@ from lightning_noisy.data import BalancedSampler, ImageFolderDataModule, StrongA
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.random import hash_seed
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.losses import GeneralizedJensenShannon
+from lightning_noisy.losses import GeneralizedJensenShannonLoss
 from lightning_noisy.networks import SmallCNN
 from tests._dummies import numbers, quiet, write_image
 from tests.foreign import make_trainer
@@ -326,7 +326,7 @@ def test_views_and_noise_are_trained_on(tmp_path):
     assert [view.shape for view in images] == [(4, 3, 8, 8)] * 2
     assert isinstance(data.strong, StrongAugment)
     assert data.strong.policy == "rand"
-    make_trainer(tmp_path, max_epochs=1).fit(make_module(GeneralizedJensenShannon(pi=0.5)), datamodule=data)
+    make_trainer(tmp_path, max_epochs=1).fit(make_module(GeneralizedJensenShannonLoss(pi=0.5)), datamodule=data)
 
 
 def test_epochs_of_some_batches_are_balanced(tmp_path):
@@ -399,7 +399,7 @@ model:
   init_args:
     backbone: {{class_path: lightning_noisy.networks.SmallCNN, init_args: {{in_channels: 3, width: 4}}}}
     head: lightning_noisy.heads.LinearHead
-    loss: {{class_path: lightning_noisy.losses.GeneralizedJensenShannon, init_args: {{pi: 0.5, num_views: 3}}}}
+    loss: {{class_path: lightning_noisy.losses.GeneralizedJensenShannonLoss, init_args: {{pi: 0.5, num_views: 3}}}}
     num_classes: 3
 data:
   class_path: lightning_noisy.data.ImageFolderDataModule

@@ -8,7 +8,7 @@ from lightning_noisy.data import CIFAR10DataModule, MultiView, StrongAugment, ci
 from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.losses import GeneralizedJensenShannon
+from lightning_noisy.losses import GeneralizedJensenShannonLoss
 from lightning_noisy.networks import SmallCNN
 from tests._dummies import DummyCIFAR10
 from tests.foreign import make_trainer
@@ -193,7 +193,7 @@ def test_evaluation_has_one_view(dummy):
 
 def test_a_loss_of_views_is_trained(dummy, tmp_path):
     data = CIFAR10DataModule(batch_size=8, num_workers=0, seed=0, views=["strong", "strong"])
-    module = NoisyLabelModule(SmallCNN(3, 4, 8), LinearHead, GeneralizedJensenShannon(pi=0.5, num_views=2), 10)
+    module = NoisyLabelModule(SmallCNN(3, 4, 8), LinearHead, GeneralizedJensenShannonLoss(pi=0.5, num_views=2), 10)
     before = [p.clone() for p in module.parameters()]
     trainer = make_trainer(tmp_path, max_epochs=1)
     trainer.fit(module, datamodule=data)

@@ -97,18 +97,6 @@ def test_state_goes_on_where_it_was() -> None:
     assert torch.equal(resumed.alpha(4), whole.alpha(4))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(dtype: torch.dtype) -> None:
-    loss, logits = DeepAbstainingClassifier(0, total_epochs=2), (1e4 * torch.tensor(BATCHES[0])).to(dtype)
-    logits.requires_grad_()
-    value = loss(logits, LABELS, epoch=0)
-    value.backward()
-    assert value.dtype == torch.float32
-    assert value.isfinite()
-    assert logits.grad is not None
-    assert logits.grad.isfinite().all()
-
-
 def test_defaults() -> None:
     loss = DeepAbstainingClassifier()
     assert (loss.warmup_epochs, loss.alpha_final, loss.divisor, loss.momentum) == (20, 1.0, 64.0, 0.95)

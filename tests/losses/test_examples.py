@@ -1,14 +1,22 @@
-"""The examples of the docstrings are right."""
+"""The examples of the docstrings and of docs/losses.md are right."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
 import pkgutil
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch.nn.functional import cross_entropy
 
 from lightning_noisy import losses
+from lightning_noisy.losses import per_sample
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "losses.md"
 
 MODULES = [module.name for module in pkgutil.iter_modules(losses.__path__, "lightning_noisy.losses.")]
 
@@ -25,3 +33,18 @@ def test_every_loss_has_an_example() -> None:
         kind = getattr(losses, public)
         if isinstance(kind, type) and kind is not losses.NoisyLabelLoss:
             assert ">>>" in (kind.__doc__ or ""), public
+
+
+def test_examples_of_the_document() -> None:
+    own, selection = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.S)
+    names: dict[str, Any] = {}
+    exec(own, names)
+    loss, logits, target = names["SlowStart"](rise=4), torch.randn(6, 3), torch.arange(6) % 3
+    assert loss.requires == ("epoch",)
+    torch.testing.assert_close(loss(logits, target, epoch=1), 0.5 * cross_entropy(logits, target))
+    torch.testing.assert_close(per_sample(loss)(logits, target, epoch=9).mean(), cross_entropy(logits, target))
+    exec(selection, names)
+    kept, logits, target = names["smallest"], names["logits"], names["target"]
+    leaf = logits.detach().clone().requires_grad_()
+    names["criterion"](leaf[kept], target[kept]).backward()
+    torch.testing.assert_close(logits.grad, leaf.grad)

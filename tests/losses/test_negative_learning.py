@@ -7,7 +7,7 @@ import torch
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.losses import draw_negatives
 from lightning_noisy.losses import NegativeLearning, SelectiveNegativeLearning, SelectivePositiveLearning
-from tests.losses.numpy_oracle import CLASSES, INDEX, TARGET, Array, at_label, attach, epochs, rows_of, softmax
+from tests.losses.numpy_oracle import CLASSES, INDEX, TARGET, Array, at_label, attach, epochs, softmax
 
 WEIGHTS = [1.0, 2.0, 5.0, 0.5]
 
@@ -73,8 +73,6 @@ def test_selective_negative_learning(window: int, threshold: float | None) -> No
         expected = kept * negative_losses(logits, epoch, 2) * np.array(WEIGHTS)[TARGET] * 3 / max(1, kept.sum())
         actual = loss(torch.tensor(logits), TARGET, index=INDEX, epoch=epoch)
         np.testing.assert_allclose(actual, expected, rtol=1e-10)
-        row = rows_of(loss, "label_probability")[INDEX]
-        np.testing.assert_allclose(row[:, epoch % window], at_label(softmax(logits)), rtol=1e-10)
     assert len(counts) >= 3
 
 

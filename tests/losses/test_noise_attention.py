@@ -166,25 +166,12 @@ def test_autocast_leaves_the_branch_in_float32(batch: dict[str, torch.Tensor]) -
     torch.testing.assert_close(branch, batch["features"] @ loss.branch.weight.T + loss.branch.bias)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_is_computed_in_float32(batch: dict[str, torch.Tensor], dtype: torch.dtype) -> None:
-    loss = NoiseAttentionLoss(WIDTH)
-    logits, features = batch["logits"].to(dtype).requires_grad_(), batch["features"].to(dtype).requires_grad_()
-    value = loss(logits, batch["target"], features=features)
-    value.backward()
-    assert value.dtype == torch.float32
-    assert torch.equal(value, loss(logits.float(), batch["target"], features=features.float()))
-    for part in (logits, features):
-        assert part.grad is not None
-        assert part.grad.isfinite().all()
-
-
 def test_call_without_features(batch: dict[str, torch.Tensor]) -> None:
     with pytest.raises(NoisyLabelError) as caught:
         make()(batch["logits"], batch["target"])
     assert str(caught.value) == (
-        "NoiseAttentionLoss expects the features (B, D) of the batch, but got None: pass `features=...`, or use it in "
-        "a NoisyLabelModule."
+        "NoiseAttentionLoss expects `features`, the features (B, D) that the logits were made of, but got None: pass "
+        "`features=...`, or use it in a NoisyLabelModule."
     )
 
 
@@ -195,11 +182,6 @@ def test_call_before_bind(batch: dict[str, torch.Tensor]) -> None:
         "NoiseAttentionLoss has no attention branch yet: give it `in_features`, call `bind(num_features, num_classes)` "
         "before the optimizer is made, or use it in a NoisyLabelModule."
     )
-
-
-def test_float_labels_are_refused(batch: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(NoisyLabelError, match=r"^NoiseAttentionLoss expects .* target of shape \(6,\)\.$"):
-        make()(batch["logits"], batch["target"].double(), features=batch["features"])
 
 
 @pytest.mark.parametrize(

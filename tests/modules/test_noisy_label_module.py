@@ -14,7 +14,7 @@ from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
-    GeneralizedJensenShannon,
+    GeneralizedJensenShannonLoss,
     NoiseAttentionLoss,
 )
 from lightning_noisy.losses.base import NoisyLabelLoss
@@ -51,10 +51,10 @@ class Recording(NoisyLabelLoss):
         super().__init__()
         self.seen = []
 
-    def forward(self, logits, target, **context):
+    def losses(self, logits, target, **context):
         context["parameters"] = list(context["parameters"])
         self.seen.append((logits, target, context))
-        return nn.functional.cross_entropy(logits, target)
+        return nn.functional.cross_entropy(logits, target, reduction="none")
 
 
 def test_a_loss_gets_exactly_what_it_requires(tmp_path):
@@ -141,7 +141,7 @@ def test_views_pass_through_the_network_as_one_batch(tmp_path):
 
 
 def test_a_loss_of_views_trains_and_counts_them(tmp_path):
-    module = NoisyLabelModule(Flat(3), LinearHead, GeneralizedJensenShannon(0.5), 4)
+    module = NoisyLabelModule(Flat(3), LinearHead, GeneralizedJensenShannonLoss(0.5), 4)
     before = module.network.head.weight.detach().clone()
     make_trainer(tmp_path, max_epochs=1).fit(module, pair_loader())
     assert not torch.equal(module.network.head.weight, before)
@@ -342,9 +342,9 @@ class TestRefusals:
 
 def test_the_loss_runs_outside_autocast(tmp_path):
     class Watch(NoisyLabelLoss):
-        def forward(self, logits, target):
+        def losses(self, logits, target):
             assert not torch.is_autocast_enabled("cpu")
-            return nn.functional.cross_entropy(logits, target)
+            return nn.functional.cross_entropy(logits, target, reduction="none")
 
     module = NoisyLabelModule(Flat(3), LinearHead, Watch(), 4)
     make_trainer(tmp_path, max_epochs=1, precision="bf16-mixed").fit(module, loader())

@@ -8,7 +8,6 @@ Poly-1, which overflow where logits differ by more than the dtype holds.
 
 from __future__ import annotations
 
-from lightning_noisy.functional.losses.abstention import abstention_terms
 from lightning_noisy.functional.losses.active_negative import (
     ACTIVE_NEGATIVE,
     absolute_sum,
@@ -23,7 +22,7 @@ from lightning_noisy.functional.losses.asymmetric import (
     asymmetric_unhinged_loss,
 )
 from lightning_noisy.functional.losses.bi_tempered import bi_tempered_logistic_loss, log_tempered_softmax
-from lightning_noisy.functional.losses.bootstrap import bootstrap_cross_entropy
+from lightning_noisy.functional.losses.bootstrapping import bootstrap_cross_entropy, soft_bootstrapping
 from lightning_noisy.functional.losses.correction import backward_correction, estimate_transition, forward_correction
 from lightning_noisy.functional.losses.cross_entropy import (
     cross_entropy,
@@ -31,20 +30,21 @@ from lightning_noisy.functional.losses.cross_entropy import (
     poly1_cross_entropy,
     taylor_cross_entropy,
 )
-from lightning_noisy.functional.losses.determinant import determinant_mutual_information, joint_distribution
-from lightning_noisy.functional.losses.early_learning import early_learning_penalty, early_learning_regularization
-from lightning_noisy.functional.losses.generalized import (
-    dynamics_aware_loss,
-    generalized_cross_entropy,
-    soft_bootstrapping,
+from lightning_noisy.functional.losses.deep_abstaining_classifier import abstention_terms
+from lightning_noisy.functional.losses.determinant_mutual_information import (
+    determinant_mutual_information,
+    joint_distribution,
 )
+from lightning_noisy.functional.losses.dynamics_aware import dynamics_aware_loss
+from lightning_noisy.functional.losses.early_learning import early_learning_penalty, early_learning_regularization
+from lightning_noisy.functional.losses.generalized_cross_entropy import generalized_cross_entropy
 from lightning_noisy.functional.losses.jensen_shannon import (
     generalized_jensen_shannon,
     log_mean_prediction,
     view_consistency,
 )
 from lightning_noisy.functional.losses.joint_optimization import divergence_from_uniform
-from lightning_noisy.functional.losses.negative import draw_negatives, negative_learning
+from lightning_noisy.functional.losses.negative_learning import draw_negatives, negative_learning
 from lightning_noisy.functional.losses.noise_attention import confidence_logits, noise_attention
 from lightning_noisy.functional.losses.normalized import (
     normalized_cross_entropy,
@@ -60,7 +60,7 @@ from lightning_noisy.functional.losses.symmetric import (
     reverse_cross_entropy,
     symmetric_cross_entropy,
 )
-from lightning_noisy.functional.losses.truncated import truncated_generalized_cross_entropy
+from lightning_noisy.functional.losses.truncated_generalized_cross_entropy import truncated_generalized_cross_entropy
 
 __all__ = [
     "ACTIVE_NEGATIVE",

@@ -18,7 +18,7 @@ def _lacking_share(remainder: Tensor, target: Tensor) -> Tensor:
 
 
 def normalized_negative_cross_entropy(logits: Tensor, target: Tensor, eps: float = 1e-7) -> Tensor:
-    r"""Normalised negative cross entropy: the complement of the label's share in what is above the floor.
+    r"""Normalized negative cross entropy: the complement of the label's share in what is above the floor.
 
     .. math:: 1 - \frac{r_y}{\sum_k r_k}, \qquad r_k = \log \max(p_k, \epsilon) - \log \epsilon
 
@@ -38,7 +38,7 @@ def normalized_negative_cross_entropy(logits: Tensor, target: Tensor, eps: float
 def normalized_negative_focal_loss(
     logits: Tensor, target: Tensor, gamma: float = 0.5, eps: float = 1e-7, detach: bool = True
 ) -> Tensor:
-    r"""Normalised negative focal loss: the complement of the label's share in what the focal losses are below the most.
+    r"""Normalized negative focal loss: the complement of the label's share in what the focal losses are below the most.
 
     .. math::
         1 - \frac{A - f_y}{\sum_k (A - f_k)}, \qquad f_k = -(1 - \tilde p_k)^\gamma \log \tilde p_k, \quad
@@ -47,7 +47,7 @@ def normalized_negative_focal_loss(
     Args:
         logits: Floating-point tensor (B, K).
         target: int64 labels (B,).
-        gamma: Exponent, at least 0; 0 is normalised negative cross entropy.
+        gamma: Exponent, at least 0; 0 is normalized negative cross entropy.
         eps: Floor of the probability, more than 0 and at most 1 / (2 K), so that the sum is not 0.
         detach: Whether the factors :math:`(1 - \tilde p_k)^\gamma` are constants to the gradient.
 
@@ -64,19 +64,19 @@ ACTIVE_NEGATIVE: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[T
     "ce": (normalized_cross_entropy, normalized_negative_cross_entropy),
     "focal": (normalized_focal_loss, normalized_negative_focal_loss),
 }
-"""Base loss of :func:`active_negative_loss` -> its normalised form and its normalised negative form."""
+"""Base loss of :func:`active_negative_loss` -> its normalized form and its normalized negative form."""
 
 
 def active_negative_loss(logits: Tensor, target: Tensor, alpha: float, beta: float, base: str = "ce") -> Tensor:
-    r"""Weighted sum of a normalised loss and its normalised negative loss, without the penalties.
+    r"""Weighted sum of a normalized loss and its normalized negative loss, without the penalties.
 
     .. math:: \alpha \mathcal{L}_{NCE} + \beta \mathcal{L}_{NNCE}
 
     Args:
         logits: Floating-point tensor (B, K).
         target: int64 labels (B,).
-        alpha: Weight of the normalised loss.
-        beta: Weight of the normalised negative loss.
+        alpha: Weight of the normalized loss.
+        beta: Weight of the normalized negative loss.
         base: A key of :data:`ACTIVE_NEGATIVE`.
 
     Returns:

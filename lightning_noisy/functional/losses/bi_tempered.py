@@ -22,7 +22,7 @@ def _tempered_log(log_values: Tensor, temperature: float) -> Tensor:
 
 
 def log_tempered_softmax(logits: Tensor, temperature: float, num_iters: int = 5) -> Tensor:
-    r"""Logarithm of the tempered softmax, normalised by fixed-point iterations.
+    r"""Logarithm of the tempered softmax, normalized by fixed-point iterations.
 
     .. math::
         p = \exp_t(a - \lambda), \quad \exp_t(u) = \max(0, 1 + (1 - t) u)^{1 / (1 - t)}, \quad
@@ -68,7 +68,7 @@ def bi_tempered_logistic_loss(
         target: int64 labels (B,), or floating-point targets q (B, K).
         t1: Temperature of the logarithm, at most 1; 1 is the logarithm, and with less the loss is bounded.
         t2: Temperature of the softmax, at least 1.
-        num_iters: Number of iterations of its normaliser.
+        num_iters: Number of iterations of its normalizer.
         eps: Added to the target inside its logarithm, more than 0.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The prior of joint optimisation."""
+"""The prior of joint optimization."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def normalized_focal_loss(logits: Tensor, target: Tensor, gamma: float = 0.5, de
     Args:
         logits: Floating-point tensor (B, K).
         target: int64 labels (B,).
-        gamma: Exponent, at least 0; 0 is normalised cross entropy.
+        gamma: Exponent, at least 0; 0 is normalized cross entropy.
         detach: Whether the factors :math:`(1 - p_k)^\gamma` are constants to the gradient.
 
     Returns:

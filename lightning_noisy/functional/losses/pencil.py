@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_noisy.functional.losses._numerics import log_softmax
+from lightning_noisy.functional.losses.bootstrapping import soft_bootstrapping
 from lightning_noisy.functional.losses.cross_entropy import cross_entropy
-from lightning_noisy.functional.losses.generalized import soft_bootstrapping
 
 
 def label_divergence(logits: Tensor, label_logits: Tensor) -> Tensor:

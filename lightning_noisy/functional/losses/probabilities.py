@@ -9,7 +9,7 @@ from lightning_noisy.functional.losses._numerics import full_precision
 
 
 def one_hot(target: Tensor, num_classes: int, floor: float = 0.0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """One-hot rows, not renormalised where the other classes get a ``floor``.
+    """One-hot rows, not renormalized where the other classes get a ``floor``.
 
     Args:
         target: int64 labels (B,).
@@ -37,7 +37,7 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def clipped_softmax(logits: Tensor, eps: float) -> Tensor:
-    r"""Softmax clipped to :math:`[\epsilon, 1 - \epsilon]`, not renormalised.
+    r"""Softmax clipped to :math:`[\epsilon, 1 - \epsilon]`, not renormalized.
 
     Args:
         logits: Floating-point tensor (B, K).

@@ -1,4 +1,4 @@
-"""Sparse regularization: sharp predictions of normalised logits."""
+"""Sparse regularization: sharp predictions of normalized logits."""
 
 from __future__ import annotations
 

@@ -135,3 +135,9 @@ def moderate(seed: int = 0, size: int = 3, num_classes: int = 4) -> Batch:
     batch = Batch(size, num_classes, 1.0, seed)
     batch.attention = np.linspace(-2.0, 2.0, size)
     return batch
+
+
+def oracle_bootstrapping(logits: Array, eps: float) -> tuple[Array, Array]:
+    probability = numpy_softmax(logits)
+    values = -(probability * np.log(probability + eps)).sum(1)
+    return values, through_softmax(probability, -np.log(probability + eps) - probability / (probability + eps))

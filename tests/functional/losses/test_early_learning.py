@@ -40,7 +40,7 @@ class TestEarlyLearningRegularization:
         np.testing.assert_allclose(values, 3.0 * np.log(1e-4), **close)
         assert not gradient.any()
 
-    def test_regulariser_rewards_agreement(self) -> None:
+    def test_regularizer_rewards_agreement(self) -> None:
         logits, label = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0]]), torch.tensor([1, 1, 1])
         history = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.9, 0.0]])
         without, some, much = F.early_learning_regularization(logits, label, history, 1.0)

@@ -78,7 +78,7 @@ class TestNormalizedFocalLoss:
     def test_sums_to_one_over_the_labels(self, batch: Batch) -> None:
         assert_sum_over_labels(F.normalized_focal_loss, batch, 1.0)
 
-    def test_exponent_zero_is_normalised_cross_entropy(self) -> None:
+    def test_exponent_zero_is_normalized_cross_entropy(self) -> None:
         batch = moderate()
         labels = torch.tensor(batch.labels)
         actual = value_and_gradient(lambda z: F.normalized_focal_loss(z, labels, 0.0), batch.logits)
@@ -106,7 +106,7 @@ class TestNormalizedGeneralizedCrossEntropy:
     def test_sums_to_one_over_the_labels(self, batch: Batch, q: float) -> None:
         assert_sum_over_labels(lambda z, y: F.normalized_generalized_cross_entropy(z, y, q), batch, 1.0)
 
-    def test_exponent_to_zero_is_normalised_cross_entropy(self) -> None:
+    def test_exponent_to_zero_is_normalized_cross_entropy(self) -> None:
         batch = moderate()
         labels = torch.tensor(batch.labels)
         near = value_and_gradient(lambda z: F.normalized_generalized_cross_entropy(z, labels, 1e-10, 0.0), batch.logits)

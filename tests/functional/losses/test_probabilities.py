@@ -20,7 +20,7 @@ class TestOneHot:
         assert rows.dtype == torch.float32
         assert rows.tolist() == [[0, 0, 1], [1, 0, 0]]
 
-    def test_floor_is_not_renormalised(self) -> None:
+    def test_floor_is_not_renormalized(self) -> None:
         rows = F.one_hot(torch.tensor([1]), 3, floor=1e-4, dtype=torch.float64)
         assert rows.tolist() == [[1e-4, 1.0, 1e-4]]
 

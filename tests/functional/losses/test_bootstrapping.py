@@ -16,6 +16,7 @@ from tests.functional.losses.oracle import (
     moderate,
     numpy_log_softmax,
     numpy_softmax,
+    oracle_bootstrapping,
     quick,
     through_softmax,
     value_and_gradient,
@@ -63,3 +64,21 @@ class TestBootstrapCrossEntropy:
         assert losses.isfinite().all()
         assert logits.grad is not None
         assert logits.grad.isfinite().all()
+
+
+class TestSoftBootstrapping:
+    @given(batches, st.sampled_from([1e-12, 1e-6, 0.1]))
+    @quick
+    def test_oracle(self, batch: Batch, eps: float) -> None:
+        actual = value_and_gradient(lambda z: F.soft_bootstrapping(z, eps), batch.logits)
+        assert_equal(actual, oracle_bootstrapping(batch.logits, eps))
+
+    @pytest.mark.parametrize("extreme", [1e3, 1e4])
+    def test_certain_predictions_without_addend(self, extreme: float) -> None:
+        values, gradient = value_and_gradient(lambda z: F.soft_bootstrapping(z, 0.0), np.array([[extreme, -extreme]]))
+        assert values == 0.0
+        assert not gradient.any()
+
+    def test_gradcheck(self) -> None:
+        leaf = torch.tensor(moderate().logits, requires_grad=True)
+        assert gradcheck(F.soft_bootstrapping, leaf)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from lightning_noisy.functional.losses._numerics import log_softmax
+from lightning_noisy.functional.losses._numerics import log_of_floor, log_softmax
 from lightning_noisy.functional.losses.cross_entropy import cross_entropy
-from lightning_noisy.functional.losses.generalized import soft_bootstrapping
 
 
 def bootstrap_cross_entropy(
@@ -35,3 +35,20 @@ def bootstrap_cross_entropy(
     else:
         own = soft_bootstrapping(logits, eps=0.0)
     return beta * cross_entropy(logits, target) + (1.0 - beta) * own
+
+
+def soft_bootstrapping(logits: Tensor, eps: float = 1e-6) -> Tensor:
+    r"""Soft bootstrapping: the entropy of the prediction, with the gradient through both factors.
+
+    .. math:: \mathcal{L}_{BS} = -\sum_k p_k \log(p_k + \epsilon)
+
+    Args:
+        logits: Floating-point tensor (B, K).
+        eps: Added inside the logarithm; 0 gives the exact entropy.
+
+    Returns:
+        Losses (B,), float32 or float64, between :math:`-\log(1 + \epsilon)` and :math:`\log K`.
+    """
+    log_probability = log_softmax(logits)
+    log_eps = log_probability.new_full((), log_of_floor(eps))
+    return -(log_probability.exp() * torch.logaddexp(log_probability, log_eps)).sum(dim=1)

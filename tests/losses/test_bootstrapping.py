@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.losses import Bootstrap
+from lightning_noisy.losses import Bootstrapping
 
 LOGITS = torch.tensor(np.random.default_rng(0).standard_normal((4, 3)))
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -25,19 +25,21 @@ def expected(beta: float, mode: str, target: np.ndarray) -> np.ndarray:
 def test_formula(mode: str, reduction: str) -> None:
     each = expected(0.8, mode, np.eye(3)[LABELS])
     wanted = {"mean": each.mean(), "sum": each.sum(), "none": each}[reduction]
-    np.testing.assert_allclose(Bootstrap(0.8, mode, reduction=reduction)(LOGITS, LABELS), wanted, rtol=1e-10)
+    np.testing.assert_allclose(Bootstrapping(0.8, mode, reduction=reduction)(LOGITS, LABELS), wanted, rtol=1e-10)
 
 
 def test_soft_targets() -> None:
     target = LOGITS.roll(1, 0).softmax(1)
-    np.testing.assert_allclose(Bootstrap(0.7)(LOGITS, target), expected(0.7, "soft", target.numpy()).mean(), rtol=1e-10)
+    np.testing.assert_allclose(
+        Bootstrapping(0.7)(LOGITS, target), expected(0.7, "soft", target.numpy()).mean(), rtol=1e-10
+    )
 
 
 def test_detach_is_passed_on() -> None:
     gradients = []
     for detach in (False, True):
         leaf = LOGITS.clone().requires_grad_()
-        Bootstrap(0.5, detach=detach)(leaf, LABELS).backward()
+        Bootstrapping(0.5, detach=detach)(leaf, LABELS).backward()
         gradients.append(leaf.grad)
     assert not torch.allclose(gradients[0], gradients[1])
     # A detached prediction as target gives no gradient at all.
@@ -45,7 +47,7 @@ def test_detach_is_passed_on() -> None:
 
 
 def test_defaults() -> None:
-    loss = Bootstrap()
+    loss = Bootstrapping()
     assert (loss.beta, loss.mode, loss.detach, loss.reduction) == (0.95, "soft", False, "mean")
     assert loss.requires == ()
     assert loss.soft_targets
@@ -62,5 +64,5 @@ def test_defaults() -> None:
 def test_refused_arguments(name: str, wanted: str, values: tuple[Any, ...]) -> None:
     for value in values:
         with pytest.raises(NoisyLabelError) as caught:
-            Bootstrap(**{name: value})
+            Bootstrapping(**{name: value})
         assert str(caught.value) == f"Expected argument `{name}` to be {wanted}, but got {value!r}."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import bootstrap_cross_entropy
-from lightning_noisy.losses._per_sample import PerSampleLoss
+from lightning_noisy.losses.base import NoisyLabelLoss
 
 
-class Bootstrap(PerSampleLoss):
+class Bootstrapping(NoisyLabelLoss):
     r"""Bootstrapping: the network's own prediction is a part of the target.
 
     .. math::
@@ -39,7 +40,7 @@ class Bootstrap(PerSampleLoss):
 
     Example:
         >>> import torch
-        >>> Bootstrap(0.95)(torch.zeros(8, 4), torch.arange(8) % 4)  # log 4
+        >>> Bootstrapping(0.95)(torch.zeros(8, 4), torch.arange(8) % 4)  # log 4
         tensor(1.3863)
     """
 
@@ -53,6 +54,6 @@ class Bootstrap(PerSampleLoss):
         self.mode = mode
         self.detach = detach
 
+    @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
         return bootstrap_cross_entropy(logits, target, self.beta, self.mode, self.detach)

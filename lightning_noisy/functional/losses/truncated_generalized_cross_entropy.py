@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_noisy.functional.losses.generalized import generalized_cross_entropy
+from lightning_noisy.functional.losses.generalized_cross_entropy import generalized_cross_entropy
 
 
 def truncated_generalized_cross_entropy(
