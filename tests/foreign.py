@@ -68,8 +68,7 @@ def make_trainer(folder, callbacks=(), max_epochs=2, **options):
     return Trainer(
         default_root_dir=folder,
         accelerator="cpu",
-        devices=1,
         max_epochs=max_epochs,
         callbacks=list(callbacks),
-        **{**quiet, "enable_checkpointing": False, "num_sanity_val_steps": 0, **options},
+        **{**quiet, "devices": 1, "enable_checkpointing": False, "num_sanity_val_steps": 0, **options},
     )

@@ -18,7 +18,8 @@ class ConfidenceTracker(LabelTracker):
     Each epoch it logs the mean over the training set of :math:`p_{i \tilde y_i}`, the predicted probability of the
     given label in that epoch's training pass: ``train/conf/clean`` over samples whose given label is right and
     ``train/conf/noisy`` over mislabelled ones. A network that memorises raises the second towards 1. Without clean
-    labels it logs ``train/conf/all`` and says so once.
+    labels it logs ``train/conf/all`` and says so once. A criterion that is called neither ``loss`` nor ``criterion``
+    has its name in all of these: ``train/conf/losses.0/clean``.
 
     A TensorBoard figure shows both curves, and ``figures/confidence.png`` lies in the run's folder at the end. Each
     sample counts once an epoch, also under DDP, whose sampler repeats some.
@@ -67,7 +68,7 @@ class ConfidenceTracker(LabelTracker):
         confidence, wrong = values.double().unbind(dim=1)
         groups = {"all": wrong == -1, "clean": wrong == 0, "noisy": wrong == 1}
         metrics = {
-            f"train/conf/{name}": confidence[members].mean().item()
+            self.metric(self.figure_tag, name): confidence[members].mean().item()
             for name, members in groups.items()
             if bool(members.any())
         }
@@ -75,5 +76,5 @@ class ConfidenceTracker(LabelTracker):
         return metrics
 
     @override
-    def draw(self) -> Figure:
-        return confidence_figure(self.history)
+    def draw(self, history: dict[int, dict[str, float]], title: str) -> Figure:
+        return confidence_figure(history, title)

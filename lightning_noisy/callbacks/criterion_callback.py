@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import IndexKey
 from lightning_noisy.state import RunDriver, RunState, Section
-from lightning_noisy.targets import TargetPipeline
+from lightning_noisy.targets import CRITERION_NAMES, TargetPipeline
 
 
 class CriterionCallback(Callback, ABC):
@@ -41,6 +41,11 @@ class CriterionCallback(Callback, ABC):
     def epoch_metrics(self) -> dict[str, float]:
         """Metrics of the epoch that ends, from stores that are equal on all processes. Called once an epoch."""
         return {}
+
+    def metric(self, group: str, name: str) -> str:
+        """The name of a metric; a criterion that is called neither ``loss`` nor ``criterion`` has its name in it."""
+        usual = self.criterion is None or self.criterion in CRITERION_NAMES
+        return f"{group}/{name}" if usual else f"{group}/{self.criterion}/{name}"
 
     @property
     def history(self) -> dict[int, dict[str, float]]:

@@ -44,7 +44,9 @@ class LabelTracker(CriterionCallback):
     ) -> None:
         super().__init__(criterion, index_key)
         self.clean_targets = CleanTargets(clean_targets, clean_key)
-        self.figures = FigureWriter(self._draw, self.figure_tag, self.figure_name, figure_every_n_epochs)
+        tag = self.metric(self.figure_tag, "").rstrip("/")
+        name = self.figure_name + tag.removeprefix(self.figure_tag).replace("/", "-")
+        self.figures = FigureWriter(self._draw, tag, name, figure_every_n_epochs)
         self._clean: Tensor | None = None
 
     @abstractmethod
@@ -52,8 +54,13 @@ class LabelTracker(CriterionCallback):
         """Note the rows of a batch."""
 
     @abstractmethod
-    def draw(self) -> Figure:
-        """The figure of all finished epochs."""
+    def draw(self, history: dict[int, dict[str, float]], title: str) -> Figure:
+        """The figure of all finished epochs.
+
+        Args:
+            history: Their metrics, by the names that they have at the usual criterion.
+            title: The criterion's name where it is another one.
+        """
 
     @abstractmethod
     def without_clean_labels(self) -> None:
@@ -79,4 +86,11 @@ class LabelTracker(CriterionCallback):
         self.figures.end_training(trainer)
 
     def _draw(self) -> Figure | None:
-        return self.draw() if self.history else None
+        if not self.history:
+            return None
+        ours, usual = self.metric(self.figure_tag, ""), f"{self.figure_tag}/"
+        shown = {
+            epoch: {usual + name.removeprefix(ours): value for name, value in seen.items()}
+            for epoch, seen in self.history.items()
+        }
+        return self.draw(shown, "" if ours == usual else str(self.criterion))

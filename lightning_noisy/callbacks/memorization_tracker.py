@@ -29,8 +29,9 @@ class MemorizationTracker(LabelTracker):
     - as any other class, ``train/memorization/noisy/other``,
 
     and of the correctly labelled samples ``train/memorization/clean/correct`` and ``train/memorization/clean/wrong``.
-    The shares of a group add up to 1. Early in training ``noisy/correct`` rises; a network that memorises turns it into
-    ``noisy/memorized`` later.
+    The shares of a group add up to 1. Early in training ``noisy/correct`` rises; a network that memorizes turns it into
+    ``noisy/memorized`` later. A criterion that is called neither ``loss`` nor ``criterion`` has its name in all of
+    these: ``train/memorization/losses.0/noisy/correct``.
 
     A TensorBoard figure shows both groups, and ``figures/memorization.png`` lies in the run's folder at the end. Each
     sample counts once an epoch, also under DDP, whose sampler repeats some.
@@ -87,9 +88,9 @@ class MemorizationTracker(LabelTracker):
         for group, outcomes in _OUTCOMES.items():
             members = sum(counts[outcome] for outcome in outcomes.values())
             for name, outcome in outcomes.items() if members else ():
-                metrics[f"train/memorization/{group}/{name}"] = counts[outcome] / members
+                metrics[self.metric(self.figure_tag, f"{group}/{name}")] = counts[outcome] / members
         return metrics
 
     @override
-    def draw(self) -> Figure:
-        return memorization_figure(self.history)
+    def draw(self, history: dict[int, dict[str, float]], title: str) -> Figure:
+        return memorization_figure(history, title)

@@ -126,7 +126,11 @@ class SELC(CriterionCallback):
             rows = self.section.stores["target"].values.cpu()
             labels = torch.where(rows.sum(dim=1) > 0, rows.argmax(dim=1), labels)
         known = labels >= 0
-        return {"target/correction_acc": (labels == self._clean)[known].double().mean().item()} if known.any() else {}
+        return (
+            {self.metric("target", "correction_acc"): (labels == self._clean)[known].double().mean().item()}
+            if known.any()
+            else {}
+        )
 
     def _table(self, call: TargetCall) -> SampleStore:
         return self.section.store("target", (call.num_classes,), device=call.logits.device)

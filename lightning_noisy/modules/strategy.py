@@ -18,7 +18,8 @@ from typing_extensions import override
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.losses import SampleLosses, per_sample
+from lightning_noisy.losses import per_sample
+from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.evaluation import Evaluation
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.state import LossStores, RunDriver, RunState, Section

@@ -6,8 +6,10 @@ from tests._dummies.features import write_features
 from tests._dummies.image_sets import write_animal10n, write_clothing1m, write_imagenet, write_webvision
 from tests._dummies.images import numbers, write_image, write_lines
 from tests._dummies.mnist import write_idx, write_mnist
+from tests._dummies.two_networks import CoTeaching
 
 __all__ = [
+    "CoTeaching",
     "DummyCIFAR10",
     "DummyCIFAR100",
     "command_line_error",

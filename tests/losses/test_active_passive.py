@@ -235,7 +235,8 @@ def fit(folder: Path, max_epochs: int, *callbacks: Callback, ckpt_path: Path | N
 def test_memory_of_a_part_lands_in_the_checkpoint_and_comes_back(tmp_path: Path) -> None:
     keep = KeepPredictions()
     fit(tmp_path, 1, keep).save_checkpoint(tmp_path / "one.ckpt")
-    saved = torch.load(tmp_path / "one.ckpt", weights_only=True)["lightning_noisy"]["stores"]["tables"]
+    kept = torch.load(tmp_path / "one.ckpt", weights_only=True)["callbacks"]["lightning_noisy"]["sections"]
+    saved = kept["loss loss"]["stores"]
     assert list(saved) == ["passive.prediction"]
     torch.testing.assert_close(saved["passive.prediction"]["values"].double(), keep.rows, rtol=1e-5, atol=1e-7)
     assert keep.rows.any(dim=1).all()
@@ -243,6 +244,8 @@ def test_memory_of_a_part_lands_in_the_checkpoint_and_comes_back(tmp_path: Path)
     before = make_module(pair_with_memory()).state_dict()
     after = resumed.lightning_module.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    for key in ("state_dict", "lightning_noisy", "optimizer_states"):
-        dumps = [run._checkpoint_connector.dump_checkpoint(weights_only=False)[key] for run in (whole, resumed)]
-        assert_same(*dumps)
+    dumps = [run._checkpoint_connector.dump_checkpoint(weights_only=False) for run in (whole, resumed)]
+    for dump in dumps:
+        dump["sections"] = dump["callbacks"]["lightning_noisy"]["sections"]
+    for key in ("state_dict", "sections", "optimizer_states"):
+        assert_same(*(dump[key] for dump in dumps))
