@@ -126,11 +126,9 @@ class SELC(CriterionCallback):
             rows = self.section.stores["target"].values.cpu()
             labels = torch.where(rows.sum(dim=1) > 0, rows.argmax(dim=1), labels)
         known = labels >= 0
-        return (
-            {self.metric("target", "correction_acc"): (labels == self._clean)[known].double().mean().item()}
-            if known.any()
-            else {}
-        )
+        if not known.any():
+            return {}
+        return {self.metric("target", "correction_acc"): (labels == self._clean)[known].double().mean().item()}
 
     def _table(self, call: TargetCall) -> SampleStore:
         return self.section.store("target", (call.num_classes,), device=call.logits.device)
