@@ -39,7 +39,8 @@ class GradientSwitching(CriterionCallback):
         confidence: ``"given"``: c is the confidence of the given label, as printed; ``"max"``: the largest
             probability, with which a confidently re-predicted sample gains the predicted direction.
         redraw: ``"step"``: draw and update at each visit; ``"epoch"``: at the first visit of an epoch, whose label then
-            stands. The paper says both. They are the same for a loader that shows each sample once an epoch.
+            stands. The paper says both. They are the same for a loader that shows each sample once an epoch. Within a
+            batch a sample has one label, and grows its pool once.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
         criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.

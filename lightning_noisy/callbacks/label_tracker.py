@@ -20,7 +20,8 @@ class LabelTracker(CriterionCallback):
     """Base of the observers that compare predictions of the training pass with given and clean labels.
 
     A subclass notes a row for each sample in :meth:`observe_target`, makes metrics of all rows in ``epoch_metrics``,
-    and draws their history. Each sample counts once an epoch, also under DDP, whose sampler repeats some.
+    and draws their history. Each sample counts once an epoch,
+    with its last visit, also under DDP, whose sampler repeats some.
 
     Args:
         clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module for

@@ -23,7 +23,8 @@ class SELC(CriterionCallback):
     .. math:: t_i \leftarrow m\, t_i + (1 - m) \operatorname{softmax}(z_i)
 
     and the criterion gets the updated row, clipped from below at ``floor``, as its soft target; before that the given
-    label stands. Each sample is seen once an epoch, so the mean runs over epochs.
+    label stands. Where each sample is seen once an epoch, the mean runs over epochs; a sample that a sampler shows more
+    often moves at each visit, and of one that stands twice in a batch the first entry moves the row that both get.
 
     With ``attention_threshold`` :math:`\delta` only rows with :math:`\tau_i > \delta` are moved, where :math:`\tau_i`
     is the attention that the criterion pays to the sample in this very pass:
