@@ -24,12 +24,12 @@ class BatchListener(Protocol):
         """A training batch begins."""
         ...
 
-    def leave_batch(self) -> None:
-        """It has ended, or was given up."""
+    def end_batch(self) -> None:
+        """It has run to its end. Refuse one that went by without having a part in it."""
         ...
 
-    def check_called(self) -> None:
-        """Refuse a batch that went by without it."""
+    def leave_batch(self) -> None:
+        """It was given up."""
         ...
 
     def detach(self) -> None:
@@ -124,7 +124,7 @@ class RunState:
 
     def enter_batch(self, batch: Batch) -> None:
         """A training batch begins, and with the first one its epoch."""
-        self.leave_batch()
+        self.leave_batch()  # one that an exception or a skipped batch has left open
         self.open_epoch, self.batch = batch.epoch, batch
         for listener in self.listeners:
             listener.enter_batch(batch)
@@ -135,12 +135,14 @@ class RunState:
         Raises:
             NoisyLabelError: A listener had no part in it.
         """
-        self.leave_batch()
+        self.batch = None
         for listener in self.listeners:
-            listener.check_called()
+            listener.end_batch()
 
     def leave_batch(self) -> None:
-        """Nothing acts from here to the next batch, whether this one has ended or was given up."""
+        """Give an open training batch up: nothing acts from here to the next one."""
+        if self.batch is None:
+            return
         self.batch = None
         for listener in self.listeners:
             listener.leave_batch()

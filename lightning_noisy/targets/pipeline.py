@@ -126,16 +126,17 @@ class TargetPipeline:
         self._parts = {name: self._inside(index) for name, index in batch.indices(self.index_key).items()}
 
     def leave_batch(self) -> None:
-        """The training batch has ended."""
+        """The training batch was given up."""
         self._batch = self._given = self._final = None
         self._parts = {}
 
-    def check_called(self) -> None:
-        """Refuse a training step that does not use the criterion.
+    def end_batch(self) -> None:
+        """The training batch has ended.
 
         Raises:
-            NoisyLabelError: No training batch has called it so far.
+            NoisyLabelError: No training step has called the criterion so far.
         """
+        self.leave_batch()
         if not self._seen:
             raise NoisyLabelError(f"The training step did not call `{self.name}`, so its target cannot be changed.")
 

@@ -141,11 +141,16 @@ class Listener:
     def leave_batch(self):
         self.seen.append("leave")
 
-    def check_called(self):
-        self.seen.append("check")
+    def end_batch(self):
+        self.seen.append("end")
 
     def detach(self):
         self.seen.append("detach")
+
+
+def trainer_in_fit(trainer):
+    trainer.state, trainer.sanity_checking = SimpleNamespace(fn="fit"), False
+    return trainer
 
 
 def test_listeners_act_inside_batches_alone():
@@ -153,10 +158,12 @@ def test_listeners_act_inside_batches_alone():
     listener = Listener()
     run.listeners.append(listener)
     trainer.train(0, batches=1)
-    assert listener.seen == ["leave", ("enter", 0), "leave", "check", "leave"]
+    assert listener.seen == [("enter", 0), "end"]
     driver = trainer.callbacks[0]
     driver.on_train_batch_start(trainer, trainer.lightning_module, None, 1)
     assert run.batch is not None
+    driver.on_validation_start(trainer_in_fit(trainer), trainer.lightning_module)
+    assert listener.seen[2:] == [("enter", 1), "leave"]
     driver.on_exception(trainer, trainer.lightning_module, RuntimeError())
     assert run.batch is None
     assert listener.seen[-1] == "detach"
