@@ -16,8 +16,8 @@ class IndexedDataset(Dataset[Any]):
     """Adds the index to the samples of any map-style data set.
 
     ``(x, y)`` becomes ``(x, y, index)``, a plain tuple also for named ones; ``{"x": x, "y": y}`` gets the entry
-    ``index``. Wrap the training set as it goes into the loader: of a split, wrap the subset, not the set inside it, so
-    that indices run from 0 to N - 1.
+    ``index``. Of a split, wrap the subset, so that indices run from 0 to N - 1. Where several loaders read parts of one
+    set, wrap the whole once and give each a ``Subset`` of it: indices, and state, are then those of the whole.
 
     Args:
         dataset: Data set of tuples, lists or dicts, with a length.
