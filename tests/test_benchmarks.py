@@ -400,7 +400,7 @@ def test_selective_stages_of_nlnl_know_the_epoch_before():
 
     loss = methods.METHODS["NLNL"](Caught("x", "y", methods.Settings(epochs=20), "worse", 0))
     assert loss.starts == [0, 6, 13]
-    assert [stage.memory_shapes(10) for stage in loss.stages] == 3 * [{"label_probability": (1,)}]
+    assert [stage.memory_shapes(10) for stage in loss.stages] == 3 * [{"label_probability": (2, 2)}]
 
 
 @pytest.mark.slow

@@ -128,13 +128,13 @@ class DeepAbstainingClassifier(NoisyLabelLoss):
 
     def _note(self, losses: Tensor, epoch: int, total_epochs: int | None) -> None:
         """Update what the price depends on."""
-        now = batch_mean(losses.detach().to(self.mean))
-        self.mean.copy_(torch.where(self.mean.isnan(), now, torch.lerp(now, self.mean, self.momentum)))
         if self.total_epochs is None:
             if total_epochs is None:
                 raise self.missing("total_epochs")
             told = torch.full_like(self.epochs, total_epochs)
             self.epochs.copy_(torch.where(self.epochs > 0, self.epochs, told))
+        now = batch_mean(losses.detach().to(self.mean))
+        self.mean.copy_(torch.where(self.mean.isnan(), now, torch.lerp(now, self.mean, self.momentum)))
         if epoch >= self.warmup_epochs:
             first = self.mean / self.divisor
             self.alpha_start.copy_(torch.where(self.alpha_start.isnan(), first, self.alpha_start))

@@ -214,7 +214,7 @@ def test_features_that_do_not_come_are_asked_for(tmp_path):
         def training_step(self, batch, batch_idx):
             return self.criterion(self.classifier(self.body(batch[0])), batch[1])
 
-    with pytest.raises(NoisyLabelError, match=r"expects the features \(B, D\) of the batch, but got None"):
+    with pytest.raises(NoisyLabelError, match=r"expects `features`, the features \(B, D\) that"):
         make_trainer(tmp_path, [nal(0.5)], 2).fit(Forgets("branch", 0.5).double(), loader())
 
 

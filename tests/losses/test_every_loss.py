@@ -139,6 +139,7 @@ def test_a_second_epoch_goes_on_with_finite_values(name: str) -> None:
 @every
 def test_what_is_required_is_asked_for_and_nothing_else_taken(name: str) -> None:
     loss, (outputs, context) = make(name), arguments(make(name))
+    state = copy.deepcopy(loss.state_dict())
     assert set(loss.requires) == set(context)
     with pytest.raises(
         NoisyLabelError, match=rf"^{name} was called with `teacher`, but the keywords that it takes are"
@@ -149,6 +150,8 @@ def test_what_is_required_is_asked_for_and_nothing_else_taken(name: str) -> None
         with pytest.raises(NoisyLabelError, match=rf"^\w+ expects (`{missing}`|the parameters).*, but got .*: pass `"):
             loss(*outputs, **rest)
     assert not any(written.any() for written in rows(loss).values())
+    for key, value in loss.state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=0, atol=0, equal_nan=True)
 
 
 @every
