@@ -96,7 +96,7 @@ def test_variants_are_what_they_are_called():
     assert all(type(step.head) is LinearHead for step in list(linear.values())[1:])
     assert kan["KANHead"].refresh is None
     assert kan["std, every step"].refresh.every_n_steps == 1
-    assert linear["std over the whole head"].refresh.granularity == "edge"
+    assert linear["std over the whole head"].refresh.rule.granularity == "edge"
     for section, targets in heads.TARGETS.items():
         assert set(targets) <= set(heads.SECTIONS[section](SHAPE))
     assert "textbook, std of all activations" not in heads.kan_steps((1, 2, heads.NAIVE_UP_TO + 1))

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import zlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.head_mask import HeadMask, default_heads
-from lightning_noisy.collectives import process_count, sum_over_processes
+from lightning_noisy.callbacks.mask_rule import MaskRule
 from lightning_noisy.errors import check_argument, check_count
-from lightning_noisy.functional.masks import edge_mask, node_mask
-from lightning_noisy.functional.random import hash_uniform
-from lightning_noisy.functional.scores import gradient_scores
-from lightning_noisy.heads.maskable import BATCH_SCORES, WEIGHT_SCORES
 from lightning_noisy.private_api import batches_begun
 from lightning_noisy.state import RunDriver
 from lightning_noisy.trainer_access import check_not_sharded
-
-SCORES = (*BATCH_SCORES, *WEIGHT_SCORES, "gradient", "random")
-_RANDOM_STREAM = 0x6D61736B  # keeps random masks apart from other draws under the same seed
-_MASKS = {"node": node_mask, "edge": edge_mask}
 
 
 class MaskRefresh(Callback):
@@ -110,9 +98,6 @@ class MaskRefresh(Callback):
     ) -> None:
         check_count(every_n_steps, "every_n_steps")
         check_count(every_n_epochs, "every_n_epochs", optional=True)
-        check_argument(score in SCORES, "score", f"one of {', '.join(map(repr, SCORES))}", score)
-        check_argument(granularity in _MASKS, "granularity", "'node' or 'edge'", granularity)
-        check_argument(drop in ("unimportant", "important"), "drop", "'unimportant' or 'important'", drop)
         check_argument(apply_in in ("train", "always"), "apply_in", "'train' or 'always'", apply_in)
         names = (head,) if isinstance(head, str) else tuple(head or ())
         unique = (len(names) > 0 or head is None) and len(names) == len(set(names))
@@ -124,11 +109,9 @@ class MaskRefresh(Callback):
         self.ratio = ratio
         self.every_n_steps = every_n_steps
         self.every_n_epochs = every_n_epochs
-        self.score = score
-        self.granularity = granularity
-        self.drop = drop
+        self.rule = MaskRule(score, granularity, drop)
+        """Which edges are kept."""
         self.apply_in = apply_in
-        self._seed = 0
 
     @property
     @override
@@ -165,7 +148,7 @@ class MaskRefresh(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run = RunDriver.of(trainer)
-        self._seed = run.seed
+        self.rule.seed = run.seed
         for head in self.heads.values():
             if run.fresh:
                 head.forget()
@@ -176,8 +159,8 @@ class MaskRefresh(Callback):
         now = self._now(trainer)
         for head in self.heads.values():
             if self._is_due(head, now):
-                self._renew(head, now)
-            if self.score == "gradient" and self._is_due(head, now + 1):
+                self.rule.renew(head, now, self.ratio)
+            if self.rule.score == "gradient" and self._is_due(head, now + 1):
                 head.record_gradient(trainer.global_step)
             head.show(head.mask)
 
@@ -186,7 +169,7 @@ class MaskRefresh(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._leave_batch()
-        if self.score == "gradient":
+        if self.rule.score == "gradient":
             for head in self.heads.values():
                 if self._is_due(head, self._now(trainer)) or trainer.is_last_batch:
                     head.finish_recording()
@@ -234,44 +217,6 @@ class MaskRefresh(Callback):
     def _is_due(self, head: HeadMask, now: int) -> bool:
         interval = self.every_n_epochs or self.every_n_steps
         return head.renewed_at is None or now // interval != head.renewed_at // interval
-
-    def _renew(self, head: HeadMask, now: int) -> None:
-        """Give a head its new mask, at once or, where the score looks at the batch, in its next forward pass."""
-        if self.granularity == "node" and head.head.ranks_by_magnitude(self.score):
-            self._set_mask(head, now, head.head.weight_scores("magnitude"))
-        elif self.score in BATCH_SCORES:
-            head.head.on_basis = partial(self._renew_from_batch, head, now)
-        else:
-            self._set_mask(head, now, self._scores(head, now))
-
-    def _renew_from_batch(self, head: HeadMask, now: int, basis: Tensor) -> None:
-        if not torch.is_grad_enabled():
-            return
-        head.head.on_basis = None
-        all_reduce = sum_over_processes if process_count() > 1 else None
-        with torch.no_grad(), torch.autocast(basis.device.type, enabled=False):
-            basis = basis.to(torch.promote_types(basis.dtype, head.weight.dtype))
-            self._set_mask(head, now, head.head.batch_scores(basis, self.score, all_reduce))
-        head.show(head.mask)
-
-    def _scores(self, head: HeadMask, now: int) -> Tensor:
-        """Scores (K, D) that do not look at the batch."""
-        if self.score == "random":
-            edges = torch.arange(math.prod(head.shape), device=head.weight.device).view(head.shape)
-            return hash_uniform(self._seed, _RANDOM_STREAM, zlib.crc32(head.name.encode()), now, edges)
-        if self.score == "gradient":
-            if head.gradient is None:
-                return torch.zeros(head.shape, device=head.weight.device)
-            return gradient_scores(head.gradient, head.head.coefficients().detach())
-        scores: Tensor = head.head.weight_scores(self.score)
-        return scores
-
-    def _set_mask(self, head: HeadMask, now: int, scores: Tensor) -> None:
-        mask = _MASKS[self.granularity](scores, self.ratio, self.drop)
-        if scores.device.type != "cpu" or scores.numpy().item(0) == 0:  # one look is cheaper than all on a CPU
-            mask.masked_fill_(~scores.any(), 1.0)
-        head.mask = mask.to(head.weight.dtype)
-        head.renewed_at = now
 
     def _leave_batch(self) -> None:
         for head in self.heads.values():

@@ -6,7 +6,6 @@ project has to change.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state import RunState
 from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver
 from lightning_noisy.targets.criterion import check_soft_targets, find_criterion
+from lightning_noisy.targets.signature import CriterionSignature
 
 
 class TargetPipeline:
@@ -41,7 +41,7 @@ class TargetPipeline:
         self.name = name
         self.index_key: IndexKey = None
         """Where its members read the index."""
-        self._signature = inspect.signature(criterion.forward)
+        self._signature = CriterionSignature(criterion, name)
         self._criterion = ref(criterion)
         self._changers: list[TargetChanger] = []
         self._observers: list[TargetObserver] = []
@@ -187,19 +187,13 @@ class TargetPipeline:
         )
 
     def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        bound, logits_name, target_name = self._bind(args, kwargs)
-        logits, given = bound.arguments[logits_name], bound.arguments[target_name]
+        call = self._signature.bind(args, kwargs)
         if self._final is None:
-            self._check_rows(logits, given)
-            others = {name: bound.arguments[name] for name in self._names() if name in bound.arguments} | bound.kwargs
-            context = {name: value for name, value in others.items() if name not in (logits_name, target_name)}
-            self._given, self._final = given, self._run(logits.detach(), given, context)
+            self._signature.check_rows(call.logits, call.target)
+            self._given, self._final = call.target, self._run(call.logits.detach(), call.target, call.context)
         elif self._changers:
-            self._check_repeated(logits, given)
-        if not self._changers:
-            return args, kwargs
-        bound.arguments[target_name] = self._final
-        return bound.args, bound.kwargs
+            self._check_repeated(call.logits, call.target)
+        return call.with_target(self._final) if self._changers else (args, kwargs)
 
     def _run(self, logits: Tensor, given: Tensor, context: Mapping[str, Any]) -> Tensor:
         assert self._batch is not None
@@ -214,34 +208,9 @@ class TargetPipeline:
                 observer.observe_target(call)
         return call.target
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[inspect.BoundArguments, str, str]:
-        bound = self._signature.bind(*args, **kwargs)
-        names = self._names()
-        if len(names) < 2 or names[0] not in bound.arguments or names[1] not in bound.arguments:
-            raise NoisyLabelError(
-                f"Expected `{self.name}` to be called as criterion(logits, target), but its forward is "
-                f"{self._signature}."
-            )
-        return bound, names[0], names[1]
-
-    def _names(self) -> list[str]:
-        """Names of the criterion's arguments."""
-        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        return [name for name, parameter in self._signature.parameters.items() if parameter.kind not in variadic]
-
-    def _check_rows(self, logits: Tensor, given: Tensor) -> None:
-        if logits.ndim != 2 or logits.shape[1] < 2:
-            raise NoisyLabelError(
-                f"Expected `{self.name}` to get logits (B, K) with K >= 2 classes, but got {tuple(logits.shape)}."
-            )
-        if given.ndim != 1 or given.is_floating_point():
-            raise NoisyLabelError(
-                f"Expected `{self.name}` to get labels (B,) of integers, but got {given.dtype} {tuple(given.shape)}."
-            )
-
     def _check_repeated(self, logits: Tensor, given: Tensor) -> None:
         """A later call of a batch must be about the same labels, since it gets the same target."""
-        self._check_rows(logits, given)
+        self._signature.check_rows(logits, given)
         assert self._given is not None
         same = given.shape == self._given.shape and (given == self._given).all()
         self.run.checks.require(
