@@ -76,8 +76,14 @@ def paper_loss(paper: str, loss: str, data: str) -> nn.Module:
 def _of_recipe(name: str) -> Setting:
     settings = recipe_settings(name)
     moving = [callback for callback in settings["trainer"]["callbacks"] if callback["class_path"] in _MOVERS]
-    setting: Setting = {"init_args": {}, **settings["model"]["init_args"]["loss"]}
+    setting = _whole(settings["model"]["init_args"]["loss"])
     return {**setting, "callbacks": moving} if moving else setting
+
+
+def _whole(loss: Setting) -> Setting:
+    """With ``init_args`` also where there are none."""
+    given = loss.get("init_args", {}).items()
+    return {**loss, "init_args": {key: _whole(value) if isinstance(value, dict) else value for key, value in given}}
 
 
 def _spelled_out(entry: dict[str, dict[str, Any]]) -> Setting:
@@ -88,6 +94,6 @@ def _spelled_out(entry: dict[str, dict[str, Any]]) -> Setting:
 
 def _build(setting: Setting) -> nn.Module:
     module, _, name = setting["class_path"].rpartition(".")
-    given = setting.get("init_args", {}).items()
-    loss: nn.Module = getattr(import_module(module), name)(**{k: _build(v) if isinstance(v, dict) else v for k, v in given})
+    arguments = {k: _build(v) if isinstance(v, dict) else v for k, v in setting["init_args"].items()}
+    loss: nn.Module = getattr(import_module(module), name)(**arguments)
     return loss
