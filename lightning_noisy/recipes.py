@@ -67,10 +67,10 @@ def find_config(name: str, folder: Path | None = None) -> Path | None:
         name: Path of a file, from ``folder`` on or absolute, or name of a recipe. ``~`` is the home folder.
         folder: None is the working directory.
     """
-    own = Path(folder or "", os.path.expanduser(name))  # noqa: PTH111  `Path.expanduser` makes "./x" of "x"
-    shipped = recipe_folder() / name
-    candidates = [path for place in (own, shipped) for path in (place, place.with_name(place.name + _SUFFIX))]
-    return next((path for path in candidates if path.exists() and not path.is_dir()), None)
+    places = (Path(folder or "", os.path.expanduser(name)), recipe_folder() / name)
+    candidates = [f"{place}{suffix}" for place in places for suffix in ("", _SUFFIX)]
+    # Not `Path.exists`: it raises for a configuration in the argument itself, which is too long for a name.
+    return next((Path(path) for path in candidates if os.path.exists(path) and not os.path.isdir(path)), None)
 
 
 def config_chain(value: str) -> list[Config]:
@@ -179,7 +179,7 @@ def _entries(text: str, path: Path | None) -> Iterator[tuple[yaml.Node, yaml.Nod
 def _bases(text: str, path: Path | None) -> list[str]:
     for key, value, _ in _entries(text, path):
         if key.value == "base":
-            given = yaml.safe_load(yaml.serialize(value))
+            given = yaml.SafeLoader("").construct_document(value)
             listed = given if isinstance(given, list) else [given]
             wanted = f"a file or a list of files in '{path}'"
             check_argument(all(isinstance(base, str) and base for base in listed), "base", wanted, given)
@@ -194,7 +194,7 @@ def _without_base(text: str, path: Path) -> str:
         if key.value == "base":
             start = key.start_mark.index
             kept = "\n" * text.count("\n", start, following)
-            return f"{text[:start]}{'{}' if len(entries) == 1 else ''}{kept}{text[following:]}"
+            return "{}" if len(entries) == 1 else text[:start] + kept + text[following:]
     return text
 
 

@@ -8,7 +8,7 @@ import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import written_aside
+from lightning_noisy.recipes import config_chain, config_values
 from lightning_noisy.trainer import run_folder
 
 Values = dict[str, str]
@@ -118,11 +119,11 @@ def _parser() -> ArgumentParser:
 
 
 def _hashes(given: Sequence[str]) -> dict[str, str]:
-    """Path -> SHA-256 of the configuration files among the arguments."""
+    """Path -> SHA-256 of the configuration files among the arguments, and of all that they go on top of."""
+    chains = [config.path for value in config_values(given) for config in config_chain(value) if config.path is not None]
     words = [word for argument in given for word in argument.split("=", 1)]
-    paths = [word for name, word in pairwise(words) if name in ("-c", "--config") or word.endswith((".yaml", ".yml"))]
-    files = filter(os.path.isfile, paths)  # a configuration in the argument itself is too long for `Path.is_file`
-    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
+    parts = [Path(word) for word in words if word.endswith((".yaml", ".yml")) and os.path.isfile(word)]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in dict.fromkeys([*chains, *parts])}
 
 
 def _begin(path: Path, asked: dict[str, Any]) -> dict[str, Any]:
