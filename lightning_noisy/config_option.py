@@ -6,7 +6,7 @@ from argparse import ArgumentError
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from jsonargparse.typing import Path_fr
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
@@ -23,22 +23,22 @@ class ConfigOption(ActionConfigFile):
     """
 
     @override
-    def __call__(self, parser: ArgumentParser, cfg: Namespace, values: str, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         chain = config_chain(values)
         if chain[-1].file in _files(cfg.get(self.dest)):
             rank_zero_warn(f"Of the configurations '{chain[-1].path}' counts once, in its first place.")
         for config in chain:
             if config.path is None:
-                super().__call__(parser, cfg, config.text, option_string)
+                super().__call__(parser, cfg, config.text, option_string)  # type: ignore[no-untyped-call]
             elif config.file not in _files(cfg.get(self.dest)):
                 path = Path_fr(str(config.path))
                 with path.relative_path_context():
                     self._read(parser, cfg, config.text, config.path)
                 cfg[self.dest][-1] = path
 
-    def _read(self, parser: ArgumentParser, cfg: Namespace, text: str, path: Path) -> None:
+    def _read(self, parser: Any, cfg: Any, text: str, path: Path) -> None:
         try:
-            super().__call__(parser, cfg, text)
+            super().__call__(parser, cfg, text)  # type: ignore[no-untyped-call]
         except (ArgumentError, TypeError) as error:
             raise NoisyLabelError(f"{refusal(str(error))} (in '{path}')") from error
 

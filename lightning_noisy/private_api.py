@@ -20,7 +20,7 @@ class ConfigurationAloneCLI(LightningCLI):
 
 
 ARGUMENTS_TWICE = "LightningCLI's args parameter"
-"""Lightning's warning where arguments are given to ``main`` and to the process begins so; for `tune` that is as it is."""
+"""So begins Lightning's warning where ``main`` and the process both have arguments; with ``tune`` they have."""
 
 CALLBACK_TWICE = "Found more than one stateful callback"
 """Lightning's RuntimeError for two callbacks of one state begins so: for the user a wrong argument, not a fault."""

@@ -1,4 +1,4 @@
-"""Recipes: configuration files, those that ship with the package among them, and the ``base`` that they go on top of."""
+"""Recipes: the configuration files that ship with the package, and the ``base`` that a file goes on top of."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def recipe_folder() -> Path:
     package = Path(__file__).parent
     folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
     if not folders:
-        raise NoisyLabelError(f"Expected the recipes in '{package / 'configs'}', but there is no such folder: reinstall.")
+        raise NoisyLabelError(f"Expected recipes in '{package / 'configs'}', but there is no such folder: reinstall.")
     return folders[0]
 
 
@@ -67,10 +67,19 @@ def find_config(name: str, folder: Path | None = None) -> Path | None:
         name: Path of a file, from ``folder`` on or absolute, or name of a recipe. ``~`` is the home folder.
         folder: None is the working directory.
     """
-    places = (Path(folder or "", os.path.expanduser(name)), recipe_folder() / name)
-    candidates = [f"{place}{suffix}" for place in places for suffix in ("", _SUFFIX)]
-    # Not `Path.exists`: it raises for a configuration in the argument itself, which is too long for a name.
-    return next((Path(path) for path in candidates if os.path.exists(path) and not os.path.isdir(path)), None)
+    own = os.path.expanduser(name)  # noqa: PTH111  `Path.expanduser` raises where `~name` is no user
+    places = (Path(folder or "", own), recipe_folder() / name)
+    return next(
+        (file for place in places for suffix in ("", _SUFFIX) if is_file(file := Path(f"{place}{suffix}"))), None
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is there and no folder. Pipes are files; YAML is none, also where it is too long to be a name."""
+    try:
+        return path.exists() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def config_chain(value: str) -> list[Config]:
@@ -92,9 +101,10 @@ def config_chain(value: str) -> list[Config]:
         return chain
     if value == "-" or "://" in value:  # standard input, or a URL; jsonargparse reads them
         return [Config(value, None)]
-    check_argument(isinstance(_node(value, None), yaml.MappingNode), "config", f"a file or a recipe{_similar(value)}", value)
+    is_yaml = isinstance(_node(value, None), yaml.MappingNode)
+    check_argument(is_yaml, "config", f"a file or a recipe{_similar(value)}", value)
     if _bases(value, None):
-        raise NoisyLabelError("Expected `base` in a file, but it is in the argument `config` itself: give `--config` twice.")
+        raise NoisyLabelError("Expected `base` in a file, but it is in the argument `config`: give `--config` twice.")
     return [Config(value, None)]
 
 

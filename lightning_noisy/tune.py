@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import written_aside
-from lightning_noisy.recipes import config_chain, config_values
+from lightning_noisy.recipes import config_chain, config_values, is_file
 from lightning_noisy.trainer import run_folder
 
 Values = dict[str, str]
@@ -120,10 +120,10 @@ def _parser() -> ArgumentParser:
 
 def _hashes(given: Sequence[str]) -> dict[str, str]:
     """Path -> SHA-256 of the configuration files among the arguments, and of all that they go on top of."""
-    chains = [config.path for value in config_values(given) for config in config_chain(value) if config.path is not None]
-    words = [word for argument in given for word in argument.split("=", 1)]
-    parts = [Path(word) for word in words if word.endswith((".yaml", ".yml")) and os.path.isfile(word)]
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in dict.fromkeys([*chains, *parts])}
+    chains = [config.path for value in config_values(given) for config in config_chain(value)]
+    words = [Path(word) for argument in given for word in argument.split("=", 1) if word.endswith((".yaml", ".yml"))]
+    files = dict.fromkeys([*filter(None, chains), *filter(is_file, words)])
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _begin(path: Path, asked: dict[str, Any]) -> dict[str, Any]:

@@ -381,8 +381,8 @@ def test_methods_records_are_whole(tmp_path, name):
 def test_a_compact_record_keeps_every_figure(tmp_path):
     runs = {}
     for seed, method, accuracy in ((0, "CE", [0.125, 1.0]), (1, "CE", [0.5, 0.0]), (0, "ELR, twice", [0.25, 0.375])):
-        figures = {"agreement_with_labels": 0.1 + seed, "seconds": 1.5, "commit": f"{method[0]}{seed}"}
-        runs[f"{method}, worse, {seed}"] = {"method": method, "noise": "worse", "seed": seed, "accuracy": accuracy} | figures
+        figures = {"accuracy": accuracy, "agreement_with_labels": 0.1 + seed, "commit": f"{method[0]}{seed}"}
+        runs[f"{method}, worse, {seed}"] = {"method": method, "noise": "worse", "seed": seed, **figures}
     record = {"settings": {"test_rows": 8}, "machine": {"cores": 2}, "runs": runs}
     write_compact(tmp_path / "record.json", record)
     assert read_compact(tmp_path / "record.json") == record

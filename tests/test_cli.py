@@ -280,7 +280,11 @@ class TestRefusedBeforeTheStart:
                 "model.loss: Expected a path but Nothing either not accessible or invalid; Expected a dot import path "
                 "string: Nothing",
             ),
-            ("config", "nowhere.yaml", r"Expected argument `config` to be a file or a recipe .*, but got 'nowhere\.yaml'\."),
+            (
+                "config",
+                "nowhere.yaml",
+                r"Expected argument `config` to be a file or a recipe .* but got 'nowhere\.yaml'.*",
+            ),
         ],
     )
     def test_value_of_another_type(self, config, capsys, key, value, expected):

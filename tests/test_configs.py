@@ -170,7 +170,9 @@ class TestEveryConfig:
         run_with_own_network(config)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "dal/cifar10", "dcm/cifar100/anl-dkan", "nal/webvision", "gjs/cifar100/js"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "dal/cifar10", "dcm/cifar100/anl-dkan", "nal/webvision", "gjs/webvision"]
+)
 class TestWhatIsPrintedAndSaved:
     def test_printed_config_runs_and_prints_itself(self, name, capsys):
         config = ROOT / f"{name}.yaml"

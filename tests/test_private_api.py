@@ -36,7 +36,8 @@ def test_jsonargparse_action_config_file_takes_text():
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_argument("--a", type=int)
     assert parser.parse_args(["--config", "# text\na: 3"]).a == 3
-    assert list(inspect.signature(ActionConfigFile.__call__).parameters) == ["self", "parser", "cfg", "values", "option_string"]
+    parameters = list(inspect.signature(ActionConfigFile.__call__).parameters)
+    assert parameters == ["self", "parser", "cfg", "values", "option_string"]
 
 
 def test_lightning_warning_arguments_twice(monkeypatch):

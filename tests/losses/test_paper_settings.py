@@ -80,8 +80,8 @@ def test_document_has_the_settings() -> None:
 
 
 def test_every_setting_is_there_and_is_that_of_the_papers() -> None:
-    expected = [(paper, loss, data) for paper, own in PAPER_SETTINGS.items() for loss, sets in own.items() for data in sets]
-    assert expected == KEYS
+    papers = PAPER_SETTINGS.items()
+    assert [(paper, loss, data) for paper, own in papers for loss, sets in own.items() for data in sets] == KEYS
     for paper, loss, data in KEYS:
         assert paper_setting(paper, loss, data) == PAPER_SETTINGS[paper][loss][data], (loss, data)
 
