@@ -13,6 +13,7 @@ from torchvision.models import resnet50
 
 from lightning_noisy.cli import main, run
 from lightning_noisy.recipe_settings import _on_top, recipe_settings
+from lightning_noisy.recipes import config_values, recipe_names
 from tests import papers
 from tests._dummies import (
     DummyCIFAR10,
@@ -275,8 +276,7 @@ COMMANDS = [
 
 def names_in_the_document():
     """What the code spans and commands may name: a file, or the last part or the folder of several."""
-    named = {span.removesuffix(".yaml").removeprefix("configs/") for span in SPANS}
-    return named | {path[8:-5] for command in COMMANDS for path in command if path.startswith("configs/")}
+    return {*SPANS, *chain(*map(config_values, COMMANDS))}
 
 
 @each_paper_config
@@ -287,17 +287,17 @@ def test_is_named_in_the_document(config):
         assert published in RECIPES
 
 
-def test_files_named_in_the_document_are_there():
-    files = [span for span in [*SPANS, *chain(*COMMANDS)] if span.endswith(".yaml")]
-    assert len(files) > 20
-    for file in files:
-        assert (ROOT / file.removeprefix("configs/")).is_file(), file
+def test_recipes_named_in_the_document_are_there():
+    methods = "|".join({name_of(config).split("/")[0] for config in PAPER_CONFIGS})
+    named = [span for span in SPANS if re.fullmatch(rf"({methods})/[\w/-]+", span)]
+    assert len(named) > 40
+    for name in [*named, *chain(*map(config_values, COMMANDS))]:
+        assert name in recipe_names(), name
 
 
 def without_training(monkeypatch, *arguments):
     """Everything that a command makes, by its own words."""
     monkeypatch.setattr(Trainer, "fit", lambda *args, **options: None)
-    Path("configs").symlink_to(ROOT)
     here = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
     return main([*arguments, *here])
 
@@ -319,7 +319,7 @@ def test_commands_of_the_document(monkeypatch, command):
 
 @pytest.mark.parametrize("arguments", [s for s in SPANS if re.match(r"--data\.noise( |\.rate)", s)])
 def test_noise_of_the_document(monkeypatch, arguments):
-    cli = without_training(monkeypatch, "fit", "--config", "configs/ce/cifar10.yaml", *arguments.split())
+    cli = without_training(monkeypatch, "fit", "--config", "ce/cifar10", *arguments.split())
     words = arguments.split()
     made = type(cli.datamodule.noise).__name__
     assert made == {"null": "NoneType"}.get(words[1], words[1] if words[0] == "--data.noise" else "SymmetricNoise")

@@ -2,8 +2,7 @@
 
 import os
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,9 +129,10 @@ class TestFinding:
 
     def test_absolute_paths_and_the_home_folder(self, folder, monkeypatch):
         monkeypatch.setenv("HOME", str(folder))
-        write(root="", below__one="~/root", below__two=str(folder / "root"))
-        assert stems("below/one.yaml") == ["root", "one"]
-        assert stems("~/below/two.yaml") == ["root", "two"]
+        write(base="", below__one="~/base", below__two=str(folder / "base"))
+        assert stems("below/one.yaml") == ["base", "one"]
+        assert stems("~/below/two.yaml") == ["base", "two"]
+        assert find_config("~nobody/base") is None
 
     def test_a_shipped_file_that_is_a_copy_goes_on_top_of_the_copy_beside_it(self, folder):
         for name in ("dal/cifar10", "ce/cifar10"):
@@ -151,6 +151,15 @@ class TestFinding:
         os.close(reader)
         assert config["seed_everything"] == 5
         assert callbacks(config)[0] == "StepSeed"
+
+    def test_recipes_in_the_package_come_before_those_beside_it(self, monkeypatch, folder):
+        monkeypatch.setattr(recipes, "__file__", str(folder / "package" / "recipes.py"))
+        write(configs__dal__a="", package__configs__dal__b="../c", package__configs__c="")
+        assert recipe_names() == ["c", "dal/b"]
+        assert stems("dal/b") == ["c", "b"]
+        assert run_name(["--config", "dal/b"]) == "dal/b"
+        shutil.rmtree("package/configs")
+        assert recipe_names() == ["dal/a"]
 
     def test_no_recipes_are_an_installation_that_is_not_whole(self, monkeypatch, folder):
         monkeypatch.setattr(recipes, "__file__", str(folder / "package" / "recipes.py"))
@@ -398,10 +407,3 @@ def test_settings_are_put_on_top_of_each_other():
         "data": {"class_path": "torch.nn.ReLU", "init_args": {"inplace": True}},
         "trainer": {"callbacks": ["a", "b"], "x": {"y": None, "z": 2}, "w": {"v": 1}},
     }
-
-
-def test_the_package_alone_says_what_it_can():
-    """`recipes` needs no training."""
-    command = [sys.executable, "-W", "ignore", "-m", "lightning_noisy", "recipes", "quickstart"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["quickstart", "quickstart_ce"]
