@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,9 @@ def config_chain(value: str) -> list[Config]:
         chain: list[Config] = []
         _add(path, [], chain)
         return chain
-    if value == "-" or "://" in value:  # standard input, or a URL; jsonargparse reads them
+    if re.match(
+        r"-$|[\w+.-]+://", value
+    ):  # standard input, or a URL: jsonargparse reads them, and refuses `base` there
         return [Config(value, None)]
     is_yaml = isinstance(_node(value, None), yaml.MappingNode)
     check_argument(is_yaml, "config", f"a file or a recipe{_similar(value)}", value)
@@ -119,7 +122,7 @@ def config_values(arguments: Sequence[str]) -> list[str]:
 def run_name(arguments: Sequence[str]) -> str | None:
     """How a run is called: the last recipe on the command line that is not the base of another, e.g. ``"dal/cifar10"``.
 
-    A file that is no recipe gives its stem where there is no recipe beside it. None without a file.
+    Where there is no recipe among them, the last file gives its stem. None without a file.
     """
     named = [path for value in config_values(arguments) if (path := find_config(value)) is not None and path.is_file()]
     bases = {config.file for path in named for config in config_chain(str(path))[:-1]}
@@ -129,7 +132,7 @@ def run_name(arguments: Sequence[str]) -> str | None:
 
 
 def _recipe_name(path: Path) -> str | None:
-    """Of a recipe, also of its copy in a clone beside an installed package."""
+    """Of a recipe, also where it is the copy in a clone and the package is installed elsewhere."""
     parts = path.resolve().with_suffix("").parts
     if "configs" not in parts:
         return None
@@ -143,7 +146,7 @@ def _add(path: Path, above: list[Path], chain: list[Config]) -> None:
         raise NoisyLabelError(f"Expected `base` to come to an end, but it goes in a circle: {_arrows(*above, path)}.")
     if path.resolve() in (config.file for config in chain):
         return
-    text = path.read_text()
+    text = _read(path)
     for base in _bases(text, path):
         found = find_config(base, path.parent)
         if found is None:
@@ -153,6 +156,13 @@ def _add(path: Path, above: list[Path], chain: list[Config]) -> None:
             )
         _add(found, [*above, path], chain)
     chain.append(Config(_without_base(text, path), path))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise NoisyLabelError(f"Expected '{path}' to be YAML, but it cannot be read: {error}.") from error
 
 
 def _arrows(*names: object) -> str:
@@ -209,5 +219,4 @@ def _without_base(text: str, path: Path) -> str:
 
 
 def _first_line(path: Path) -> str:
-    with path.open() as file:
-        return file.readline().removeprefix("#").strip()
+    return _read(path).partition("\n")[0].removeprefix("#").strip()

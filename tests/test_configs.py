@@ -357,6 +357,10 @@ def leaves(node):
         yield from leaves(value) if isinstance(value, dict) and "class_path" not in value else [(node, key)]
 
 
+def test_the_readme_counts_them():
+    assert f"`recipes`: {len(PAPER_CONFIGS)} settings of papers" in (ROOT.parent / "README.md").read_text()
+
+
 def test_recipes_are_short():
     assert sum(len(config.read_text().splitlines()) for config in CONFIGS) < 1500
 

@@ -35,7 +35,8 @@ def test_jsonargparse_action_config_file_takes_text():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile)
     parser.add_argument("--a", type=int)
-    assert parser.parse_args(["--config", "# text\na: 3"]).a == 3
+    read = parser.parse_args(["--config", "# text\na: 3"])
+    assert (read.a, read.config) == (3, [None])  # ours puts the file in the place of None
     parameters = list(inspect.signature(ActionConfigFile.__call__).parameters)
     assert parameters == ["self", "parser", "cfg", "values", "option_string"]
 

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 import yaml
 from hypothesis import given
@@ -196,6 +197,19 @@ class TestRefused:
     def test_a_base_in_the_argument_itself(self, capsys):
         line = refused(capsys, "fit", "--config", "{base: dal/cifar10, trainer: {max_epochs: 1}}")
         assert line == "Expected `base` in a file, but it is in the argument `config`: give `--config` twice."
+
+    def test_a_base_in_a_url(self, capsys):
+        with fsspec.filesystem("memory").open("/far.yaml", "w") as file:
+            file.write("seed_everything: 3\nmodel: NoisyLabelModule")
+        assert printed(capsys, "fit", "--config", "memory://far.yaml")["seed_everything"] == 3
+        with fsspec.filesystem("memory").open("/far.yaml", "w") as file:
+            file.write("base: quickstart")
+        assert "option 'base'" in refused(capsys, "fit", "--config", "memory://far.yaml").lower()
+
+    def test_what_is_no_text(self, capsys):
+        Path("a.yaml").write_bytes(b"\xff\xfe\xfd")
+        line = refused(capsys, "fit", "--config", "a.yaml")
+        assert line.startswith("Expected 'a.yaml' to be YAML, but it cannot be read: ")
 
     def test_unknown_names_have_likely_ones_beside(self, capsys):
         line = refused(capsys, "fit", "--config", "dal/cifar1O")
