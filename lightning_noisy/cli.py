@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import NoisyLabelModule
 from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from lightning_noisy.recipes import recipe_list, run_name
-from lightning_noisy.tune import tune
+from lightning_noisy.tune import CommandParser, tune
 
 _CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
 _DESCRIPTION = (
@@ -78,7 +78,7 @@ def run() -> None:
 
 
 def _list_recipes(arguments: Sequence[str]) -> None:
-    parser = ArgumentParser(prog="lightning-noisy recipes", description="List what `fit --config NAME` takes by name.")
+    parser = CommandParser(prog="lightning-noisy recipes", description="List what `fit --config NAME` takes by name.")
     parser.add_argument("filter", nargs="?", default="", metavar="FILTER", help="only names with this in them")
     print(recipe_list(parser.parse_args(arguments).filter))
 

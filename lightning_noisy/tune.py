@@ -98,14 +98,16 @@ def search_grid(searches: Sequence[str]) -> list[Values]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
-class _Parser(ArgumentParser):
+class CommandParser(ArgumentParser):
+    """Of a command that is not Lightning's; it refuses in one line."""
+
     @override
     def error(self, message: str) -> NoReturn:
-        raise NoisyLabelError(f"{message}; see `lightning-noisy tune --help`.")
+        raise NoisyLabelError(f"{message}; see `{self.prog} --help`.")
 
 
-def _parser() -> ArgumentParser:
-    parser = _Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="lightning-noisy tune",
         description=_DESCRIPTION,
         formatter_class=RawDescriptionHelpFormatter,
