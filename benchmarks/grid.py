@@ -64,7 +64,15 @@ def fit(
     return Fitted(module, data, [seen["test/acc"] for seen in summary.history.values()])
 
 
-def fill(results: Path, settings: Any, runs: dict[str, Run], one_run: Callable[..., Run], jobs: int) -> dict[str, Any]:
+def fill(
+    results: Path,
+    settings: Any,
+    runs: dict[str, Run],
+    one_run: Callable[..., Run],
+    jobs: int,
+    read: Callable[[Path], dict[str, Any]] = read_record,
+    write: Callable[[Path, dict[str, Any]], None] = write_record,
+) -> dict[str, Any]:
     """Do the runs that a record lacks, and write it after each.
 
     Args:
@@ -73,18 +81,20 @@ def fill(results: Path, settings: Any, runs: dict[str, Run], one_run: Callable[.
         runs: Arguments of ``one_run`` by the names of the runs.
         one_run: Does a run; a function that processes can be sent.
         jobs: Number of processes, of one thread each.
+        read: Reads a record; an empty one where there is none yet.
+        write: Writes it.
 
     Raises:
         ValueError: The record is one of other settings.
     """
-    record = {"settings": asdict(settings), "machine": describe_machine(), "runs": {}, **read_record(results)}
+    record = {"settings": asdict(settings), "machine": describe_machine(), "runs": {}, **read(results)}
     if record["settings"] != asdict(settings):
         raise ValueError(f"{results} is a record of {record['settings']}, not of {settings}: give other `--results`.")
     missing = {name: arguments for name, arguments in runs.items() if name not in record["runs"]}
     with tqdm(total=len(runs), initial=len(runs) - len(missing), unit="run") as progress:
         for name, seen in _finished(one_run, missing, jobs):
             record["runs"][name] = seen
-            write_record(results, record)
+            write(results, record)
             progress.update()
     return record
 

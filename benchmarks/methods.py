@@ -8,7 +8,7 @@ enter as they are: of principal components the scale tells what matters. A hidde
 linear head are trained for 20 epochs by SGD without weight decay, batch size 384, learning rate 0.1 falling as a cosine
 to 0, momentum 0.9, gradients clipped at norm 5, the same for all methods.
 
-Arguments are the published ones for CIFAR-10 (``losses.PAPER_SETTINGS``, else the papers' code). Those that count
+Arguments are the published ones for CIFAR-10 (``losses.paper_setting``, else the papers' code). Those that count
 epochs are brought to 20 epochs in proportion; nothing was tuned. The transition matrix of the corrections is estimated
 from a first network, as published; a second row has the true one. Methods that need several views are left out.
 
@@ -38,6 +38,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from benchmarks.compact import read_compact, write_compact
 from benchmarks.grid import Fitted, Run, fill, fit, spread
 from benchmarks.record import RESULTS, commit
 from lightning_noisy import NoisyLabelModule, losses
@@ -54,7 +55,7 @@ from lightning_noisy.data import FeaturesDataModule, FileNoise, LabelNoise, Symm
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.noise import transition_counts
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.losses import PAPER_SETTINGS, estimate_transition, paper_loss
+from lightning_noisy.losses import estimate_transition, paper_loss, paper_setting
 from lightning_noisy.networks import MLP
 
 CE = nn.CrossEntropyLoss
@@ -129,7 +130,7 @@ def plain(loss: Callable[[], nn.Module], *callbacks: Callable[[], Callback]) -> 
 
 def published(paper: str, loss: str, data: str = "CIFAR-10") -> Method:
     """A loss with the arguments of a paper, and the callbacks that move it."""
-    return plain(partial(paper_loss, paper, loss, data), *_callbacks(PAPER_SETTINGS[paper][loss][data]))
+    return plain(partial(paper_loss, paper, loss, data), *_callbacks(paper_setting(paper, loss, data)))
 
 
 def truncated(fitter: Fitter) -> Fitted:
@@ -308,12 +309,13 @@ def run(features: str, labels: str, settings: Settings, method: str, noise: str,
     """One method: clean test accuracy by epoch, of the network that it ends with."""
     began = time.perf_counter()
     seed_everything(seed, verbose=False)  # losses and callbacks with draws of their own take it
-    fitted = METHODS[method](Fitter(features, labels, settings, noise, seed))
+    record = METHODS[method](Fitter(features, labels, settings, noise, seed)).record()
     return {
         "method": method,
         "noise": noise,
         "seed": seed,
-        **fitted.record(),
+        **record,
+        "agreement_with_labels": record["agreement_with_labels"][-1],
         "seconds": round(time.perf_counter() - began, 1),
         "commit": _commit(),
     }
@@ -385,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for noise in given.noises
     }
     one_run = partial(run, str(given.features), str(given.labels), settings)
-    record = fill(given.results, settings, runs, one_run, given.jobs)
+    record = fill(given.results, settings, runs, one_run, given.jobs, read_compact, write_compact)
     rows = table(record)
     print(rows)
     with written_aside(given.results.with_suffix(".md")) as file:

@@ -1,49 +1,45 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,recipes}``."""
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
+from lightning_noisy.config_option import ConfigOption
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.modules import NoisyLabelModule
-from lightning_noisy.tune import tune
+from lightning_noisy.modules import StrategyModule
+from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
+from lightning_noisy.recipes import recipe_list, run_name
+from lightning_noisy.tune import CommandParser, tune
 
 _CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
-_DESCRIPTION = "Train classifiers on partly wrong labels. `lightning-noisy tune` searches arguments, see `tune --help`."
-_FROM_WORKER = f"{NoisyLabelError.__name__}: "  # before the message in the traceback that a loader's worker hands on
-_FRAMES = (
-    "Does not validate",
-    "Subtypes:",
-    "Errors:",
-    "Problem with",
-    "Given value",
-    "Subclass types",
-    "a class path",
-    "a dict",
+_DESCRIPTION = (
+    "Train classifiers on partly wrong labels. `lightning-noisy recipes` lists what `--config` takes beside files; "
+    "`lightning-noisy tune` searches arguments, see `tune --help`."
 )
-"""How lines of jsonargparse's messages begin that tell no reason."""
-_TWICE = "Found more than one stateful callback"  # Lightning's RuntimeError, for instance of an appended callback
+_FROM_WORKER = f"{NoisyLabelError.__name__}: "  # before the message in the traceback that a loader's worker hands on
+_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
-def main(args: ArgsType = None) -> LightningCLI:
+def main(args: Sequence[str] | None = None) -> LightningCLI:
     """Run the command line.
 
-    Every argument of module, data module and Trainer can stand in YAML; ``--print_config`` prints all of them. The
-    resolved configuration is saved in the run's folder. With ``--ckpt_path`` the configuration still says what the
-    model is; the checkpoint brings weights and state.
+    Every argument of module, data module and Trainer can stand in YAML; ``--print_config`` prints all of them. A YAML
+    may name others as its ``base`` (:func:`~lightning_noisy.recipes.config_chain`). The resolved configuration is saved
+    in the run's folder, which is ``runs/<recipe>`` unless ``trainer.logger`` is given. With ``--ckpt_path`` the
+    configuration still says what the model is; the checkpoint brings weights and state.
 
     Args:
         args: Arguments as a list; None takes those of the process.
@@ -56,15 +52,16 @@ def main(args: ArgsType = None) -> LightningCLI:
     """
     with _one_line_errors():
         return _NoisyLabelCLI(
-            NoisyLabelModule,
+            StrategyModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
+            trainer_defaults=_trainer_defaults(sys.argv[1:] if args is None else args),
             seed_everything_default=0,
             parser_kwargs={"prog": "lightning-noisy", "description": _DESCRIPTION, "exit_on_error": False},
-            args=args,
+            args=None if args is None else list(args),
             auto_configure_optimizers=False,  # `--model.optimizer` is the one way
             load_from_checkpoint_support=False,  # checkpoints are the same as from Python
         )
@@ -72,17 +69,30 @@ def main(args: ArgsType = None) -> LightningCLI:
 
 def run() -> None:
     """The ``lightning-noisy`` command."""
-    if sys.argv[1:2] == ["tune"]:
-        with _one_line_errors():
-            tune(sys.argv[2:], _fit)
-    else:
+    own = {"tune": lambda arguments: tune(arguments, _fit), "recipes": _list_recipes}.get("".join(sys.argv[1:2]))
+    if own is None:
         main()
+    else:
+        with _one_line_errors():
+            own(sys.argv[2:])
+
+
+def _list_recipes(arguments: Sequence[str]) -> None:
+    parser = CommandParser(prog="lightning-noisy recipes", description="List what `fit --config NAME` takes by name.")
+    parser.add_argument("filter", nargs="?", default="", metavar="FILTER", help="only names with this in them")
+    print(recipe_list(parser.parse_args(arguments).filter))
+
+
+def _trainer_defaults(arguments: Sequence[str]) -> dict[str, Any]:
+    """A folder that is called as the recipe."""
+    name = run_name(arguments)
+    return {} if name is None else {"logger": {"class_path": _LOGGER, "init_args": {"save_dir": "runs", "name": name}}}
 
 
 def _fit(arguments: list[str]) -> Trainer:
     """Train as ``lightning-noisy fit`` does with these arguments."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "LightningCLI's args parameter")  # it finds those of `tune` in sys.argv
+        warnings.filterwarnings("ignore", ARGUMENTS_TWICE)  # it finds those of `tune` in sys.argv
         return main(["fit", *arguments]).trainer
 
 
@@ -99,12 +109,14 @@ def _one_line_errors() -> Iterator[None]:
         raise SystemExit(2) from error
 
 
-class _NoisyLabelCLI(LightningCLI):
-    """LightningCLI whose configuration alone says what the model is."""
+class _NoisyLabelCLI(ConfigurationAloneCLI):
+    """The command line with ``base`` in configurations, and what Lightning or jsonargparse would say too late."""
 
-    def _parse_ckpt_path(self) -> None:
-        # Lightning 2.6 would let the checkpoint's hyper-parameters, which are only the plain ones, replace the model.
-        pass
+    @override
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = self.parser_class(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigOption, help="Configuration: a file or a recipe's name.")
+        return parser
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -138,30 +150,6 @@ def _reason(error: BaseException) -> str | None:
     while causes[-1].__cause__ is not None:  # jsonargparse wraps the errors of constructors
         causes.append(causes[-1].__cause__)
     for cause in causes:
-        if isinstance(cause, (NoisyLabelError, MisconfigurationException)) or str(cause).startswith(_TWICE):
+        if isinstance(cause, (NoisyLabelError, MisconfigurationException)) or str(cause).startswith(CALLBACK_TWICE):
             return " ".join(str(cause).rpartition(_FROM_WORKER)[2].split())
-    return _refused(str(error)) if isinstance(error, ArgumentError) else None
-
-
-def _refused(message: str) -> str:
-    """One line for the tree of jsonargparse's attempts: the argument, and what stands deepest in the first branch."""
-    if not message.startswith("Parser key"):
-        return " ".join(message.split())
-    path: list[str] = []
-    reasons: list[str] = []
-    depth = 0
-    for line in filter(str.strip, message.splitlines()):
-        text, indent = line.strip(" -"), len(line) - len(line.lstrip())
-        if reasons and indent < depth:
-            break
-        key = re.match(r'Parser key "(.+)":(.*)', text)
-        if key is not None:
-            path.append(key[1])
-            text = key[2].strip()
-        if text and not text.startswith(_FRAMES):
-            reasons = [*reasons, text] if indent == depth else [text]
-        depth = indent
-    given = re.search(r"Given value: (?!NestedArg)(.*)", message)
-    if given is not None and not any("Got value" in reason for reason in reasons):
-        reasons.append(f"Got value: {given[1]}")
-    return f"{'.'.join(path)}: {'; '.join(dict.fromkeys(reasons))}"
+    return refusal(str(error)) if isinstance(error, ArgumentError) else None

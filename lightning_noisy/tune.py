@@ -8,7 +8,7 @@ import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import written_aside
+from lightning_noisy.recipes import config_chain, config_values, is_file
 from lightning_noisy.trainer_access import run_folder
 
 Values = dict[str, str]
@@ -97,14 +98,16 @@ def search_grid(searches: Sequence[str]) -> list[Values]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
-class _Parser(ArgumentParser):
+class CommandParser(ArgumentParser):
+    """Of a command that is not Lightning's; it refuses in one line."""
+
     @override
     def error(self, message: str) -> NoReturn:
-        raise NoisyLabelError(f"{message}; see `lightning-noisy tune --help`.")
+        raise NoisyLabelError(f"{message}; see `{self.prog} --help`.")
 
 
-def _parser() -> ArgumentParser:
-    parser = _Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="lightning-noisy tune",
         description=_DESCRIPTION,
         formatter_class=RawDescriptionHelpFormatter,
@@ -118,11 +121,11 @@ def _parser() -> ArgumentParser:
 
 
 def _hashes(given: Sequence[str]) -> dict[str, str]:
-    """Path -> SHA-256 of the configuration files among the arguments."""
-    words = [word for argument in given for word in argument.split("=", 1)]
-    paths = [word for name, word in pairwise(words) if name in ("-c", "--config") or word.endswith((".yaml", ".yml"))]
-    files = filter(os.path.isfile, paths)  # a configuration in the argument itself is too long for `Path.is_file`
-    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
+    """Path -> SHA-256 of the configuration files among the arguments, and of all that they go on top of."""
+    chains = [config.path for value in config_values(given) for config in config_chain(value)]
+    words = [Path(word) for argument in given for word in argument.split("=", 1) if word.endswith((".yaml", ".yml"))]
+    files = dict.fromkeys([*filter(None, chains), *filter(is_file, words)])
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _begin(path: Path, asked: dict[str, Any]) -> dict[str, Any]:

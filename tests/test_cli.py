@@ -280,7 +280,11 @@ class TestRefusedBeforeTheStart:
                 "model.loss: Expected a path but Nothing either not accessible or invalid; Expected a dot import path "
                 "string: Nothing",
             ),
-            ("config", "nowhere.yaml", r"config: File does not exist: '.*nowhere\.yaml'"),
+            (
+                "config",
+                "nowhere.yaml",
+                r"Expected argument `config` to be a file or a recipe .* but got 'nowhere\.yaml'.*",
+            ),
         ],
     )
     def test_value_of_another_type(self, config, capsys, key, value, expected):
@@ -292,17 +296,18 @@ class TestRefusedBeforeTheStart:
         ("text", "expected"),
         [
             (CONFIG.replace("num_classes", "num_clases"), "model: Option 'num_clases' is not accepted"),
+            (CONFIG.replace("max_epochs", "max_epocs"), "Subcommand 'fit' does not accept option 'trainer.max_epocs'"),
             (
                 CONFIG.replace("rate: 0.4", "rate: [0.4]"),
-                "data.noise.rate: Expected a <class 'float'>. Got value: [0.4]",
+                "data.noise.rate: Expected a <class 'float'>. Got value: [0.4] (in '{config}')",
             ),
-            ("data: 5", "data: Not a valid subclass of LightningDataModule; Got value: 5"),
-            ("trainer: [", "Problems parsing config: while parsing a flow node"),
+            ("data: 5", "data: Not a valid subclass of LightningDataModule; Got value: 5 (in '{config}')"),
+            ("trainer: [", "Expected '{config}' to be YAML, but while parsing a flow node"),
         ],
     )
     def test_yaml_that_cannot_be_used(self, config, capsys, text, expected):
         config.write_text(text)
-        assert command_line_error(capsys, config).startswith(expected)
+        assert command_line_error(capsys, config).startswith(expected.replace("{config}", str(config)))
 
     def test_unknown_subcommand(self, config, capsys):
         assert "invalid choice: 'fat'" in command_line_error(capsys, config, subcommand="fat")

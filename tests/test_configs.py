@@ -12,6 +12,8 @@ from lightning.pytorch import Trainer
 from torchvision.models import resnet50
 
 from lightning_noisy.cli import main, run
+from lightning_noisy.recipe_settings import _on_top, recipe_settings
+from lightning_noisy.recipes import config_values, recipe_names
 from tests import papers
 from tests._dummies import (
     DummyCIFAR10,
@@ -42,19 +44,11 @@ LABEL_FILES = (
 )
 
 
-def base_of(config):
-    """The file a config goes on top of, which its first line names."""
-    named = re.search(r"on top of (\S+\.yaml)", config.read_text().splitlines()[0])
-    return None if named is None else (config.parent / named[1]).resolve()
-
-
 def name_of(config):
     return str(config.relative_to(ROOT).with_suffix(""))
 
 
-WHOLE_CONFIGS = [path for path in CONFIGS if base_of(path) is None]
 each_config = pytest.mark.parametrize("config", CONFIGS, ids=name_of)
-each_whole_config = pytest.mark.parametrize("config", WHOLE_CONFIGS, ids=name_of)
 each_paper_config = pytest.mark.parametrize("config", PAPER_CONFIGS, ids=name_of)
 
 
@@ -92,23 +86,8 @@ def stand_ins(monkeypatch, tmp_path, image_sets):
 
 
 def read(config):
-    """A config as it is with what it goes on top of."""
-    own = yaml.safe_load(config.read_text())
-    base = base_of(config)
-    return own if base is None else merged(read(base), own)
-
-
-def merged(lower, upper):
-    """What the command line makes of two files: another class takes none of the old arguments, ``key+`` appends."""
-    if "class_path" in upper and upper["class_path"] != lower.get("class_path"):
-        return upper
-    result = dict(lower)
-    for key, value in upper.items():
-        if key.endswith("+"):
-            result[key[:-1]] = lower[key[:-1]] + value
-        else:
-            result[key] = merged(lower[key], value) if isinstance(value, dict) and key in lower else value
-    return result
+    """A recipe as it is with what it goes on top of."""
+    return recipe_settings(str(config))
 
 
 def within(part, whole):
@@ -118,12 +97,6 @@ def within(part, whole):
     if isinstance(part, list):
         return isinstance(whole, list) and len(part) == len(whole) and all(map(within, part, whole))
     return part == whole
-
-
-def files(config):
-    """Arguments that name a config, after those that it goes on top of."""
-    base = base_of(config)
-    return [config] if base is None else [*files(base), "--config", config]
 
 
 def here(config):
@@ -167,46 +140,51 @@ def class_paths(node):
 
 @each_config
 class TestEveryConfig:
-    def test_runs(self, config):
-        cli = quiet("fit", *files(config), *small(config))
+    def test_runs_alone(self, config):
+        whole = read(config)
+        cli = quiet("fit", config, *small(config))
         assert cli.trainer.current_epoch == 2
         folder = Path(cli.trainer.log_dir)
         assert folder.parent == Path("runs", name_of(config))
-        assert within(read(config), yaml.safe_load((folder / "config.yaml").read_text()))
+        saved = yaml.safe_load((folder / "config.yaml").read_text())
+        assert within(whole, saved)
+        assert "base" not in saved
         written = {path.name for path in folder.iterdir()}
         assert {"config.yaml", "noise.json", "noisy_labels.npz", "summary.json", "checkpoints"} <= written
         assert (folder / "checkpoints" / "last.ckpt").exists() == (config in PAPER_CONFIGS)
 
-    def test_full_class_paths(self, config):
-        paths = list(class_paths(read(config)))
+        # `recipe_settings` and the command line put files on top of each other alike, to the last default.
+        Path("whole.yaml").write_text(yaml.safe_dump(whole))
+        chained, at_once = (cli.parser.parse_args(["fit", "--config", str(file)]) for file in (config, "whole.yaml"))
+        assert cli.parser.dump(chained) == cli.parser.dump(at_once)
+
+        paths = list(class_paths(whole))
         assert len(paths) >= 8
-        assert all("." in path for path in paths)
         for path in paths:
             module, _, name = path.rpartition(".")
             assert isinstance(getattr(importlib.import_module(module), name), type)
-
-    def test_evidence(self, config):
-        trainer = read(config)["trainer"]
-        assert {"StepSeed", "ConfidenceTracker", "RunSummary"} <= {
-            name for c in trainer["callbacks"] for name in named(c)
-        }
-        logger = trainer["logger"]["init_args"]
-        assert (logger["save_dir"], logger["name"]) == ("runs", name_of(config))
+        evidence = {name for callback in whole["trainer"]["callbacks"] for name in named(callback)}
+        assert {"StepSeed", "ConfidenceTracker", "RunSummary"} <= evidence
 
     @pytest.mark.slow
     def test_runs_with_its_own_network(self, config):
         run_with_own_network(config)
 
 
-@each_whole_config
-class TestEveryWholeConfig:
-    def test_printed_config_runs_and_prints_itself(self, config, capsys):
+@pytest.mark.parametrize(
+    "name", ["quickstart", "dal/cifar10", "dcm/cifar100/anl-dkan", "nal/webvision", "gjs/webvision"]
+)
+class TestWhatIsPrintedAndSaved:
+    def test_printed_config_runs_and_prints_itself(self, name, capsys):
+        config = ROOT / f"{name}.yaml"
         text = printed_config(capsys, "--config", config)
         Path("printed.yaml").write_text(text)
         assert printed_config(capsys, "--config", "printed.yaml") == text
-        quiet("fit", "printed.yaml", *small(config), "--trainer.fast_dev_run", "true")
+        cli = quiet("fit", "printed.yaml", *small(config), "--trainer.limit_train_batches", "1")
+        assert Path(cli.trainer.log_dir).parent == Path("runs", name)
 
-    def test_saved_config_is_what_was_asked_for_and_runs_again(self, config, capsys):
+    def test_saved_config_is_what_was_asked_for_and_runs_again(self, name):
+        config = ROOT / f"{name}.yaml"
         arguments = [*small(config), "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
         folder = quiet("fit", config, *arguments).trainer.log_dir
         again = quiet("fit", Path(folder, "config.yaml"))
@@ -219,7 +197,7 @@ class TestEveryWholeConfig:
 @pytest.mark.parametrize("name", ["js/cifar100", "dcm/cifar10/anl-dfc", "selc/cifar10n"])
 def test_clean_labels_are_no_noise(name):
     config = ROOT / f"{name}.yaml"
-    cli = quiet("fit", *files(config), *small(config), "--data.noise", "null", "--trainer.max_epochs", "1")
+    cli = quiet("fit", config, *small(config), "--data.noise", "null", "--trainer.max_epochs", "1")
     assert cli.datamodule.realised_noise_rate == 0
     assert torch.equal(cli.datamodule.noisy_targets, 7 * torch.arange(40) % cli.datamodule.num_classes)
     noise = json.loads(Path(cli.trainer.log_dir, "noise.json").read_text())
@@ -229,7 +207,7 @@ def test_clean_labels_are_no_noise(name):
 def run_with_own_network(config):
     if "TimmBackbone" in named(read(config)["model"]["init_args"]["backbone"]):
         pytest.importorskip("timm")
-    quiet("fit", *files(config), *here(config), "--data.batch_size", "8", "--trainer.fast_dev_run", "true")
+    quiet("fit", config, *here(config), "--data.batch_size", "8", "--trainer.fast_dev_run", "true")
 
 
 def test_one_config_runs_with_its_own_network():
@@ -240,14 +218,27 @@ def test_every_paper_config_is_in_the_table():
     assert set(map(name_of, PAPER_CONFIGS)) == set(papers.ROWS)
 
 
+RESETS = {"noise": None, "lr_scheduler": None, "momentum": 0.0, "include_true_class": False}
+RESETS |= {"strategy": "auto", "sync_batchnorm": False}
+
+
+def without_resets(node):
+    """A recipe without the defaults that it says because its base says something else."""
+    if isinstance(node, list):
+        return [without_resets(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: without_resets(value) for key, value in node.items() if value != RESETS.get(key, ...)}
+
+
 @pytest.mark.parametrize("name", papers.ROWS)
 def test_settings_are_those_of_the_paper(name):
-    config = read(ROOT / f"{name}.yaml")
+    config = without_resets(read(ROOT / f"{name}.yaml"))
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
     optimizer = dict(model["optimizer"]["init_args"])
     shared = {"StepSeed", "ConfidenceTracker", "MemorizationTracker", "RunSummary", "ModelCheckpoint"}
     methods = [named(callback) for callback in trainer["callbacks"]]
-    read_elsewhere = {"max_epochs", "gradient_clip_val", "callbacks", "logger"}
+    read_elsewhere = {"max_epochs", "gradient_clip_val", "callbacks"}
     data_read_elsewhere = {"root", "imagenet_root", "batch_size", "noise", "val_fraction", "noisy_val"}
     assert papers.ROWS[name] == Settings(
         epochs=trainer["max_epochs"],
@@ -285,8 +276,7 @@ COMMANDS = [
 
 def names_in_the_document():
     """What the code spans and commands may name: a file, or the last part or the folder of several."""
-    named = {span.removesuffix(".yaml").removeprefix("configs/") for span in SPANS}
-    return named | {path[8:-5] for command in COMMANDS for path in command if path.startswith("configs/")}
+    return {*SPANS, *chain(*map(config_values, COMMANDS))}
 
 
 @each_paper_config
@@ -297,17 +287,17 @@ def test_is_named_in_the_document(config):
         assert published in RECIPES
 
 
-def test_files_named_in_the_document_are_there():
-    files = [span for span in [*SPANS, *chain(*COMMANDS)] if span.endswith(".yaml")]
-    assert len(files) > 20
-    for file in files:
-        assert (ROOT / file.removeprefix("configs/")).is_file(), file
+def test_recipes_named_in_the_document_are_there():
+    methods = "|".join({name_of(config).split("/")[0] for config in PAPER_CONFIGS})
+    named = [span for span in SPANS if re.fullmatch(rf"({methods})/[\w/-]+", span)]
+    assert len(named) > 40
+    for name in [*named, *chain(*map(config_values, COMMANDS))]:
+        assert name in recipe_names(), name
 
 
 def without_training(monkeypatch, *arguments):
     """Everything that a command makes, by its own words."""
     monkeypatch.setattr(Trainer, "fit", lambda *args, **options: None)
-    Path("configs").symlink_to(ROOT)
     here = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
     return main([*arguments, *here])
 
@@ -329,7 +319,7 @@ def test_commands_of_the_document(monkeypatch, command):
 
 @pytest.mark.parametrize("arguments", [s for s in SPANS if re.match(r"--data\.noise( |\.rate)", s)])
 def test_noise_of_the_document(monkeypatch, arguments):
-    cli = without_training(monkeypatch, "fit", "--config", "configs/ce/cifar10.yaml", *arguments.split())
+    cli = without_training(monkeypatch, "fit", "--config", "ce/cifar10", *arguments.split())
     words = arguments.split()
     made = type(cli.datamodule.noise).__name__
     assert made == {"null": "NoneType"}.get(words[1], words[1] if words[0] == "--data.noise" else "SymmetricNoise")
@@ -337,12 +327,42 @@ def test_noise_of_the_document(monkeypatch, arguments):
         assert cli.datamodule.noise.rate == float(words[words.index("--data.noise.rate") + 1])
 
 
-@each_paper_config
-def test_first_line_says_where_it_comes_from(config):
+@each_config
+def test_first_lines_say_what_it_is_and_where_it_comes_from(config):
     first, second = config.read_text().splitlines()[:2]
     assert first.startswith("# ")
-    assert "Unknown: " in first
-    assert not second.startswith("#")
+    assert first.endswith(".")
+    assert len(first) <= 100
+    assert second.startswith("# Unknown: ") == (config in PAPER_CONFIGS)
+
+
+@each_config
+def test_a_recipe_says_only_what_differs(config):
+    """Whatever of it is left out, it is another one."""
+    own = yaml.safe_load(config.read_text())
+    bases = own.pop("base", None)
+    below = {} if bases is None else read(config.parent / bases)
+    whole = _on_top(below, own)
+    assert whole == read(config)
+    for number in range(len(list(leaves(own)))):
+        fewer = yaml.safe_load(yaml.safe_dump(own))
+        node, key = list(leaves(fewer))[number]
+        value = node.pop(key)
+        assert _on_top(below, fewer) != whole, f"{key}: {value}"
+
+
+def leaves(node):
+    """The mapping and the key of each value that is none. A class that is named is said whole."""
+    for key, value in node.items():
+        yield from leaves(value) if isinstance(value, dict) and "class_path" not in value else [(node, key)]
+
+
+def test_the_readme_counts_them():
+    assert f"`recipes`: {len(PAPER_CONFIGS)} settings of papers" in (ROOT.parent / "README.md").read_text()
+
+
+def test_recipes_are_short():
+    assert sum(len(config.read_text().splitlines()) for config in CONFIGS) < 1500
 
 
 def test_quickstart_ce_is_the_quickstart_without_its_robust_parts():
@@ -350,6 +370,5 @@ def test_quickstart_ce_is_the_quickstart_without_its_robust_parts():
     parts = {"lightning_noisy.callbacks.MaskRefresh", "lightning_noisy.callbacks.SELC"}
     callbacks = robust["trainer"]["callbacks"]
     robust["trainer"]["callbacks"] = [callback for callback in callbacks if callback["class_path"] not in parts]
-    robust["trainer"]["logger"]["init_args"]["name"] = "quickstart_ce"
     robust["model"]["init_args"]["loss"] = {"class_path": "torch.nn.CrossEntropyLoss"}
     assert plain == robust

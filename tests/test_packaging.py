@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import configparser
 import importlib
+import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +26,8 @@ PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
     {"errors", "private_api"},
-    {"checks", "collectives", "files", "plots", "trainer_access"},
+    {"checks", "collectives", "files", "plots", "recipes", "trainer_access"},
+    {"recipe_settings"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},
@@ -31,6 +36,7 @@ ROOMS = [
     {"metrics"},
     {"modules", "callbacks", "tune"},
     {"__init__"},
+    {"config_option"},
     {"cli"},
     {"__main__"},
 ]
@@ -120,7 +126,7 @@ def test_every_bound_has_a_reason() -> None:
 
 
 def test_every_dependency_has_a_bound_and_is_used() -> None:
-    names = {"scikit-learn": "sklearn", "tensorboard": "lightning"}  # the logger of Lightning wants tensorboard
+    names = {"scikit-learn": "sklearn", "pyyaml": "yaml", "tensorboard": "lightning"}  # its logger wants tensorboard
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     imported = {name.split(".")[0] for path in PACKAGE.rglob("*.py") for name in imported_modules(path.read_text())}
     for dependency in read_setup()["options"]["install_requires"].split("\n"):
@@ -144,13 +150,72 @@ def requirements() -> list[str]:
 def test_types_and_licence_are_packaged() -> None:
     assert (PACKAGE / "py.typed").is_file()
     assert read_setup()["options.package_data"]["lightning_noisy"] == "py.typed"
-    for distribution in metadata.distributions(name="lightning-noisy"):
-        files = [str(file) for file in distribution.files or []]
-        if distribution.read_text("WHEEL") is None or "lightning_noisy/__init__.py" not in files:
-            continue  # the source tree, or an editable installation
-        assert "lightning_noisy/py.typed" in files
-        assert any(file.endswith("licenses/LICENSE") for file in files)
-        assert not [file for file in files if file.startswith(("tests", "benchmarks", "configs", "notebooks"))]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The wheel of a clone, its sdist, and the wheel of the sdist."""
+    clone, folder = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("built")
+    for path in repository_files():
+        target = clone / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    files = {"wheel": build("wheel", clone, folder), "sdist": build("sdist", clone, folder)}
+    with tarfile.open(files["sdist"]) as archive:
+        archive.extractall(folder / "unpacked", filter="data")
+    (unpacked,) = (folder / "unpacked").iterdir()
+    return {**files, "wheel of the sdist": build("wheel", unpacked, folder / "again")}
+
+
+def build(kind: str, tree: Path, folder: Path) -> Path:
+    """As pip builds it, without a place of its own for the building."""
+    folder.mkdir(exist_ok=True)
+    code = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
+    command = [sys.executable, "-W", "ignore", "-c", code, str(folder)]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1]
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_wheel_has_the_package_and_the_recipes_and_nothing_else(built: dict[str, Path]) -> None:
+    expected = {str(path.relative_to(ROOT)): path for path in repository_files() if path.is_relative_to(PACKAGE)} | {
+        str(Path("lightning_noisy", path.relative_to(ROOT))): path for path in (ROOT / "configs").rglob("*.yaml")
+    }
+    found = {name: content for name, content in contents(built["wheel"]).items() if ".dist-info/" not in name}
+    assert found.keys() == expected.keys()
+    assert all(found[name] == path.read_bytes() for name, path in expected.items())
+    assert any(name.endswith("licenses/LICENSE") for name in contents(built["wheel"]))
+    assert sum(name.endswith(".yaml") for name in found) > 100
+
+
+def test_sdist_builds_the_same_wheel(built: dict[str, Path]) -> None:
+    assert contents(built["wheel of the sdist"]) == contents(built["wheel"])
+
+
+@pytest.mark.slow
+def test_installed_wheel_runs_the_quickstart_in_an_empty_folder(built: dict[str, Path], tmp_path: Path) -> None:
+    installed, empty = tmp_path / "installed", tmp_path / "empty"
+    empty.mkdir()
+    install = ("pip", "install", "--no-deps", "--no-index", "--quiet", "--target", str(installed))
+    done = run(*install, str(built["wheel"]))
+    assert done.returncode == 0, done.stderr
+    arguments = ["fit", "--config", "quickstart", "--trainer.max_epochs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "lightning_noisy", *arguments],
+        cwd=empty,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in empty.iterdir()] == ["runs"]
+    assert (empty / "runs" / "quickstart" / "version_0" / "config.yaml").is_file()
 
 
 def test_licence_is_whole() -> None:

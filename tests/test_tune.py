@@ -199,10 +199,12 @@ def test_points_of_a_smaller_grid_choose_among_themselves():
         (None, "configs", ["--config=config.yaml"]),
         (None, "configs", ["--data", "config.yaml"]),
         (None, "configs", ["--data=config.yaml"]),
+        (None, "configs", ["--config", "on_top"]),
     ],
 )
 def test_results_of_another_search_are_left_alone(changed, what, config):
     Path("config.yaml").write_text("trainer: {}")
+    Path("on_top.yaml").write_text("base: config.yaml")
     search = [*SEARCH, *config]
     tune(search, Planted(hill))
     before = Path("runs", "tune.json").read_bytes()
@@ -288,8 +290,7 @@ def test_a_number_of_the_method_is_searched(monkeypatch):
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR10", DummyCIFAR10)
     network = ["--model.backbone", "lightning_noisy.networks.SmallCNN", "--model.backbone.in_channels", "3"]
     options = [*network, *SMALL, "--data.num_workers", "0", "--data.batch_size", "8", "--trainer.max_epochs", "1"]
-    configs = ["--config", CONFIGS / "ce" / "cifar10.yaml", "--config", CONFIGS / "dal" / "cifar10.yaml"]
-    command(monkeypatch, *configs, *options, "--search", "trainer.callbacks.q_start=0.4,0.6")
+    command(monkeypatch, "--config", "dal/cifar10", *options, "--search", "trainer.callbacks.q_start=0.4,0.6")
 
     for point in results()["points"]:
         settings = yaml.safe_load(Path(point["folder"], "config.yaml").read_text())

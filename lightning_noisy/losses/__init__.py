@@ -37,7 +37,7 @@ from lightning_noisy.losses.normalized import (
     NormalizedFocalLoss,
     NormalizedGeneralizedCrossEntropy,
 )
-from lightning_noisy.losses.paper_settings import PAPER_SETTINGS, paper_loss
+from lightning_noisy.losses.paper_settings import paper_loss, paper_setting, published_losses
 from lightning_noisy.losses.peer import PeerLoss
 from lightning_noisy.losses.pencil import PencilLoss
 from lightning_noisy.losses.sample_losses import per_sample
@@ -48,7 +48,6 @@ from lightning_noisy.losses.symmetric import MeanAbsoluteError, ReverseCrossEntr
 from lightning_noisy.losses.truncated_generalized_cross_entropy import TruncatedGeneralizedCrossEntropy
 
 __all__ = [
-    "PAPER_SETTINGS",
     "ActiveNegativeLoss",
     "ActivePassiveLoss",
     "AsymmetricExponentialLoss",
@@ -90,5 +89,7 @@ __all__ = [
     "TruncatedGeneralizedCrossEntropy",
     "estimate_transition",
     "paper_loss",
+    "paper_setting",
     "per_sample",
+    "published_losses",
 ]

@@ -17,12 +17,13 @@ from torch import nn
 
 from lightning_noisy import SampleStore, callbacks, losses
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.losses import PAPER_SETTINGS, NoisyLabelLoss, paper_loss
+from lightning_noisy.losses import NoisyLabelLoss, paper_loss, paper_setting, published_losses
+from tests.papers.losses import PAPER_SETTINGS
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "losses.md"
 CLASSES = {"MNIST": 10, "CIFAR-10": 10, "CIFAR-100": 100, "ANIMAL-10N": 10, "Clothing1M": 14, "WebVision": 50}
 DATA = tuple(CLASSES)
-KEYS = [(paper, loss, data) for paper, own in PAPER_SETTINGS.items() for loss, sets in own.items() for data in sets]
+KEYS = [(paper, loss, data) for paper, own in published_losses().items() for loss, sets in own.items() for data in sets]
 
 
 def short_name(setting: dict[str, Any]) -> str:
@@ -49,13 +50,14 @@ def arguments(setting: dict[str, Any]) -> str:
 
 def rendered() -> str:
     lines = ["| paper | loss | made of | " + " | ".join(DATA) + " |", "|---" * (3 + len(DATA)) + "|"]
-    for paper, own in PAPER_SETTINGS.items():
+    for paper, own in published_losses().items():
         for loss, sets in own.items():
+            settings = {key: paper_setting(paper, loss, key) for key in sets}
             cells = {data: [] for data in DATA}
-            for key, setting in sets.items():
+            for key, setting in settings.items():
                 data, _, noise = key.partition(", ")
                 cells[data].append((f"{noise}: " if noise else "") + arguments(setting))
-            name = "`, `".join(dict.fromkeys(made_of(setting) for setting in sets.values()))
+            name = "`, `".join(dict.fromkeys(made_of(setting) for setting in settings.values()))
             values = " | ".join("<br>".join(cells[data]) or "\N{EN DASH}" for data in DATA)
             lines.append(f"| {paper} | {loss} | `{name}` | {values} |")
     return "\n".join(lines) + "\n"
@@ -75,6 +77,21 @@ def listed() -> dict[str, list[str]]:
 
 def test_document_has_the_settings() -> None:
     assert split_document()[1] == rendered()
+
+
+def test_every_setting_is_there_and_is_that_of_the_papers() -> None:
+    papers = PAPER_SETTINGS.items()
+    assert [(paper, loss, data) for paper, own in papers for loss, sets in own.items() for data in sets] == KEYS
+    for paper, loss, data in KEYS:
+        assert paper_setting(paper, loss, data) == PAPER_SETTINGS[paper][loss][data], (loss, data)
+
+
+def test_no_value_stands_twice() -> None:
+    """What a recipe of the same paper has is read from it."""
+    own = {"DAL", "ELR", "SAT", "NAL"}  # of these papers there are recipes for every loss and data set
+    for paper in own:
+        for loss, sets in published_losses()[paper].items():
+            assert all(isinstance(entry, str) for entry in sets.values()), (paper, loss)
 
 
 def test_document_lists_every_loss() -> None:
@@ -119,7 +136,7 @@ def test_every_setting_makes_a_loss_that_computes(key: tuple[str, str, str]) -> 
 
 @pytest.mark.parametrize("key", KEYS, ids=" ".join)
 def test_settings_are_plain_and_name_what_there_is(key: tuple[str, str, str]) -> None:
-    setting = PAPER_SETTINGS[key[0]][key[1]][key[2]]
+    setting = paper_setting(*key)
     assert yaml.safe_load(yaml.safe_dump(setting)) == setting
     assert key[2].partition(", ")[0] in DATA
     for callback in setting.get("callbacks", ()):
@@ -151,7 +168,7 @@ def test_table_of_dal() -> None:
     }
     for data, rows in columns.items():
         for loss, values in rows.items():
-            given = PAPER_SETTINGS["DAL"][loss][data]["init_args"]
+            given = paper_setting("DAL", loss, data)["init_args"]
             plain = [v for k, v in given.items() if k != "eps" and isinstance(v, (int, float))]
             assert tuple(plain) == values, (data, loss)
     weights = {"CIFAR-10": (6, 1.5, 1, 0.4), "CIFAR-100": (3, 3, 10, 0.1), "WebVision": (1e-5, 0.5, 0, 1)}

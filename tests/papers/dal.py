@@ -1,6 +1,6 @@
 """DAL (arXiv 2303.11562): one recipe for each data set, and a loss for each row."""
 
-from lightning_noisy.losses import PAPER_SETTINGS
+from tests.papers.losses import PAPER_SETTINGS
 from tests.papers.settings import COSINE, CROSS_ENTROPY, SYMMETRIC, Settings, named, plain
 
 DAL_ROWS = {

@@ -1,6 +1,6 @@
 """GJS and JS (NeurIPS 2021): the files of settings in its code."""
 
-from lightning_noisy.losses import PAPER_SETTINGS
+from tests.papers.losses import PAPER_SETTINGS
 from tests.papers.settings import SYMMETRIC, Settings, named
 
 NET = {"PreActResNet": {"blocks": [5, 5, 5], "widths": [32, 64, 128], "stem_width": 32, "variant": "he"}}

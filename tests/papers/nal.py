@@ -1,6 +1,6 @@
 """NAL (NeurIPS 2022), RNAL and the ablations; ELR and SAT, which it compares with."""
 
-from lightning_noisy.losses import PAPER_SETTINGS
+from tests.papers.losses import PAPER_SETTINGS
 from tests.papers.selc import ANIMAL10N, CROP227, labels
 from tests.papers.settings import RESTARTS, Settings, named, plain
 
