@@ -175,19 +175,19 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
     },
     "GJS": {
         "JS": {
-            **_by_noise(CIFAR10, "JensenShannon", (0.1, 0.7, 0.7, 0.9, 0.9), {"asymmetric": 0.3}),
-            **_by_noise(CIFAR100, "JensenShannon", (0.1, 0.1, 0.3, 0.5, 0.3), {"asymmetric": 0.5}),
-            WEBVISION: _loss("JensenShannon", pi=0.1, scaled=False),
+            **_by_noise(CIFAR10, "JensenShannonLoss", (0.1, 0.7, 0.7, 0.9, 0.9), {"asymmetric": 0.3}),
+            **_by_noise(CIFAR100, "JensenShannonLoss", (0.1, 0.1, 0.3, 0.5, 0.3), {"asymmetric": 0.5}),
+            WEBVISION: _loss("JensenShannonLoss", pi=0.1, scaled=False),
         },
         "GJS": {
-            **_by_noise(CIFAR10, "GeneralizedJensenShannon", (0.5, 0.3, 0.9, 0.1, 0.1), {"asymmetric": 0.3}),
+            **_by_noise(CIFAR10, "GeneralizedJensenShannonLoss", (0.5, 0.3, 0.9, 0.1, 0.1), {"asymmetric": 0.3}),
             **_by_noise(
                 CIFAR100,
-                "GeneralizedJensenShannon",
+                "GeneralizedJensenShannonLoss",
                 (0.3, 0.3, 0.5, 0.9, 0.1),
                 {"asymmetric 0.2": 0.5, "asymmetric 0.4": 0.1},
             ),
-            WEBVISION: _loss("GeneralizedJensenShannon", pi=0.1, scaled=False),
+            WEBVISION: _loss("GeneralizedJensenShannonLoss", pi=0.1, scaled=False),
         },
     },
     "PENCIL": {
@@ -273,10 +273,10 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
             WEBVISION: _sr(_CE, 0.5, 2.0, 0.01, 1.02, eps=1e-6),
         },
         "JS": {
-            CIFAR10: _loss("JensenShannon", pi=0.9, eps=1e-6),
-            CIFAR100: _loss("JensenShannon", pi=0.5, eps=1e-6),
-            ANIMAL10N: _loss("JensenShannon", pi=0.5, eps=1e-6),
-            WEBVISION: _loss("JensenShannon", pi=0.1, eps=1e-6),
+            CIFAR10: _loss("JensenShannonLoss", pi=0.9, eps=1e-6),
+            CIFAR100: _loss("JensenShannonLoss", pi=0.5, eps=1e-6),
+            ANIMAL10N: _loss("JensenShannonLoss", pi=0.5, eps=1e-6),
+            WEBVISION: _loss("JensenShannonLoss", pi=0.1, eps=1e-6),
         },
         "Poly-1": {
             CIFAR10: _loss("Poly1CrossEntropy", epsilon=10.0),
@@ -291,7 +291,7 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
         },
         "dynamic JS": {
             CIFAR100: _loss(
-                "JensenShannon",
+                "JensenShannonLoss",
                 _callback("ParameterSchedule", target="loss.pi", start=0.0, end=1.0),
                 pi=0.0,
                 eps=1e-6,
@@ -307,10 +307,10 @@ PAPER_SETTINGS: dict[str, dict[str, dict[str, Setting]]] = {
                 base=_loss("DynamicsAwareLoss", q=0.0),
             ),
         },
-        "GJS": {CIFAR100: _loss("GeneralizedJensenShannon", pi=0.1)},
+        "GJS": {CIFAR100: _loss("GeneralizedJensenShannonLoss", pi=0.1)},
         "GJS+DAL": {
             CIFAR100: _loss(
-                "GeneralizedJensenShannon", _FROM_CE_TO_MAE, pi=0.1, base=_loss("DynamicsAwareLoss", q=0.0)
+                "GeneralizedJensenShannonLoss", _FROM_CE_TO_MAE, pi=0.1, base=_loss("DynamicsAwareLoss", q=0.0)
             ),
         },
     },
