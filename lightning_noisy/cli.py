@@ -22,6 +22,7 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import StrategyModule
 from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from lightning_noisy.recipes import recipe_list, run_name
+from lightning_noisy.state import check_members
 from lightning_noisy.tune import CommandParser, tune
 
 _CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
@@ -131,6 +132,12 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
         if isinstance(config.trainer.callbacks, Namespace):
             # For one callback that refuses its arguments, jsonargparse would say that it is no list.
             config.trainer.callbacks = [config.trainer.callbacks]
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        check_members(trainer)
+        return trainer
 
 
 class _SaveConfig(SaveConfigCallback):

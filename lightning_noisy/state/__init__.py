@@ -2,7 +2,7 @@
 
 from lightning_noisy.state.epoch_sums import EpochSums
 from lightning_noisy.state.loss_stores import LossStores
-from lightning_noisy.state.run_driver import RunDriver
+from lightning_noisy.state.run_driver import RunDriver, check_members
 from lightning_noisy.state.run_state import BatchListener, RunState
 from lightning_noisy.state.sample_store import SampleStore
 from lightning_noisy.state.section import Section, Stateful
@@ -18,5 +18,6 @@ __all__ = [
     "Section",
     "Stateful",
     "TrainingSet",
+    "check_members",
     "common_training_set",
 ]

@@ -15,6 +15,7 @@ from typing_extensions import override
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.private_api import batches_begun, checkpoint_interval
 from lightning_noisy.state.run_state import RunState
+from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import common_training_set
 from lightning_noisy.trainer_access import log_interval, run_seed
 
@@ -109,6 +110,20 @@ class RunDriver(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a Trainer's callbacks start with a state of their own."""
         return {"state": RunState()}
+
+
+def check_members(trainer: Trainer) -> None:
+    """Refuse callbacks that would keep the same state, before a run writes anything.
+
+    Raises:
+        NoisyLabelError: There are two.
+    """
+    run = RunState()
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        section = getattr(callback, "section", None)
+        if isinstance(section, Section):
+            run.add(section)
 
 
 def training_datasets(trainer: Trainer) -> list[Any]:
