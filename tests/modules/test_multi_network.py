@@ -22,7 +22,7 @@ from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLo
 from lightning_noisy.modules import MultiNetworkModule
 from lightning_noisy.networks import SmallCNN
 from lightning_noisy.state import RunDriver
-from tests._dummies import CoTeaching
+from tests._dummies import CoTeaching, isolate, quiet
 from tests.distributed import Pool
 from tests.foreign import make_trainer
 from tests.small import NUM_CLASSES, MemoryLogger, SmallDataModule, assert_same
@@ -273,3 +273,29 @@ def test_a_copy_of_the_module_trains_on_its_own(tmp_path: Path) -> None:
     kept = RunDriver.of(trainer).sections["loss losses.0"].stores["prediction"].values.clone()
     make_trainer(tmp_path, max_epochs=1).fit(copies[0], datamodule=SmallDataModule(seed=0))
     assert torch.equal(RunDriver.of(trainer).sections["loss losses.0"].stores["prediction"].values, kept)
+
+
+CONFIG = """
+base: quickstart
+trainer:
+  max_epochs: 1
+  callbacks:
+    - class_path: lightning_noisy.callbacks.MaskRefresh
+    - {class_path: lightning_noisy.callbacks.SELC, init_args: {criterion: losses.1}}
+model:
+  class_path: tests._dummies.CoTeaching
+  init_args:
+    num_classes: 10
+    backbone: {class_path: lightning_noisy.networks.SmallCNN, init_args: {width: 4}}
+    head: {class_path: lightning_noisy.heads.LinearHead}
+    loss: {class_path: lightning_noisy.losses.EarlyLearningRegularization}
+"""
+
+
+def test_a_strategy_is_written_in_yaml_as_a_module_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(monkeypatch, tmp_path)
+    (tmp_path / "two.yaml").write_text(CONFIG)
+    cli = quiet("fit", "two.yaml")
+    first, second = (network.backbone.state_dict() for network in cli.model.networks)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    assert (tmp_path / "runs" / "two").is_dir()
