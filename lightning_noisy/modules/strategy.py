@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -20,6 +19,7 @@ from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
+from lightning_noisy.modules.context import criterion_context, widened
 from lightning_noisy.modules.evaluation import Evaluation
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.state import LossStores, RunDriver, RunState, Section
@@ -102,17 +102,24 @@ class StrategyModule(LightningModule, ABC):
             batch: The batch.
         """
         with self._calling(outputs, batch):
-            return cast(Tensor, loss(_wide(outputs.logits), batch.target, **self._context(loss, outputs, batch)))
+            return cast(Tensor, loss(widened(outputs.logits), batch.target, **self._context(loss, outputs, batch)))
 
     def sample_losses(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> SampleLosses:
         """The same for each sample, (B,), with the weights that the criterion's own mean gives them."""
         with self._calling(outputs, batch):
-            return per_sample(loss)(_wide(outputs.logits), batch.target, **self._context(loss, outputs, batch))
+            return per_sample(loss)(widened(outputs.logits), batch.target, **self._context(loss, outputs, batch))
 
     @property
     def run(self) -> RunState:
-        """The run that the module is trained in, from ``setup`` on."""
-        assert self._run is not None, "no run before `setup`"
+        """The run that the module is trained in, from ``setup`` on.
+
+        Raises:
+            NoisyLabelError: No Trainer has set the module up.
+        """
+        if self._run is None:
+            raise NoisyLabelError(
+                f"{type(self).__name__} is in no run yet: steps are for a Trainer, `Trainer().fit(...)`."
+            )
         return self._run
 
     @property
@@ -140,7 +147,7 @@ class StrategyModule(LightningModule, ABC):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Probabilities (B, K) of a batch of images, alone or first in a tuple."""
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
-        return _wide(self(images)).softmax(dim=1)
+        return widened(self(images)).softmax(dim=1)
 
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -211,19 +218,7 @@ class StrategyModule(LightningModule, ABC):
         self.section.sums.add(len(batch.target), acc=(predicted == batch.target).float().mean())
 
     def _context(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> dict[str, Any]:
-        """What the criterion requires."""
-        requires: tuple[str, ...] = getattr(loss, "requires", ())
-        offers: dict[str, Callable[[], Any]] = {
-            "index": lambda: batch.index,
-            "features": lambda: _wide(outputs.features),
-            "views": lambda: tuple(map(_wide, outputs.views)),
-            "parameters": lambda: chain(outputs.network.parameters(), loss.parameters()),
-            "epoch": lambda: self.current_epoch,
-            "total_epochs": lambda: self.run.total_epochs(type(loss).__name__, getattr(loss, "total_epochs", None)),
-        }
-        if unknown := set(requires) - set(offers):
-            raise NoisyLabelError(f"{type(loss).__name__} requires {unknown}, which this module does not offer.")
-        return {name: offers[name]() for name in requires}
+        return criterion_context(loss, outputs, batch, self.current_epoch, self.run)
 
     def _record(self, loss: Tensor, index: Tensor, batch_idx: int) -> None:
         epoch = self.current_epoch
@@ -243,11 +238,6 @@ class StrategyModule(LightningModule, ABC):
     def _evaluate(self, only: str, declared: str, batch: Any, dataloader_idx: int) -> None:
         splits = from_datamodule(self.trainer, declared) or (only,)
         check_argument(dataloader_idx < len(splits), f"{only}_dataloaders", f"{len(splits)} loaders: {splits}", "more")
-        metrics = self.evaluation.measure(splits[dataloader_idx], _wide(self(batch[0])), batch[1])
+        metrics = self.evaluation.measure(splits[dataloader_idx], widened(self(batch[0])), batch[1])
         for name, metric in metrics.items():
             self.log(name, metric, prog_bar=name.endswith("/acc"), add_dataloader_idx=False)
-
-
-def _wide(values: Tensor) -> Tensor:
-    """Half precision to float32."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

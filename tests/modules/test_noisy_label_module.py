@@ -373,3 +373,9 @@ def test_the_run_is_attached_once_and_comes_first(tmp_path):
     assert [isinstance(callback, RunDriver) for callback in trainer.callbacks] == [True] + [False] * (
         len(trainer.callbacks) - 1
     )
+
+
+def test_a_step_outside_a_trainer_says_so():
+    module = make_module(nn.CrossEntropyLoss())
+    with pytest.raises(NoisyLabelError, match="NoisyLabelModule is in no run yet: steps are for a Trainer"):
+        module.training_step([torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.arange(4)], 0)
