@@ -29,6 +29,20 @@ def batches_processed(trainer: Trainer) -> int:
     return processed
 
 
+def set_epoch_length(trainer: Trainer) -> None:
+    """Let a Trainer count the batches of the epoch that begins anew; it does so at the start of a fit alone."""
+    loop = trainer.fit_loop
+    combined, fetcher, limit = loop._combined_loader, loop._data_fetcher, trainer.limit_train_batches
+    if combined is None or fetcher is None or combined._iterator is None:
+        return
+    lengths = [len(loader) for loader in combined.flattened]
+    limits: list[int | float] = [min(n, limit) if isinstance(limit, int) else int(n * limit) for n in lengths]
+    combined.limits = combined._iterator.limits = limits
+    loop.max_batches = fetcher.length = len(combined)
+    if isinstance(trainer.val_check_interval, float) and trainer.val_check_batch != float("inf"):
+        trainer.val_check_batch = max(1, int(loop.max_batches * trainer.val_check_interval))
+
+
 def checkpoint_interval(checkpoint: ModelCheckpoint) -> tuple[int, timedelta | None]:
     """The optimizer steps (0: none) and the time after which a ModelCheckpoint writes inside an epoch."""
     return checkpoint._every_n_train_steps, checkpoint._train_time_interval

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import CombinedLoader
 
 from lightning_noisy.errors import NoisyLabelError
 
@@ -34,6 +36,11 @@ def log_interval(trainer: Trainer) -> int:
     return max(1, interval)
 
 
+def training_loaders(trainer: Trainer) -> list[Any]:
+    """The training loaders of a Trainer, one or several, in a flat list."""
+    return _flat(trainer.train_dataloader)
+
+
 def check_not_sharded(trainer: Trainer, what: str) -> None:
     """Refuse strategies under which no process has a whole weight and its whole gradient.
 
@@ -49,3 +56,13 @@ def check_not_sharded(trainer: Trainer, what: str) -> None:
             f"{what} under {type(trainer.strategy).__name__}, which shards its weights or gradients: use "
             "strategy='ddp'."
         )
+
+
+def _flat(loaders: Any) -> list[Any]:
+    if isinstance(loaders, CombinedLoader):
+        return list(loaders.flattened)
+    if isinstance(loaders, Mapping):
+        return [leaf for loader in loaders.values() for leaf in _flat(loader)]
+    if isinstance(loaders, Sequence):
+        return [leaf for loader in loaders for leaf in _flat(loader)]
+    return [loaders]

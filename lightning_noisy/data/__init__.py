@@ -12,9 +12,10 @@ from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.data.image_table import CSVDataModule
 from lightning_noisy.data.indexed import IndexedDataset
-from lightning_noisy.data.loader import EpochSampler, ResumableLoader
+from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.loader import EpochSampler, ResumableLoader, announce_length
 from lightning_noisy.data.mnist import FashionMNISTDataModule, MNISTDataModule
-from lightning_noisy.data.module import LabelledImages, NoisyDataModule
+from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import (
     AsymmetricNoise,
     FileNoise,
@@ -29,6 +30,7 @@ from lightning_noisy.data.noise import (
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.data.views import MultiView, StrongAugment
 from lightning_noisy.data.webvision import WebVisionMiniDataModule
+from lightning_noisy.data.weighted import WeightedEpochSampler
 
 __all__ = [
     "Animal10NDataModule",
@@ -63,4 +65,6 @@ __all__ = [
     "TorchvisionDataModule",
     "TransitionNoise",
     "WebVisionMiniDataModule",
+    "WeightedEpochSampler",
+    "announce_length",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lightning_noisy.data.loader import EpochSampler
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument
 
 
 class BalancedSampler(EpochSampler):
@@ -56,6 +57,14 @@ class BalancedSampler(EpochSampler):
         """Samples of an epoch, over all processes."""
         self.num_samples = -(-self.size // self.num_replicas)
         self.total_size = self.num_samples * self.num_replicas
+
+    @override
+    def select(self, indices: Tensor | Sequence[int] | None) -> None:
+        raise NoisyLabelError("BalancedSampler chooses its samples itself: leave `batches_per_epoch` out to select.")
+
+    @override
+    def _visit(self, chosen: Tensor | None) -> None:
+        """The size is what it is."""
 
     @override
     def order(self) -> Tensor:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.transforms import v2
 from typing_extensions import override
 
-from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.batch_transforms import BatchTransform, RandomCrop, RandomFlip
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
-from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, view_transform
+from lightning_noisy.data.views import Augmentation, StrongAugment, View, batch_view_transform, check_views
 
 
 class _CIFARDataModule(TorchvisionDataModule):
@@ -22,25 +20,19 @@ class _CIFARDataModule(TorchvisionDataModule):
         self,
         root: str = "data",
         download: bool = False,
-        noise: LabelNoise | None = None,
-        batch_size: int = 128,
-        num_workers: int = 2,
-        val_fraction: float = 0.0,
-        noisy_val: bool = True,
-        seed: int | None = None,
-        pin_memory: bool = False,
         views: Sequence[View] = ("weak",),
         strong: Augmentation | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(root, download, noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
+        super().__init__(root, download, **options)
         check_views(views)
         self.views = tuple(views)
         self.strong = StrongAugment("cifar10") if strong is None else strong
 
     @override
-    def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
-        geometry = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]
-        return view_transform(self.views, geometry, self.strong, self.evaluation_transform())
+    def training_transform(self) -> BatchTransform:
+        geometry = [RandomCrop(32, padding=4), RandomFlip()]
+        return batch_view_transform(self.views, geometry, self.strong, self.evaluation_transform())
 
 
 class CIFAR10DataModule(_CIFARDataModule):

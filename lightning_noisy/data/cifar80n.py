@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing_extensions import override
 
 from lightning_noisy.data.cifar import CIFAR100DataModule
-from lightning_noisy.data.module import LabelledImages, Rows
+from lightning_noisy.data.labelled_images import LabelledImages
 from lightning_noisy.data.noise import FileNoise, OpenSetNoise
 from lightning_noisy.errors import check_argument
 
@@ -45,4 +45,5 @@ class CIFAR80NODataModule(CIFAR100DataModule):
         test = super().test_images()
         assert test.labels is not None
         known = (test.labels < self.num_classes).nonzero().squeeze(1)
-        return LabelledImages(Rows(test.image, known), test.labels[known])
+        assert test.samples is not None
+        return LabelledImages.in_memory(test.samples[known], test.labels[known])

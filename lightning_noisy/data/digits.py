@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
-from torchvision.transforms import v2
 from typing_extensions import override
 
-from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
+from lightning_noisy.data.batch_transforms import BatchTransform, RandomCrop, Unchanged
+from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.functional.random import hash_uniform
 
@@ -28,11 +28,8 @@ class DigitsDataModule(NoisyDataModule):
     Args:
         noise: Label noise; None keeps the labels.
         batch_size: Batch size B of one process.
-        num_workers: Worker processes of each loader.
-        val_fraction: Share of the training set that becomes the validation split, in [0, 1).
-        noisy_val: Whether the validation split keeps its noisy labels.
         augment: Whether training images are shifted.
-        seed: Seed of noise, split, order and augmentation; None takes the run's (``seed_everything``), else 0.
+        **options: Further arguments are those of :class:`~lightning_noisy.data.NoisyDataModule`.
 
     References:
         Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
@@ -44,15 +41,11 @@ class DigitsDataModule(NoisyDataModule):
         self,
         noise: LabelNoise | None = None,
         batch_size: int = 64,
-        num_workers: int = 0,
-        val_fraction: float = 0.0,
-        noisy_val: bool = True,
         augment: bool = True,
-        seed: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(noise, batch_size, num_workers, val_fraction, noisy_val, seed)
+        super().__init__(noise, batch_size, **options)
         self.augment = augment
-        self._images: Tensor
 
     @override
     def training_images(self) -> LabelledImages:
@@ -63,15 +56,15 @@ class DigitsDataModule(NoisyDataModule):
         return self._part(slice(None, _TEST_SAMPLES))
 
     @override
-    def training_transform(self) -> Transform:
-        return cast(Transform, v2.RandomCrop(8, padding=1, fill=-_MEAN / _STD) if self.augment else v2.Identity())
+    def training_transform(self) -> BatchTransform:
+        return RandomCrop(8, padding=1, fill=-_MEAN / _STD) if self.augment else Unchanged()
 
     @override
-    def evaluation_transform(self) -> Transform:
-        return cast(Transform, v2.Identity())
+    def evaluation_transform(self) -> BatchTransform:
+        return Unchanged()
 
     def _part(self, rows: slice) -> LabelledImages:
         digits = load_digits()
         order = hash_uniform(_SPLIT_KEY, torch.arange(len(digits.target))).argsort()[rows]
         images = (torch.from_numpy(digits.images).float().unsqueeze(1) / 16 - _MEAN) / _STD
-        return LabelledImages(images[order].__getitem__, torch.from_numpy(digits.target).long()[order])
+        return LabelledImages.in_memory(images[order], torch.from_numpy(digits.target).long()[order])

@@ -16,11 +16,12 @@ from torchvision.transforms import v2
 from typing_extensions import override
 
 from lightning_noisy.data.balanced import BalancedSampler
+from lightning_noisy.data.batch_transforms import Normalize
 from lightning_noisy.data.image_list import ImageList
+from lightning_noisy.data.labelled_images import LabelledImages, Transform
 from lightning_noisy.data.loader import EpochSampler
-from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
-from lightning_noisy.data.noise import LabelNoise
-from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, normalise, view_transform
+from lightning_noisy.data.module import NoisyDataModule
+from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, view_transform
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.noise import check_num_classes
@@ -62,13 +63,8 @@ class ImageListDataModule(NoisyDataModule):
         batches_per_epoch: Batches per process in an epoch, drawn anew each time with all classes alike, see
             :class:`~lightning_noisy.data.BalancedSampler`; None takes the whole training set.
         on_error: ``"raise"`` or ``"skip"``: what happens to images that cannot be read.
-        noise: Label noise; None keeps the labels.
-        batch_size: Batch size B of one process.
         num_workers: Worker processes of each loader.
-        val_fraction: Share of the training set that becomes the validation split, in [0, 1).
-        noisy_val: Whether the validation split keeps its noisy labels.
-        seed: Seed of noise, split, order and augmentation; None takes the run's (``seed_everything``), else 0.
-        pin_memory: As in ``DataLoader``.
+        **options: Further arguments are those of :class:`~lightning_noisy.data.NoisyDataModule`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at ``setup``, data that are not there in the layout expected, a
@@ -92,15 +88,10 @@ class ImageListDataModule(NoisyDataModule):
         strong: Augmentation | None = None,
         batches_per_epoch: int | None = None,
         on_error: Literal["raise", "skip"] = "raise",
-        noise: LabelNoise | None = None,
-        batch_size: int = 128,
         num_workers: int = 2,
-        val_fraction: float = 0.0,
-        noisy_val: bool = True,
-        seed: int | None = None,
-        pin_memory: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
+        super().__init__(num_workers=num_workers, **options)
         check_count(image_size, "image_size")
         check_count(resize, "resize", least=0, optional=True)
         check_argument(crop in ("resized", "random", "centre"), "crop", "'resized', 'random' or 'centre'", crop)
@@ -175,11 +166,11 @@ class ImageListDataModule(NoisyDataModule):
 
     @override
     def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
-        return view_transform(self.views, self._geometry(), self.strong, normalise(self.mean, self.std))
+        return view_transform(self.views, self._geometry(), self.strong, Normalize(self.mean, self.std))
 
     @override
     def evaluation_transform(self) -> Transform:
-        return cast(Transform, v2.Compose([*self._centre(), v2.PILToTensor(), normalise(self.mean, self.std)]))
+        return cast(Transform, v2.Compose([*self._centre(), v2.PILToTensor(), Normalize(self.mean, self.std)]))
 
     @override
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.collectives import process_count, process_rank
-from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.random import hash_bits, hash_seed
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.functional.random import hash_bits
+from lightning_noisy.private_api import set_epoch_length
+from lightning_noisy.trainer_access import training_loaders
 
 _ORDER_STREAM = 0x6F72646572  # keeps the order apart from other draws under the same seed
 
-SampleKey = tuple[int, int]
-"""(epoch, index): what the sampler asks the training set for, so that workers know the epoch as well."""
-
 
 class EpochSampler(DistributedSampler[Any]):
-    """Shuffles as a function of (seed, epoch), on one process or many, and can start inside an epoch.
+    """Shuffles as a function of (seed, epoch), on one process or many, can start inside an epoch and visit a selection.
 
     It is a distributed sampler, also for a single process, so that Lightning leaves it as it is. Global batches do not
     depend on the number of processes: rank r takes every W-th sample of the epoch's order from the r-th on, and the
@@ -33,7 +33,7 @@ class EpochSampler(DistributedSampler[Any]):
         seed: Seed of the order.
 
     Yields:
-        Keys ``(epoch, index)``, which :class:`TrainingDataset` and ``IndexedDataset`` understand.
+        Keys ``(epoch, index)``, which the training sets of this package and ``IndexedDataset`` understand.
 
     Example::
 
@@ -49,22 +49,91 @@ class EpochSampler(DistributedSampler[Any]):
         self._count = len(dataset)  # type: ignore[arg-type]
         self.skip = 0
         """Samples of this rank to pass over, in the current epoch only."""
+        self.selection: Tensor | None = None
+        """The samples that are visited, ascending, each as often as it is; None visits all once."""
+        self._waiting: list[Tensor | None] = []
+        self._begun: int | None = None
+
+    def select(self, indices: Tensor | Sequence[int] | None) -> None:
+        """Visit these samples alone, in an order of their own in each epoch.
+
+        Between two epochs it holds at once, and the lengths of sampler and loader follow; inside an epoch, from the
+        next one on. Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a strategy's
+        ``prepare_epoch``; a callback then calls :func:`announce_length`, so that the Trainer knows how long the epoch
+        is. The selection is saved with the loader.
+
+        Args:
+            indices: Positions in the data set, int64 (M,) with M >= 1; one that stands there twice is visited twice.
+                None visits all again.
+
+        Raises:
+            NoisyLabelError: There is none, or one outside the data set.
+        """
+        chosen = None if indices is None else self._checked(torch.as_tensor(indices))
+        if self._begun == self.epoch:
+            self._waiting = [chosen]
+        else:
+            self._visit(chosen)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch; a start inside another one is forgotten."""
         if epoch != self.epoch:
             self.skip = 0
+            self._follow()
         super().set_epoch(epoch)
 
     def order(self) -> Tensor:
         """The current epoch's positions over all processes, int64, before they are filled up."""
-        return hash_bits(self.seed, _ORDER_STREAM, self.epoch, torch.arange(self._count)).argsort(stable=True)
+        if self.selection is None:
+            return hash_bits(self.seed, _ORDER_STREAM, self.epoch, torch.arange(self._count)).argsort(stable=True)
+        chosen = self.selection
+        visit = torch.arange(len(chosen)) - torch.searchsorted(chosen, chosen)  # its first, its second, ...
+        return chosen[hash_bits(self.seed, _ORDER_STREAM, self.epoch, chosen, visit).argsort(stable=True)]
 
     def __iter__(self) -> Iterator[Any]:
+        if self._begun == self.epoch and self.skip == 0:
+            self._follow()  # a loop of one's own that does not count epochs
+        self._begun = self.epoch
         order = self.order()
         filled = order.repeat(-(-self.total_size // len(order)))[: self.total_size]
         mine = filled[self.rank :: self.num_replicas].tolist()
         return iter([(self.epoch, index) for index in mine[self.skip :]])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and selections as plain values."""
+        return {"epoch": self.epoch, "seed": self.seed, "selection": self.selection, "waiting": list(self._waiting)}
+
+    def load_state_dict(self, state: dict[str, Any], inside: bool) -> None:
+        """Go to a saved epoch and selection.
+
+        Args:
+            state: What was saved.
+            inside: The epoch has begun.
+        """
+        self._waiting, self._begun = [], None
+        self.set_epoch(state["epoch"])
+        self._visit(state["selection"])
+        self._waiting, self._begun = list(state["waiting"]), self.epoch if inside else None
+
+    def _checked(self, indices: Tensor) -> Tensor:
+        wanted = f"at least one position in [0, {self._count})"
+        integers = indices.ndim == 1 and not indices.is_floating_point() and indices.dtype != torch.bool
+        check_argument(len(indices) > 0 and integers, "indices", f"{wanted}, int64 (M,)", indices)
+        outside = indices[(indices < 0) | (indices >= self._count)]
+        check_argument(len(outside) == 0, "indices", wanted, outside.tolist()[:8])
+        return indices.long().cpu().sort().values
+
+    def _visit(self, chosen: Tensor | None) -> None:
+        self.selection = chosen
+        count = self._count if chosen is None else len(chosen)
+        self.num_samples = -(-count // self.num_replicas)
+        self.total_size = self.num_samples * self.num_replicas
+
+    def _follow(self) -> None:
+        """Take over what was selected inside the epoch before."""
+        if self._waiting:
+            self._visit(*self._waiting)
+            self._waiting = []
 
 
 class EvaluationSampler(DistributedSampler[Any]):
@@ -101,20 +170,19 @@ class ResumableLoader(DataLoader[Any]):
             self._batches += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Epoch and position, and what the position depends on."""
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):
             return {}
         return {
-            "epoch": sampler.epoch,
+            **sampler.state_dict(),
             "batches": self._batches if self._epoch == sampler.epoch else 0,
             "batch_size": self.batch_size or 1,
             "processes": sampler.num_replicas,
-            "seed": sampler.seed,
         }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a saved position.
 
         Raises:
@@ -130,62 +198,19 @@ class ResumableLoader(DataLoader[Any]):
                     f"The checkpoint lies inside an epoch with {name}={state[name]}, this run has {here[name]}: "
                     "resume with the same value, or from a checkpoint of the end of an epoch."
                 )
-        sampler.set_epoch(state["epoch"])
+        sampler.load_state_dict(state, inside=state["batches"] > 0)
         self._epoch, self._batches, sampler.skip = sampler.epoch, 0, 0
         if state["batches"] < len(self):
             sampler.skip = state["batches"] * here["batch_size"]
             self._batches = state["batches"]
 
 
-class TrainingDataset(Dataset[Any]):
-    """Images with given labels, augmentation and index: ``(image, target, index)``.
+def announce_length(trainer: Trainer) -> None:
+    """Tell a Trainer how long the epoch is that begins, after samplers have selected what it visits.
 
-    The augmentation of a sample is a function of (seed, epoch, index): torch's CPU generator is set from them for the
-    transform alone and put back afterwards, so it does not depend on workers, order or resume.
-
-    Args:
-        images: ``images(index)`` loads sample ``index``.
-        targets: Given labels, int64 (N,).
-        transform: From what ``images`` gives to a tensor.
-        seed: Seed of the augmentation.
+    Number of batches, last batch and validation at the epoch's end follow. A strategy's ``prepare_epoch`` needs no
+    call.
     """
-
-    def __init__(
-        self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any], seed: int = 0
-    ) -> None:
-        self.images = images
-        self.targets = targets
-        self.transform = transform
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, key: SampleKey | int) -> tuple[Any, Tensor, int]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        image = self.images(index)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(hash_seed(self.seed, epoch, index))
-            image = self.transform(image)
-        return image, self.targets[index], index
-
-
-class EvaluationDataset(Dataset[Any]):
-    """Images with labels: ``(image, target)``, without augmentation.
-
-    Args:
-        images: ``images(index)`` loads sample ``index``.
-        targets: Labels, int64 (N,).
-        transform: From what ``images`` gives to a tensor.
-    """
-
-    def __init__(self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any]) -> None:
-        self.images = images
-        self.targets = targets
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
-        return self.transform(self.images(index)), self.targets[index]
+    loaders = training_loaders(trainer)
+    if any(isinstance(getattr(loader, "sampler", None), EpochSampler) for loader in loaders):
+        set_epoch_length(trainer)

@@ -6,14 +6,12 @@ import gzip
 import shutil
 import zlib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torchvision.datasets import MNIST, FashionMNIST
-from torchvision.transforms import v2
 from typing_extensions import override
 
-from lightning_noisy.data.module import Transform
-from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, RandomCrop, RandomFlip
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.files import written_aside
@@ -70,16 +68,10 @@ class FashionMNISTDataModule(MNISTDataModule):
         self,
         root: str = "data",
         download: bool = False,
-        noise: LabelNoise | None = None,
-        batch_size: int = 128,
-        num_workers: int = 2,
-        val_fraction: float = 0.0,
-        noisy_val: bool = True,
         augment: bool = False,
-        seed: int | None = None,
-        pin_memory: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(root, download, noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
+        super().__init__(root, download, **options)
         self.augment = augment
 
     @override
@@ -87,10 +79,9 @@ class FashionMNISTDataModule(MNISTDataModule):
         return FashionMNIST(self.root, train=train, download=download)
 
     @override
-    def training_transform(self) -> Transform:
+    def training_transform(self) -> BatchTransform:
         plain = self.evaluation_transform()
-        augmented = v2.Compose([v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip(), plain])
-        return cast(Transform, augmented) if self.augment else plain
+        return Compose([RandomCrop(28, padding=2), RandomFlip(), plain]) if self.augment else plain
 
 
 def _unpack(packed: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,13 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from lightning_noisy.data.loader import (
-    EpochSampler,
-    EvaluationDataset,
-    EvaluationSampler,
-    ResumableLoader,
-    TrainingDataset,
-)
+from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
+from lightning_noisy.data.in_memory import InMemoryDataset, collate
+from lightning_noisy.data.labelled_images import LabelledImages, Rows
+from lightning_noisy.data.loader import EpochSampler, EvaluationSampler, ResumableLoader
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
@@ -28,25 +24,6 @@ from lightning_noisy.functional.random import hash_uniform
 from lightning_noisy.trainer_access import run_folder, run_seed
 
 _SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
-
-
-Transform = Callable[[Any], Tensor]
-"""From a raw image to a tensor (C, H, W)."""
-
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """A set of images with clean labels, noisy labels, or both.
-
-    Args:
-        image: ``image(index)`` loads one, as the transforms want it.
-        labels: Clean labels, int64 (N,); None where nobody knows them.
-        noisy: Noisy labels that the images come with, int64 (N,); None where the data module draws them.
-    """
-
-    image: Callable[[int], Any]
-    labels: Tensor | None
-    noisy: Tensor | None = None
 
 
 class NoisyDataModule(LightningDataModule, ABC):
@@ -108,6 +85,8 @@ class NoisyDataModule(LightningDataModule, ABC):
         self.realised_noise_rate: float | None
         """Share of wrong labels in the training split, None where nobody knows it; from ``setup`` on."""
         self._train: Dataset[Any]
+        self._scored: Dataset[Any]
+        self._sampler: EpochSampler | None = None
         self._validation: dict[str, Dataset[Any]] = {}
 
     @abstractmethod
@@ -128,30 +107,58 @@ class NoisyDataModule(LightningDataModule, ABC):
         return {} if test is None else {"test": test}
 
     @abstractmethod
-    def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
-        """From a raw image to an augmented tensor (C, H, W), or to a list of views, each such a tensor."""
+    def training_transform(self) -> Callable[[Any], Any]:
+        """From a raw image to an augmented tensor (C, H, W), or to a list of views, each such a tensor.
+
+        For images in memory it may be a :class:`~lightning_noisy.data.batch_transforms.BatchTransform`, from a batch.
+        """
 
     @abstractmethod
-    def evaluation_transform(self) -> Transform:
-        """From a raw image to a tensor (C, H, W), without augmentation."""
+    def evaluation_transform(self) -> Callable[[Any], Any]:
+        """From a raw image to a tensor (C, H, W), without augmentation; likewise."""
 
-    def training_dataset(self, images: LabelledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
+    def training_dataset(
+        self, images: LabelledImages, rows: Tensor, targets: Tensor, transform: Callable[[Any], Any]
+    ) -> Dataset[Any]:
         """A data set of samples ``(image, target, index)``, with ``targets`` as an attribute.
 
         Args:
             images: The whole training set.
             rows: Positions in it, int64 (N,).
             targets: Given labels at these positions, int64 (N,).
+            transform: As :meth:`training_transform` gives it.
         """
-        return TrainingDataset(Rows(images.image, rows), targets, self.training_transform(), self.seed)
+        if images.samples is not None:
+            return InMemoryDataset(images.samples, rows, targets, transform, self.seed, indexed=True)
+        return TrainingDataset(Rows(images.image, rows), targets, transform, self.seed)
 
     def evaluation_dataset(self, images: LabelledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
         """A data set of samples ``(image, target)``; arguments as for :meth:`training_dataset`."""
+        if images.samples is not None:
+            return InMemoryDataset(images.samples, rows, targets, self.evaluation_transform())
         return EvaluationDataset(Rows(images.image, rows), targets, self.evaluation_transform())
 
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:
-        """The order of the training split."""
+        """Makes the sampler that gives the order of the training split."""
         return EpochSampler(self._train, processes, rank, self.seed)
+
+    @property
+    def sampler(self) -> EpochSampler:
+        """The sampler of the training loader, the same over all epochs and reloads; from ``setup`` on.
+
+        ``sampler.select(indices)`` says which samples it visits.
+        """
+        if self._sampler is None:
+            self._sampler = self.training_sampler(*self._processes())
+        return self._sampler
+
+    def scoring_loader(self) -> DataLoader[Any]:
+        """The training split in order, for a pass that looks at every sample: ``(images, target, index)``.
+
+        Images are those of evaluation, without augmentation and as one view; with several processes each has a part,
+        every sample in exactly one.
+        """
+        return self._in_order(self._scored)
 
     @property
     def validation_splits(self) -> tuple[str, ...]:
@@ -176,7 +183,9 @@ class NoisyDataModule(LightningDataModule, ABC):
         self.noisy_targets = noisy[train]
         self.clean_targets = None if clean is None else clean[train]
         self.realised_noise_rate = None if clean is None else noise_rate(clean[train], noisy[train])
-        self._train = self.training_dataset(images, train, self.noisy_targets)
+        self._sampler = None
+        self._train = self.training_dataset(images, train, self.noisy_targets, self.training_transform())
+        self._scored = self.training_dataset(images, train, self.noisy_targets, self.evaluation_transform())
         self._validation = {}
         if len(val):
             self._validation["val"] = self.evaluation_dataset(images, val, self._validation_labels(clean, noisy)[val])
@@ -190,17 +199,16 @@ class NoisyDataModule(LightningDataModule, ABC):
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
-        sampler = self.training_sampler(*self._processes())
-        return ResumableLoader(self._train, sampler=sampler, **self._loader_options())
+        return ResumableLoader(self._train, sampler=self.sampler, **self._loader_options())
 
     @override
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        return [self._evaluation_loader(dataset) for dataset in self._validation.values()]
+        return [self._in_order(dataset) for dataset in self._validation.values()]
 
     @override
     def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        first = self._evaluation_loader(self._test_set())
-        further = [self._evaluation_loader(self._validation[split]) for split in self.test_splits if split != "test"]
+        first = self._in_order(self._test_set())
+        further = [self._in_order(self._validation[split]) for split in self.test_splits if split != "test"]
         return [first, *further] if further else first
 
     @override
@@ -257,7 +265,7 @@ class NoisyDataModule(LightningDataModule, ABC):
             write_manifest(folder, manifest, noisy, clean)
             show_transitions(self.trainer, folder, manifest)
 
-    def _evaluation_loader(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+    def _in_order(self, dataset: Dataset[Any]) -> DataLoader[Any]:
         world, rank = self._processes()
         if len(dataset) < world:  # type: ignore[arg-type]
             raise NoisyLabelError(
@@ -272,24 +280,8 @@ class NoisyDataModule(LightningDataModule, ABC):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": self.pin_memory,
+            "collate_fn": collate,
         }
 
     def _processes(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
-
-
-class Rows:
-    """Some of the images, counted from 0.
-
-    Args:
-        image: ``image(index)`` loads one of all.
-        rows: Positions of those that count, int64 (N,).
-    """
-
-    def __init__(self, image: Callable[[int], Any], rows: Tensor) -> None:
-        self.image = image
-        self.rows = rows.tolist()
-
-    def __call__(self, index: int) -> Any:
-        """The image at a position among them."""
-        return self.image(self.rows[index])

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.data.module import LabelledImages, NoisyDataModule, Transform
-from lightning_noisy.data.noise import LabelNoise
-from lightning_noisy.data.views import normalise
+from lightning_noisy.data.batch_transforms import BatchTransform, Normalize
+from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.errors import NoisyLabelError
 
 _UNREADABLE = (RuntimeError, ValueError, AssertionError)  # how torchvision says that files are missing or damaged
@@ -26,13 +24,9 @@ class TorchvisionDataModule(NoisyDataModule):
     Args:
         root: Folder that holds or gets the data, as in torchvision.
         download: Whether to download the data if they are not there.
-        noise: Label noise; None keeps the labels. ``FileNoise`` brings human labels.
-        batch_size: Batch size B of one process.
-        num_workers: Worker processes of each loader.
-        val_fraction: Share of the training set that becomes the validation split, in [0, 1).
-        noisy_val: Whether the validation split keeps its noisy labels.
-        seed: Seed of noise, split, order and augmentation; None takes the run's (``seed_everything``), else 0.
-        pin_memory: As in ``DataLoader``.
+        num_workers: Worker processes of each loader; one process serves some ten thousand images a second.
+        **options: Further arguments are those of :class:`~lightning_noisy.data.NoisyDataModule`; as ``noise``,
+            ``FileNoise`` brings human labels.
 
     Raises:
         NoisyLabelError: The data are not in ``root``, or damaged.
@@ -51,15 +45,10 @@ class TorchvisionDataModule(NoisyDataModule):
         self,
         root: str = "data",
         download: bool = False,
-        noise: LabelNoise | None = None,
-        batch_size: int = 128,
         num_workers: int = 2,
-        val_fraction: float = 0.0,
-        noisy_val: bool = True,
-        seed: int | None = None,
-        pin_memory: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(noise, batch_size, num_workers, val_fraction, noisy_val, seed, pin_memory)
+        super().__init__(num_workers=num_workers, **options)
         self.root = root
         self.download = download
 
@@ -86,12 +75,12 @@ class TorchvisionDataModule(NoisyDataModule):
         return self._part(train=False)
 
     @override
-    def training_transform(self) -> Callable[[Any], Tensor | list[Tensor]]:
+    def training_transform(self) -> BatchTransform:
         return self.evaluation_transform()
 
     @override
-    def evaluation_transform(self) -> Transform:
-        return normalise(self.mean, self.std)
+    def evaluation_transform(self) -> BatchTransform:
+        return Normalize(self.mean, self.std)
 
     def _part(self, train: bool) -> LabelledImages:
         try:
@@ -103,4 +92,4 @@ class TorchvisionDataModule(NoisyDataModule):
             ) from error
         pixels = torch.as_tensor(opened.data)
         images = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
-        return LabelledImages(images.__getitem__, torch.as_tensor(opened.targets))
+        return LabelledImages.in_memory(images, torch.as_tensor(opened.targets))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from lightning_noisy.data.module import Transform
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Cutout, EachImage, Views
+from lightning_noisy.data.labelled_images import Transform
 from lightning_noisy.errors import check_argument, check_count
 
 # For a callable that returns a class of objects, jsonargparse would want that class, so these return Any.
@@ -98,6 +98,11 @@ class StrongAugment:
         self.cutout = cutout
         self._augment = v2.Compose(steps)
 
+    def batched(self) -> list[BatchTransform]:
+        """The same for a batch in memory: the policy image by image, the square for all at once."""
+        square = [Cutout(self.cutout, _GREY)] if self.cutout > 0 else []
+        return [EachImage(self._augment.transforms[0]), *square]
+
     def __call__(self, image: Tensor) -> Tensor:
         """Augment an image, uint8 (C, H, W)."""
         augmented: Tensor = self._augment(image)
@@ -134,12 +139,21 @@ def view_transform(
     return transforms[0] if len(transforms) == 1 else MultiView(transforms)
 
 
-def normalise(mean: Sequence[float], std: Sequence[float]) -> Transform:
-    """From bytes, uint8 (C, H, W), to float32 of mean 0 and standard deviation 1.
+def batch_view_transform(
+    views: Sequence[View], geometry: Sequence[BatchTransform], strong: Augmentation, finish: BatchTransform
+) -> BatchTransform:
+    """The same for images in memory: from a batch of bytes to one view or a list of them, each a batch.
 
     Args:
-        mean: Mean of each channel, pixels in [0, 1].
-        std: Standard deviation of each channel.
+        views: See :func:`check_views`.
+        geometry: Crops and flips of a weak view.
+        strong: What follows them in a strong view.
+        finish: From bytes, uint8 (B, C, H, W), to the network's input.
     """
-    transform: Transform = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
-    return transform
+    stronger = strong.batched() if isinstance(strong, StrongAugment) else [EachImage(strong)]
+    named: dict[Any, BatchTransform] = {
+        "weak": Compose([*geometry, finish]),
+        "strong": Compose([*geometry, *stronger, finish]),
+    }
+    transforms = [EachImage(view) if callable(view) else named[view] for view in views]
+    return transforms[0] if len(transforms) == 1 else Views(transforms)

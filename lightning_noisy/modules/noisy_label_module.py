@@ -41,7 +41,7 @@ class NoisyLabelModule(StrategyModule):
     Example::
 
         module = NoisyLabelModule(ResNet18(), LinearHead, GeneralizedCrossEntropy(q=0.7), num_classes=10)
-        Trainer(max_epochs=100, callbacks=[SELC()]).fit(module, datamodule=CIFAR10DataModule(SymmetricNoise(0.4)))
+        Trainer(max_epochs=100, callbacks=[SELC()]).fit(module, datamodule=CIFAR10DataModule(noise=SymmetricNoise(0.4)))
     """
 
     def __init__(

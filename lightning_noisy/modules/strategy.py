@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
+from lightning_noisy.data.loader import announce_length
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
@@ -201,6 +202,7 @@ class StrategyModule(LightningModule, ABC):
         if self.run.prepared_epoch != self.current_epoch:
             self.run.prepared_epoch = self.current_epoch
             self.prepare_epoch(self.current_epoch)
+            announce_length(self.trainer)
 
     @contextmanager
     def _calling(self, outputs: Outputs, batch: TrainingBatch) -> Iterator[None]:

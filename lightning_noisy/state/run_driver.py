@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from typing_extensions import override
 
 from lightning_noisy.data.batch import Batch
+from lightning_noisy.data.loader import announce_length
 from lightning_noisy.private_api import batches_begun, checkpoint_interval
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import common_training_set
-from lightning_noisy.trainer_access import log_interval, run_seed
+from lightning_noisy.trainer_access import log_interval, run_seed, training_loaders
 
 
 class RunDriver(Callback):
@@ -53,9 +52,12 @@ class RunDriver(Callback):
         needing = next((section.owner for section in self.state.sections.values() if section.per_sample), None)
         training_set, labels = None, None
         if needing is not None:
-            training_set, labels = common_training_set(training_datasets(trainer), needing)
+            training_set, labels = common_training_set(
+                [getattr(loader, "dataset", None) for loader in training_loaders(trainer)], needing
+            )
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
+        announce_length(trainer)  # of a selection that the checkpoint brought
         fresh = batches_begun(trainer) == 0
         self.state.begin(training_set, labels, fresh, pl_module.device, seed, trainer.max_epochs)
 
@@ -124,21 +126,6 @@ def check_members(trainer: Trainer) -> None:
         section = getattr(callback, "section", None)
         if isinstance(section, Section):
             run.add(section)
-
-
-def training_datasets(trainer: Trainer) -> list[Any]:
-    """The data sets that a Trainer's training loaders read, None for a loader without one."""
-    return [getattr(loader, "dataset", None) for loader in _flat(trainer.train_dataloader)]
-
-
-def _flat(loaders: Any) -> list[Any]:
-    if isinstance(loaders, CombinedLoader):
-        return list(loaders.flattened)
-    if isinstance(loaders, Mapping):
-        return [leaf for loader in loaders.values() for leaf in _flat(loader)]
-    if isinstance(loaders, Sequence):
-        return [leaf for loader in loaders for leaf in _flat(loader)]
-    return [loaders]
 
 
 def _checkpoint_is_due(trainer: Trainer) -> bool:

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_noisy.data import BalancedSampler, EpochSampler
-from lightning_noisy.data.loader import ResumableLoader, TrainingDataset
+from lightning_noisy.data.image_datasets import TrainingDataset
+from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.errors import NoisyLabelError
 
 quick = settings(max_examples=80)

@@ -130,7 +130,17 @@ def test_data_are_downloaded_when_asked_for(name, download):
 
 def test_arguments_arrive(name):
     noise = SymmetricNoise(0.2)
-    data = MODULES[name]("folder", False, noise, 3, 1, 0.5, False, 9, True)
+    data = MODULES[name](
+        "folder",
+        False,
+        noise=noise,
+        batch_size=3,
+        num_workers=1,
+        val_fraction=0.5,
+        noisy_val=False,
+        seed=9,
+        pin_memory=True,
+    )
 
     assert (data.root, data.download, data.noise, data.batch_size) == ("folder", False, noise, 3)
     assert (data.num_workers, data.val_fraction, data.noisy_val, data.seed, data.pin_memory) == (1, 0.5, False, 9, True)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, RunSummary, StepSeed
 from lightning_noisy.data import EpochSampler, FeaturesDataModule, FileNoise, SymmetricNoise, features
+from lightning_noisy.data.in_memory import Columns, InMemoryDataset
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
@@ -323,9 +324,9 @@ def test_a_batch_is_a_list_that_mixup_can_change(path):
 
 def test_a_batch_is_gathered_at_once(path, monkeypatch):
     calls = []
-    monkeypatch.setattr(features._Standardize, "__call__", lambda self, x: calls.append(tuple(x.shape)) or x)
-    monkeypatch.setattr(features.RowsDataset, "__getitem__", None)
-    monkeypatch.setattr(features.RowsBatch, "__getitem__", None)
+    monkeypatch.setattr(features._Standardize, "__call__", lambda self, x, draws: calls.append(tuple(x.shape)) or x)
+    monkeypatch.setattr(InMemoryDataset, "__getitem__", None)
+    monkeypatch.setattr(Columns, "__getitem__", None)
     data = ready(path, test_rows=10)
 
     read(data.train_dataloader())

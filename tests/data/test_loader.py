@@ -6,13 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, Subset
 
-from lightning_noisy.data.loader import (
-    EpochSampler,
-    EvaluationDataset,
-    EvaluationSampler,
-    ResumableLoader,
-    TrainingDataset,
-)
+from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
+from lightning_noisy.data.loader import EpochSampler, EvaluationSampler, ResumableLoader
 from lightning_noisy.errors import NoisyLabelError
 
 quick = settings(max_examples=60)
@@ -234,8 +229,9 @@ def test_an_epoch_that_was_cut_short_leaves_no_position_in_the_next():
 def test_the_position_is_plain_values():
     _, state = begin(make_loader(make_dataset(10), 4, world=2, rank=1, seed=5), 3, 1)
 
-    assert state == {"epoch": 3, "batches": 1, "batch_size": 4, "processes": 2, "seed": 5}
-    assert {type(value) for value in state.values()} == {int}
+    plain = {"epoch": 3, "batches": 1, "batch_size": 4, "processes": 2, "seed": 5}
+    assert state == {**plain, "selection": None, "waiting": []}
+    assert {type(state[name]) for name in plain} == {int}
 
 
 CHANGES = {"batch_size": (4, 3), "processes": (1, 2), "seed": (0, 9)}

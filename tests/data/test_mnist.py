@@ -145,7 +145,7 @@ def test_data_are_downloaded_when_asked_for(monkeypatch, name, download):
 def test_arguments_arrive(name):
     noise = SymmetricNoise(0.2)
     options = {"num_workers": 1, "val_fraction": 0.5, "noisy_val": False, "seed": 9, "pin_memory": True}
-    data = MODULES[name]("folder", False, noise, 3, **options)
+    data = MODULES[name]("folder", False, noise=noise, batch_size=3, **options)
 
     assert (data.root, data.download, data.noise, data.batch_size) == ("folder", False, noise, 3)
     assert {option: getattr(data, option) for option in options} == options

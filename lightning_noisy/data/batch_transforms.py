@@ -1,0 +1,224 @@
+"""Transforms of whole batches: each sample is drawn for on its own, whatever the batch, its order, worker or rank.
+
+They are tensor operations without a loop over samples, on whatever device the images are. What torchvision has for one
+image alone is applied image by image by :class:`EachImage`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lightning_noisy.errors import check_argument, check_count
+from lightning_noisy.functional.random import hash_bits, hash_uniform
+
+
+class Draws:
+    """Random numbers for the samples of a batch: functions of (seed, epoch, index) and of how many were drawn before.
+
+    Args:
+        seed: Seed of the augmentation.
+        epoch: Number of the epoch of each sample, int64 (B,).
+        index: Positions in the training set, int64 (B,).
+        stream: Keeps several views of a sample apart.
+    """
+
+    def __init__(self, seed: int, epoch: Tensor, index: Tensor, stream: int = 0) -> None:
+        self._keys = seed, epoch, index, stream
+        self._drawn = 0
+
+    def view(self, stream: int) -> Draws:
+        """Draws of another view of the same samples."""
+        seed, epoch, index, _ = self._keys
+        return Draws(seed, epoch, index, stream)
+
+    def uniform(self) -> Tensor:
+        """Floats in [0, 1), float64 (B,)."""
+        self._drawn += 1
+        return hash_uniform(*self._keys, self._drawn)
+
+    def integers(self, count: int) -> Tensor:
+        """Integers in [0, count), int64 (B,)."""
+        return (self.uniform() * count).long().clamp(max=count - 1)
+
+    def seeds(self) -> list[int]:
+        """A seed in [0, 2**63) for each sample."""
+        self._drawn += 1
+        return [bits & (2**63 - 1) for bits in hash_bits(*self._keys, self._drawn).tolist()]
+
+
+class BatchTransform(ABC):
+    """From a batch (B, ...) to a batch, or to a list of views, each a batch."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Any:
+        """Transform a batch.
+
+        Args:
+            images: The batch, e.g. uint8 (B, C, H, W).
+            draws: Random numbers for its samples; None for a transform that draws nothing.
+        """
+
+
+class Unchanged(BatchTransform):
+    """Batches as they are."""
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """The same batch."""
+        return images
+
+
+class Compose(BatchTransform):
+    """Transforms behind one another.
+
+    Args:
+        transforms: In their order.
+    """
+
+    def __init__(self, transforms: Sequence[BatchTransform]) -> None:
+        self.transforms = tuple(transforms)
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Apply them all."""
+        for transform in self.transforms:
+            images = transform(images, draws)
+        return images
+
+
+class RandomCrop(BatchTransform):
+    """A crop at a random place after padding; all places are equally likely.
+
+    Args:
+        size: Height and width of the crop, in pixels.
+        padding: Pixels that are added on each side.
+        fill: Their value.
+    """
+
+    def __init__(self, size: int, padding: int, fill: float = 0.0) -> None:
+        check_count(size, "size")
+        check_count(padding, "padding", least=0)
+        self.size = size
+        self.padding = padding
+        self.fill = fill
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Crop images (B, C, H, W) to (B, C, size, size)."""
+        assert draws is not None
+        padded = F.pad(images, [self.padding] * 4, value=self.fill)
+        windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1)
+        top, left = draws.integers(windows.shape[2]), draws.integers(windows.shape[3])
+        places = (torch.arange(len(images), device=images.device), top.to(images.device), left.to(images.device))
+        return windows.permute(0, 2, 3, 1, 4, 5)[places]
+
+
+class RandomFlip(BatchTransform):
+    """Flips half of the images from left to right."""
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Flip images (B, C, H, W)."""
+        assert draws is not None
+        flipped = (draws.uniform() < 0.5).to(images.device)
+        return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+class Cutout(BatchTransform):
+    """A square of one value at a random place inside each image.
+
+    Args:
+        share: Its side as a share of the image's, in (0, 1).
+        value: The value.
+
+    Raises:
+        NoisyLabelError: ``share`` is outside its range.
+
+    References:
+        DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017, whose square may
+        stick out.
+    """
+
+    def __init__(self, share: float, value: float) -> None:
+        check_argument(0 < share < 1, "share", "a float in (0, 1)", share)
+        self.share = share
+        self.value = value
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Cut a square out of images (B, C, H, W)."""
+        assert draws is not None
+        rows, columns = (self._band(side, draws).to(images.device) for side in images.shape[2:])
+        return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], self.value)
+
+    def _band(self, side: int, draws: Draws) -> Tensor:
+        """Which of ``side`` positions the square covers, bool (B, side)."""
+        length = round(self.share * side)
+        start = draws.integers(side - length + 1).unsqueeze(1)
+        position = torch.arange(side, device=start.device)
+        return (position >= start) & (position < start + length)
+
+
+class Normalize(BatchTransform):
+    """From bytes to float32 of mean 0 and standard deviation 1, of a batch (B, C, H, W) or an image (C, H, W).
+
+    Args:
+        mean: Mean of each channel, pixels in [0, 1].
+        std: Standard deviation of each channel.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        scale, center = torch.tensor(std, dtype=torch.float64), torch.tensor(mean, dtype=torch.float64)
+        self._factor = (1 / (255 * scale)).float().view(-1, 1, 1)
+        self._shift = (-center / scale).float().view(-1, 1, 1)
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Normalize bytes."""
+        shift, factor = self._shift.to(images.device), self._factor.to(images.device)
+        return torch.addcmul(shift, images.float(), factor)
+
+
+class EachImage(BatchTransform):
+    """A transform of one image, applied to each of a batch, with torch's CPU generator seeded for the sample.
+
+    Args:
+        transform: From an image to a tensor; what it draws, it draws from torch's CPU generator.
+    """
+
+    def __init__(self, transform: Callable[[Any], Any]) -> None:
+        self.transform = transform
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Any:
+        """Transform images one by one; views stay apart."""
+        assert draws is not None
+        with torch.random.fork_rng(devices=[]):
+            made = [self._seeded(image, seed) for image, seed in zip(images, draws.seeds(), strict=True)]
+        if isinstance(made[0], (list, tuple)):
+            return [torch.stack(view) for view in zip(*made, strict=True)]
+        return torch.stack(made)
+
+    def _seeded(self, image: Tensor, seed: int) -> Any:
+        torch.default_generator.manual_seed(seed)
+        return self.transform(image)
+
+
+class Views(BatchTransform):
+    """Several views of a batch: a list with what each transform makes of it.
+
+    Args:
+        transforms: One for each view.
+    """
+
+    def __init__(self, transforms: Sequence[BatchTransform]) -> None:
+        self.transforms = tuple(transforms)
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> list[Tensor]:
+        """The views, in the order of the transforms."""
+        assert draws is not None
+        return [transform(images, draws.view(stream)) for stream, transform in enumerate(self.transforms)]
+
+
+def of_batches(transform: Callable[[Any], Any]) -> BatchTransform:
+    """A transform of batches; one of single images is applied to each."""
+    return transform if isinstance(transform, BatchTransform) else EachImage(transform)

@@ -1,0 +1,69 @@
+"""Data sets of images that are loaded one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lightning_noisy.functional.random import hash_seed
+
+SampleKey = tuple[int, int]
+"""(epoch, index): what the sampler asks the training set for, so that workers know the epoch as well."""
+
+
+class TrainingDataset(Dataset[Any]):
+    """Images with given labels, augmentation and index: ``(image, target, index)``.
+
+    The augmentation of a sample is a function of (seed, epoch, index): torch's CPU generator is set from them for the
+    transform alone and put back afterwards, so it does not depend on workers, order or resume.
+
+    Args:
+        images: ``images(index)`` loads sample ``index``.
+        targets: Given labels, int64 (N,).
+        transform: From what ``images`` gives to a tensor.
+        seed: Seed of the augmentation.
+    """
+
+    def __init__(
+        self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any], seed: int = 0
+    ) -> None:
+        self.images = images
+        self.targets = targets
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, key: SampleKey | int) -> tuple[Any, Tensor, int]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        image = self.images(index)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(hash_seed(self.seed, epoch, index))
+            image = self.transform(image)
+        return image, self.targets[index], index
+
+
+class EvaluationDataset(Dataset[Any]):
+    """Images with labels: ``(image, target)``, without augmentation.
+
+    Args:
+        images: ``images(index)`` loads sample ``index``.
+        targets: Labels, int64 (N,).
+        transform: From what ``images`` gives to a tensor.
+    """
+
+    def __init__(self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any]) -> None:
+        self.images = images
+        self.targets = targets
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+        return self.transform(self.images(index)), self.targets[index]

@@ -1,0 +1,85 @@
+"""Data sets in memory, whose samples move by the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from lightning_noisy.data.batch_transforms import Draws, of_batches
+
+
+class InMemoryDataset(Dataset[Any]):
+    """Samples of one tensor with given labels: ``(sample, target, index)``, or without the index.
+
+    ``DataLoader`` asks for the keys of a batch at once and gets :class:`Columns`: the rows are gathered and transformed
+    together. What is drawn for a sample is a function of (seed, epoch, index).
+
+    Args:
+        samples: Images (N', C, H, W) or features (N', D), whose rows ``rows`` belong to the data set.
+        rows: Positions among them, int64 (N,).
+        targets: Their labels, int64 (N,).
+        transform: Of batches, see :class:`~lightning_noisy.data.batch_transforms.BatchTransform`, or of single samples.
+        seed: Seed of what is drawn.
+        indexed: Whether samples carry their index in [0, N).
+    """
+
+    def __init__(
+        self,
+        samples: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        transform: Callable[[Any], Any],
+        seed: int = 0,
+        indexed: bool = False,
+    ) -> None:
+        self.samples = samples
+        self.rows = rows
+        self.targets = targets
+        self.transform = of_batches(transform)
+        self.seed = seed
+        self.indexed = indexed
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Any, ...]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> Columns:
+        """The samples of many keys: positions, or (epoch, position)."""
+        pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
+        epoch, index = torch.tensor(pairs).unbind(dim=1)
+        made = self.transform(self.samples[self.rows[index]], Draws(self.seed, epoch, index))
+        columns = made, self.targets[index]
+        return Columns((*columns, index) if self.indexed else columns)
+
+
+class Columns(Sequence[Any]):
+    """The samples of a batch, kept as the columns that the batch consists of: nothing is left to be collated.
+
+    It is a sequence of samples as well, for loaders with torch's own ``collate_fn``.
+
+    Args:
+        columns: Tensors of B rows each; a list of them for several views.
+    """
+
+    def __init__(self, columns: tuple[Any, ...]) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns[-1])
+
+    def __getitem__(self, position: Any) -> tuple[Any, ...]:
+        return tuple(
+            [view[position] for view in column] if isinstance(column, list) else column[position]
+            for column in self.columns
+        )
+
+
+def collate(batch: Any) -> Any:
+    """What a loader makes of a batch: columns are whole already, anything else goes torch's way."""
+    return list(batch.columns) if isinstance(batch, Columns) else default_collate(batch)

@@ -1,0 +1,51 @@
+"""Images with labels, in memory or behind a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Transform = Callable[[Any], Tensor]
+"""From a raw image to a tensor (C, H, W)."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """A set of images with clean labels, noisy labels, or both.
+
+    Args:
+        image: ``image(index)`` loads one, as the transforms want it.
+        labels: Clean labels, int64 (N,); None where nobody knows them.
+        noisy: Noisy labels that the images come with, int64 (N,); None where the data module draws them.
+        samples: All images (N, ...) where they are in memory: they are then gathered and transformed by the batch.
+    """
+
+    image: Callable[[int], Any]
+    labels: Tensor | None
+    noisy: Tensor | None = None
+    samples: Tensor | None = None
+
+    @classmethod
+    def in_memory(cls, samples: Tensor, labels: Tensor | None, noisy: Tensor | None = None) -> LabelledImages:
+        """A set whose images are the rows of one tensor (N, ...)."""
+        return cls(samples.__getitem__, labels, noisy, samples)
+
+
+class Rows:
+    """Some of the images, counted from 0.
+
+    Args:
+        image: ``image(index)`` loads one of all.
+        rows: Positions, int64 (N,).
+    """
+
+    def __init__(self, image: Callable[[int], Any], rows: Tensor) -> None:
+        self.image = image
+        self.rows = rows.tolist()
+
+    def __call__(self, index: int) -> Any:
+        """The image at a position among them."""
+        return self.image(self.rows[index])
