@@ -74,7 +74,7 @@ def run(features: str, labels: str, settings: Settings, loss: str, head: str, ra
     data = FeaturesDataModule(
         features,
         FileNoise(labels, settings.labels_key),
-        settings.batch_size,
+        batch_size=settings.batch_size,
         seed=seed,
         test_rows=settings.test_rows,
         standardize=False,

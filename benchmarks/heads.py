@@ -70,10 +70,9 @@ class Step:
         self.batch, self.inputs, self.classes = shape
         self.refresh = MaskRefresh(ratio=RATIO, **mask) if mask else None
         self.model: Any = nn.ModuleDict({"head": head})
-        progress = SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(ready=0)))
         self.trainer: Any = SimpleNamespace(
             strategy=SingleDeviceStrategy(),
-            fit_loop=SimpleNamespace(epoch_loop=progress),
+            callbacks=[],
             global_step=0,
             current_epoch=0,
             is_last_batch=False,

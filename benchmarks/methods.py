@@ -90,7 +90,7 @@ class Fitter:
         data = FeaturesDataModule(
             self.features,
             noise or self._noise(),
-            self.settings.batch_size,
+            batch_size=self.settings.batch_size,
             seed=self.seed,
             test_rows=self.settings.test_rows,
             standardize=False,

@@ -29,8 +29,12 @@ def batches_processed(trainer: Trainer) -> int:
     return processed
 
 
-def set_epoch_length(trainer: Trainer) -> None:
-    """Let a Trainer count the batches of the epoch that begins anew; it does so at the start of a fit alone."""
+def set_epoch_length(trainer: Trainer, begun: bool) -> None:
+    """Let a Trainer count the batches of the epoch that begins anew; it does so at the start of a fit alone.
+
+    While a resume is pending, Lightning still asks whether the saved epoch was at its end: the count of batches then
+    stays until the first batch has ``begun``.
+    """
     loop = trainer.fit_loop
     combined, fetcher, limit = loop._combined_loader, loop._data_fetcher, trainer.limit_train_batches
     if combined is None or fetcher is None or combined._iterator is None:
@@ -38,7 +42,10 @@ def set_epoch_length(trainer: Trainer) -> None:
     lengths = [len(loader) for loader in combined.flattened]
     limits: list[int | float] = [min(n, limit) if isinstance(limit, int) else int(n * limit) for n in lengths]
     combined.limits = combined._iterator.limits = limits
-    loop.max_batches = fetcher.length = len(combined)
+    fetcher.length = len(combined)
+    if loop.epoch_loop.restarting and not begun:
+        return
+    loop.max_batches = fetcher.length
     if isinstance(trainer.val_check_interval, float) and trainer.val_check_batch != float("inf"):
         trainer.val_check_batch = max(1, int(loop.max_batches * trainer.val_check_interval))
 

@@ -60,7 +60,9 @@ class EpochSampler(DistributedSampler[Any]):
         Between two epochs it holds at once, and the lengths of sampler and loader follow; inside an epoch, from the
         next one on. Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a strategy's
         ``prepare_epoch``; a callback then calls :func:`announce_length`, so that the Trainer knows how long the epoch
-        is. The selection is saved with the loader.
+        is. The selection is saved with the loader. A resume from the last batch of an epoch does not pass Lightning's
+        ``on_train_epoch_start`` of the next one, so a callback selects in ``on_train_start`` as well; ``prepare_epoch``
+        is called in any case.
 
         Args:
             indices: Positions in the data set, int64 (M,) with M >= 1; one that stands there twice is visited twice.
@@ -205,12 +207,23 @@ class ResumableLoader(DataLoader[Any]):
             self._batches = state["batches"]
 
 
-def announce_length(trainer: Trainer) -> None:
+def announce_length(trainer: Trainer, begun: bool = False) -> None:
     """Tell a Trainer how long the epoch is that begins, after samplers have selected what it visits.
 
     Number of batches, last batch and validation at the epoch's end follow. A strategy's ``prepare_epoch`` needs no
-    call.
+    call. In a project of your own it needs a callback of this package in the Trainer, which follows a resume.
+
+    Args:
+        trainer: The Trainer.
+        begun: The first batch has begun.
     """
-    loaders = training_loaders(trainer)
-    if any(isinstance(getattr(loader, "sampler", None), EpochSampler) for loader in loaders):
-        set_epoch_length(trainer)
+    samplers = _epoch_samplers(trainer)
+    for sampler in samplers:
+        sampler.set_epoch(trainer.current_epoch)  # Lightning does so after `on_train_start`
+    if samplers:
+        set_epoch_length(trainer, begun)
+
+
+def _epoch_samplers(trainer: Trainer) -> list[EpochSampler]:
+    samplers = [getattr(loader, "sampler", None) for loader in training_loaders(trainer)]
+    return [sampler for sampler in samplers if isinstance(sampler, EpochSampler)]

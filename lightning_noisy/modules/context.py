@@ -15,10 +15,10 @@ from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.state import RunState
 
 
-def criterion_context(
+def criterion_arguments(
     loss: nn.Module, outputs: Outputs, batch: TrainingBatch, epoch: int, run: RunState
-) -> dict[str, Any]:
-    """Exactly the keywords that a criterion ``requires``; none for a torch criterion.
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Logits in float32, the given labels, and exactly the keywords that a criterion ``requires``.
 
     Args:
         loss: The criterion.
@@ -42,7 +42,7 @@ def criterion_context(
     }
     if unknown := set(requires) - set(offers):
         raise NoisyLabelError(f"{owner} requires {unknown}, which this module does not offer.")
-    return {name: offers[name]() for name in requires}
+    return widened(outputs.logits), batch.target, {name: offers[name]() for name in requires}
 
 
 def widened(values: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from lightning_noisy.data.loader import announce_length
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
-from lightning_noisy.modules.context import criterion_context, widened
+from lightning_noisy.modules.context import criterion_arguments, widened
 from lightning_noisy.modules.evaluation import Evaluation
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.state import LossStores, RunDriver, RunState, Section
@@ -102,13 +102,15 @@ class StrategyModule(LightningModule, ABC):
             outputs: What the network says of the batch.
             batch: The batch.
         """
+        logits, target, context = self._arguments(loss, outputs, batch)
         with self._calling(outputs, batch):
-            return cast(Tensor, loss(widened(outputs.logits), batch.target, **self._context(loss, outputs, batch)))
+            return cast(Tensor, loss(logits, target, **context))
 
     def sample_losses(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> SampleLosses:
         """The same for each sample, (B,), with the weights that the criterion's own mean gives them."""
+        logits, target, context = self._arguments(loss, outputs, batch)
         with self._calling(outputs, batch):
-            return per_sample(loss)(widened(outputs.logits), batch.target, **self._context(loss, outputs, batch))
+            return per_sample(loss)(logits, target, **context)
 
     @property
     def run(self) -> RunState:
@@ -185,14 +187,12 @@ class StrategyModule(LightningModule, ABC):
             check_labels(self.run.labels, self.num_classes, "the training labels")
         assert self.loss_stores is not None
         self.loss_stores.begin()
+        if not self.run.fresh:
+            self._prepare()  # a resume from an epoch's last batch does not pass the start of the next one
 
     @override
     def on_train_epoch_start(self) -> None:
         self._prepare()
-
-    @override
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self._prepare()  # a resume does not always pass the start of the epoch that it is in
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies take part in no run."""
@@ -219,8 +219,10 @@ class StrategyModule(LightningModule, ABC):
         predicted = outputs.logits.detach()[:, : self.num_classes].argmax(dim=1)
         self.section.sums.add(len(batch.target), acc=(predicted == batch.target).float().mean())
 
-    def _context(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> dict[str, Any]:
-        return criterion_context(loss, outputs, batch, self.current_epoch, self.run)
+    def _arguments(
+        self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        return criterion_arguments(loss, outputs, batch, self.current_epoch, self.run)
 
     def _record(self, loss: Tensor, index: Tensor, batch_idx: int) -> None:
         epoch = self.current_epoch

@@ -1,7 +1,7 @@
 """Backbones, from images (B, C, H, W) or features to features (B, D), with D as ``num_features``, and classifiers."""
 
 from lightning_noisy.networks.batch_norm import LoneSampleBatchNorm1d
-from lightning_noisy.networks.classifier import Classifier, Outputs
+from lightning_noisy.networks.classifier import Classifier
 from lightning_noisy.networks.cnn7 import CNN7
 from lightning_noisy.networks.cnn8 import CNN8
 from lightning_noisy.networks.cnn9 import CNN9
@@ -22,7 +22,6 @@ __all__ = [
     "CIFARResNet",
     "Classifier",
     "LoneSampleBatchNorm1d",
-    "Outputs",
     "PreActResNet",
     "PreActResNet18",
     "PreActResNet34",

@@ -31,6 +31,7 @@ class RunDriver(Callback):
 
     def __init__(self) -> None:
         self.state = RunState()
+        self._resuming = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -57,12 +58,16 @@ class RunDriver(Callback):
             )
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
-        announce_length(trainer)  # of a selection that the checkpoint brought
+        self._resuming = True
+        announce_length(trainer)  # of a selection that a checkpoint brought
         fresh = batches_begun(trainer) == 0
         self.state.begin(training_set, labels, fresh, pl_module.device, seed, trainer.max_epochs)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._resuming:
+            self._resuming = False
+            announce_length(trainer, begun=True)
         skipped = self.state.open_epoch
         if skipped is not None and skipped != trainer.current_epoch:
             _log_late(trainer, self.state.close_epoch(), skipped)
@@ -111,7 +116,7 @@ class RunDriver(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a Trainer's callbacks start with a state of their own."""
-        return {"state": RunState()}
+        return {"state": RunState(), "_resuming": False}
 
 
 def check_members(trainer: Trainer) -> None:

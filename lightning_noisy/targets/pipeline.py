@@ -46,6 +46,7 @@ class TargetPipeline:
         self._changers: list[TargetChanger] = []
         self._observers: list[TargetObserver] = []
         self._batch: Batch | None = None
+        self._given_parts: dict[str, Tensor] = {}
         self._parts: dict[str, Tensor] = {}
         self._given: Tensor | None = None
         self._final: Tensor | None = None
@@ -123,12 +124,13 @@ class TargetPipeline:
         """
         self._given = self._final = None
         self._batch = batch
-        self._parts = {name: self._inside(index) for name, index in batch.indices(self.index_key).items()}
+        self._given_parts = batch.indices(self.index_key)
+        self._parts = {name: self._inside(index) for name, index in self._given_parts.items()}
 
     def leave_batch(self) -> None:
         """The training batch was given up."""
         self._batch = self._given = self._final = None
-        self._parts = {}
+        self._given_parts, self._parts = {}, {}
 
     def end_batch(self) -> None:
         """The training batch has ended.
@@ -167,8 +169,10 @@ class TargetPipeline:
             NoisyLabelError: No part of the batch has as many, or several have.
         """
         assert self._batch is not None
-        if self._batch.called is not None:
-            return self._inside(self._batch.called)
+        called = self._batch.called
+        if called is not None:
+            known = [self._parts[name] for name, index in self._given_parts.items() if index is called]
+            return known[0] if known else self._inside(called)
         parts = list(self._parts.values())
         fitting = [index for index in parts if len(index) == rows]
         if len(parts) > 1 and sum(map(len, parts)) == rows:
@@ -193,7 +197,10 @@ class TargetPipeline:
             self._given, self._final = call.target, self._run(call.logits.detach(), call.target, call.context)
         elif self._changers:
             self._check_repeated(call.logits, call.target)
-        return call.with_target(self._final) if self._changers else (args, kwargs)
+        if not self._changers:
+            return args, kwargs
+        call.arguments.arguments[call.target_name] = self._final
+        return call.arguments.args, call.arguments.kwargs
 
     def _run(self, logits: Tensor, given: Tensor, context: Mapping[str, Any]) -> Tensor:
         assert self._batch is not None

@@ -27,11 +27,6 @@ class BoundCall:
     context: Mapping[str, Any]
     """What else it was called with."""
 
-    def with_target(self, target: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments of the same call with another target."""
-        self.arguments.arguments[self.target_name] = target
-        return self.arguments.args, self.arguments.kwargs
-
 
 class CriterionSignature:
     """The signature of a criterion, whose first two arguments are logits and target.

@@ -488,7 +488,7 @@ def test_a_run_without_any_evaluation(tmp_path):
 
 def test_a_linear_head_learns_from_noisy_labels(tmp_path):
     write_features(tmp_path / "f.npz", 1000, 300, width=20)
-    data = FeaturesDataModule(tmp_path / "f.npz", SymmetricNoise(0.4), 50, seed=0, test_rows=300)
+    data = FeaturesDataModule(tmp_path / "f.npz", SymmetricNoise(0.4), batch_size=50, seed=0, test_rows=300)
     module = make_module(hidden=())
     assert isinstance(module.network.backbone, MLP)
     trainer = make_trainer(tmp_path, max_epochs=5)

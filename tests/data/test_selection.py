@@ -1,0 +1,233 @@
+"""Samplers that are told what to visit: exactly that is visited, in any number of processes, and over a resume."""
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import TensorDataset
+
+from lightning_noisy import NoisyLabelError
+from lightning_noisy.callbacks import SELC
+from lightning_noisy.data import (
+    BalancedSampler,
+    EpochSampler,
+    IndexedDataset,
+    ResumableLoader,
+    WeightedEpochSampler,
+    announce_length,
+)
+from tests.foreign import ForeignModule, make_tensors, make_trainer, make_validation_loader
+from tests.small import SmallDataModule, assert_same, make_module
+
+SAMPLES = 24
+
+
+def train_set():
+    x, noisy, _ = make_tensors()
+    return IndexedDataset(TensorDataset(x, noisy))
+
+
+def visited(sampler, epoch):
+    sampler.set_epoch(epoch)
+    keys = list(sampler)
+    assert {key[0] for key in keys} == {epoch}
+    assert len(keys) == len(sampler)
+    return [index for _, index in keys]
+
+
+@pytest.mark.parametrize("chosen", [[3], [5, 1, 9], [2, 2, 7, 2, 0], torch.arange(24), np.array([4, 8])])
+def test_exactly_the_selection_is_visited_in_another_order_each_epoch(chosen):
+    sampler = EpochSampler(train_set(), seed=1)
+    sampler.select(chosen)
+    orders = [visited(sampler, epoch) for epoch in range(6)]
+    assert all(sorted(order) == sorted(torch.as_tensor(chosen).tolist()) for order in orders)
+    assert len(set(map(tuple, orders))) > 1 or len(set(orders[0])) == 1
+    again = EpochSampler(train_set(), seed=1)
+    again.select(torch.as_tensor(chosen).flip(0))
+    assert visited(again, 4) == orders[4]
+    sampler.select(None)
+    assert visited(sampler, 7) == visited(EpochSampler(train_set(), seed=1), 7)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_a_selection_and_fill_it_up(world):
+    samplers = [EpochSampler(train_set(), world, rank, seed=1) for rank in range(world)]
+    for sampler in samplers:
+        sampler.select([1, 4, 4, 9, 11, 20, 3])
+    parts = [visited(sampler, 2) for sampler in samplers]
+    assert len({len(part) for part in parts}) == 1
+    mixed = [index for step in zip(*parts, strict=True) for index in step]
+    assert sorted(mixed[:7]) == [1, 3, 4, 4, 9, 11, 20]
+    assert mixed[7:] == mixed[: len(mixed) - 7]
+
+
+@pytest.mark.parametrize("indices", [[], [24], [-1, 2], [0.5], [[1, 2]], [True]])
+def test_what_cannot_be_visited_is_refused(indices):
+    with pytest.raises(NoisyLabelError, match=r"`indices` to be at least one position in \[0, 24\)"):
+        EpochSampler(train_set()).select(torch.tensor(indices))
+
+
+def test_a_selection_inside_an_epoch_waits_for_the_next():
+    sampler = EpochSampler(train_set(), seed=1)
+    for epochs in ([0, 1], [0, 0]):  # a loop that counts epochs, and one that does not
+        sampler.select(None)
+        sampler.set_epoch(epochs[0])
+        running = iter(sampler)
+        next(running)
+        sampler.select([1, 2])
+        assert len(sampler) == SAMPLES
+        assert len(list(running)) == SAMPLES - 1
+        sampler.set_epoch(epochs[1])
+        assert sorted(index for _, index in sampler) == [1, 2]
+        sampler = EpochSampler(train_set(), seed=1)
+
+
+def test_samplers_that_choose_themselves_refuse():
+    dataset, labels = train_set(), make_tensors()[1]
+    for sampler in (BalancedSampler(dataset, labels, 8), WeightedEpochSampler(dataset, torch.ones(SAMPLES))):
+        with pytest.raises(NoisyLabelError, match=type(sampler).__name__):
+            sampler.select([1])
+
+
+class Selecting(Callback):
+    """Another part of the training set in each epoch; notes what is visited, and how long Lightning takes it to be."""
+
+    parts = ([0, 5, 9], list(range(20)), [7] * 9, list(range(24)))
+
+    def __init__(self, loader):
+        self.loader, self.seen, self.lengths, self.validations = loader, {}, [], []
+
+    def on_train_start(self, trainer, pl_module):
+        self.select(trainer)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.select(trainer)
+        self.lengths.append(trainer.num_training_batches)
+
+    def select(self, trainer):
+        self.loader.sampler.select(self.parts[trainer.current_epoch])
+        announce_length(trainer)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.setdefault(trainer.current_epoch, []).extend(batch[2].tolist())
+        assert trainer.is_last_batch == (batch_idx + 1 == trainer.num_training_batches)
+
+    def on_validation_start(self, trainer, pl_module):
+        self.validations.append(trainer.current_epoch)
+
+
+def fit(folder, ckpt_path=None, checkpoint=None):
+    torch.manual_seed(0)
+    dataset = train_set()
+    loader = ResumableLoader(dataset, batch_size=4, sampler=EpochSampler(dataset, seed=3))
+    module, selecting = ForeignModule(), Selecting(loader)
+    callbacks = [SELC(), selecting, *([checkpoint] if checkpoint else [])]
+    trainer = make_trainer(folder, callbacks, 4, enable_checkpointing=checkpoint is not None)
+    trainer.fit(module, loader, make_validation_loader(), ckpt_path=ckpt_path)
+    return module.state_dict(), selecting
+
+
+def test_a_trainer_visits_what_is_selected_and_knows_how_long_it_is(tmp_path):
+    _, selecting = fit(tmp_path)
+    assert {epoch: sorted(seen) for epoch, seen in selecting.seen.items()} == dict(
+        enumerate(map(sorted, Selecting.parts))
+    )
+    assert selecting.lengths == [1, 5, 3, 6]
+    assert selecting.validations == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("step", [1, 3, 6, 7, 9, 12])
+def test_a_resume_equals_an_uninterrupted_run(tmp_path, step):
+    every = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    whole, _ = fit(tmp_path, checkpoint=every)
+    torch.save(torch.load(tmp_path / f"step={step}.ckpt", weights_only=True), tmp_path / "kept.ckpt")
+    resumed, selecting = fit(tmp_path, tmp_path / "kept.ckpt")
+    assert_same(whole, resumed)
+    after = [part for begun, part in zip((0, 1, 6, 9), Selecting.parts, strict=True) if begun >= step]
+    seen = [selecting.seen[epoch] for epoch in range(4 - len(after), 4)]
+    assert [sorted(epoch) for epoch in seen] == [sorted(part) for part in after]
+
+
+def test_two_loaders_select_complements(tmp_path):
+    class Both(ForeignModule):
+        def training_step(self, batch, batch_idx):
+            for name in ("labeled", "unlabeled"):
+                seen[name].setdefault(self.trainer.current_epoch, set()).update(batch[name][2].tolist())
+            return super().training_step(batch["labeled"], batch_idx)
+
+        def on_train_epoch_start(self):
+            count = (6, 16)[self.trainer.current_epoch]
+            loaders["labeled"].sampler.select(range(count))
+            loaders["unlabeled"].sampler.select(range(count, SAMPLES))
+            announce_length(self.trainer)
+
+    dataset, seen = train_set(), {"labeled": {}, "unlabeled": {}}
+    loaders = {
+        name: ResumableLoader(dataset, batch_size=4, sampler=EpochSampler(dataset, seed=seed))
+        for seed, name in enumerate(seen)
+    }
+    trainer = make_trainer(tmp_path)
+    trainer.fit(Both(), loaders)
+    for epoch, count in enumerate((6, 16)):
+        assert seen["labeled"][epoch] == set(range(count))
+        assert seen["unlabeled"][epoch] == set(range(count, SAMPLES))
+    assert trainer.global_step == 5 + 4  # the longer loader of each epoch; the other starts again
+
+
+def test_weights_say_how_often_a_sample_is_drawn():
+    weights = torch.tensor([0.0, 1.0, 3.0, 0.0] + [0.5] * 20)
+    sampler = WeightedEpochSampler(train_set(), weights, size=400, seed=2)
+    drawn = torch.tensor([index for epoch in range(50) for index in visited(sampler, epoch)])
+    share = drawn.bincount(minlength=SAMPLES) / len(drawn)
+    expected = weights / weights.sum()
+    assert (share[weights == 0] == 0).all()
+    assert ((share - expected).abs() < 5 * (expected / len(drawn)).sqrt() + 1e-9).all()
+    ranks = [WeightedEpochSampler(train_set(), weights, 40, 2, rank, seed=2) for rank in range(2)]
+    alone = visited(WeightedEpochSampler(train_set(), weights, 40, seed=2), 3)
+    assert [index for pair in zip(*(visited(rank, 3) for rank in ranks), strict=True) for index in pair] == alone
+
+
+def test_the_last_weights_may_be_zero():
+    sampler = WeightedEpochSampler(train_set(), [1.0] + [0.0] * 23, size=64)
+    assert set(visited(sampler, 0)) == {0}
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 23, [0.0] * 24, [1.0] * 23 + [-1.0], [1.0] * 23 + [float("nan")]])
+def test_weights_that_cannot_be_drawn_by(weights):
+    with pytest.raises(NoisyLabelError, match="`weights` to be 24 finite numbers of at least 0"):
+        WeightedEpochSampler(train_set(), weights)
+
+
+def test_a_data_module_scores_its_training_split_in_order(tmp_path):
+    data = SmallDataModule(seed=0)
+    data.setup("fit")
+    loader = data.scoring_loader()
+    images, targets, index = (torch.cat(column) for column in zip(*loader, strict=True))
+    assert index.tolist() == list(range(40))
+    assert torch.equal(targets, data.noisy_targets)
+    kept = set(range(48))
+    whole = data.training_images()
+    rows = [next(row for row in kept if torch.equal(whole.image(row), image)) for image in images]
+    assert rows == sorted(rows)
+    assert torch.equal(whole.labels[rows], data.clean_targets)
+    make_trainer(tmp_path, max_epochs=1).fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=data)
+    assert data.sampler is data.train_dataloader().sampler
+
+
+def test_a_strategy_selects_at_the_start_of_an_epoch(tmp_path):
+    data, module, seen = SmallDataModule(seed=0), make_module(torch.nn.CrossEntropyLoss()), {}
+
+    class Halving(type(module)):
+        def prepare_epoch(self, epoch):
+            data.sampler.select(range(40 >> epoch))
+
+        def step(self, batch):
+            seen.setdefault(self.current_epoch, []).extend(batch.index.tolist())
+            return super().step(batch)
+
+    module.__class__ = Halving
+    trainer = make_trainer(tmp_path, max_epochs=3)
+    trainer.fit(module, datamodule=data)
+    assert {epoch: sorted(index) for epoch, index in seen.items()} == {e: list(range(40 >> e)) for e in range(3)}
+    assert set(module.history) == {0, 1, 2}
