@@ -10,13 +10,14 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from benchmarks import embeddings, heads, methods, training_step
+from benchmarks import embeddings, heads, loader, methods, moves, training_step
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.memory import measure_memory
 from benchmarks.record import RESULTS
 from benchmarks.textbook_kan import NaiveDKAN, TextbookKAN
 from lightning_noisy.heads import KANHead, LinearHead
 from lightning_noisy.losses import NegativeLearning
+from tests._dummies import isolate, write_cifar
 
 BATCH, INPUTS, CLASSES = SHAPE = 8, 16, 6
 
@@ -473,3 +474,46 @@ def test_methods_figure():
     assert best == [[pytest.approx(80), 0]]
     assert last == [[pytest.approx(55), 0]]
     assert aggre.collections[2].get_offsets().tolist() == [[pytest.approx(30), list(methods.METHODS).index("DAL")]]
+
+
+def test_a_batch_of_the_quickstart_stays_in_few_files(tmp_path, monkeypatch):
+    isolate(monkeypatch, tmp_path)
+    counted = moves.count_moves()
+    assert 20 < counted.total < 120
+    assert 2 <= counted.of_loader < 20
+    assert counted.pairs["state/run_driver.py", "state/run_state.py"] == 4
+
+
+def test_loaders_are_measured_by_turns(tmp_path, monkeypatch):
+    images = {part: np.zeros((300, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")}
+    labels = {part: np.arange(300) % 10 for part in images}
+    write_cifar(monkeypatch, tmp_path, "CIFAR10", images, labels)
+    monkeypatch.setattr(loader, "write_record", lambda path, record: written.update({path.name: record}))
+    monkeypatch.setattr("sys.argv", ["loader", "--root", str(tmp_path), "--rounds", "1"])
+    written = {}
+    loader.run(lambda root, rounds: loader.measure(root, rounds, batches=1))
+    figures = written["loader.json"]["images per second"]
+    assert list(figures) == list(json.loads((RESULTS / "loader.json").read_text())["images per second"])
+    assert all(figure > 0 for figure in figures.values())
+
+
+def test_plain_batches_of_the_benchmark_are_crops_and_flips(tmp_path, monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (150, 32, 32, 3), dtype=np.uint8)
+    parts = {"train": pixels, "test": pixels}
+    write_cifar(monkeypatch, tmp_path, "CIFAR10", parts, {part: np.arange(150) % 10 for part in parts})
+    plain = loader.PlainBatches(tmp_path)
+    batches = list(plain)
+    assert sum(len(labels) for _, labels in batches) == 150
+    back = (batches[0][0] * plain.std + plain.mean).round()
+    center = back[:, :, 12:20, 12:20].flatten(1)
+    whole = torch.as_tensor(pixels).permute(0, 3, 1, 2).float()
+    windows = whole.unfold(2, 8, 1).unfold(3, 8, 1)
+    found = 0
+    for patch in center[:4]:
+        patch = patch.view(3, 8, 8)
+        sides = (patch, patch.flip(2))
+        either = [(windows == view.view(1, 3, 1, 1, 8, 8)).all(dim=5).all(dim=4).all(dim=1) for view in sides]
+            (windows == view.view(1, 3, 1, 1, 8, 8)).all(dim=5).all(dim=4).all(dim=1) for view in (patch, patch.flip(2))
+        ]
+        found += bool(either[0].any() or either[1].any())
+    assert found == 4
