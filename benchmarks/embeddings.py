@@ -6,7 +6,7 @@ Features of CIFAR-10 (N, D) from a network that was trained on ImageNet, the las
 given by people (CIFAR-10N). The features enter as they are: of principal components the scale tells what matters. A
 hidden layer of width 256 with ReLU and a head are trained for 15 epochs by SGD without weight decay, batch size 512,
 learning rate 0.1 falling as a cosine to 0, momentum 0.9, gradients clipped at norm 5: cross entropy and the active
-negative loss; linear head and KAN head (which normalises what it gets, as that goes beyond its splines), alone and with
+negative loss; linear head and KAN head (which normalizes what it gets, as that goes beyond its splines), alone and with
 30, 50 and 70 % of the edges of each feature masked in every step.
 
 Runs that the record holds are not done again, so a benchmark that was interrupted goes on where it stopped.

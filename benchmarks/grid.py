@@ -38,7 +38,7 @@ class Fitted:
         return {
             "accuracy": [round(seen, 5) for seen in self.accuracy],
             "agreement_with_labels": [round(seen["train/acc"], 5) for seen in self.module.history.values()],
-            "realised_noise_rate": self.data.realised_noise_rate,
+            "realized_noise_rate": self.data.realized_noise_rate,
         }
 
 

@@ -53,7 +53,7 @@ from lightning_noisy.callbacks import (
 )
 from lightning_noisy.data import FeaturesDataModule, FileNoise, LabelNoise, SymmetricNoise
 from lightning_noisy.files import written_aside
-from lightning_noisy.functional.noise import transition_counts
+from lightning_noisy.functional.label_statistics import transition_counts
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import estimate_transition, paper_loss, paper_setting
 from lightning_noisy.networks import MLP
@@ -219,7 +219,7 @@ def abstaining(fitter: Fitter) -> Fitted:
 
 
 def joint_optimization(fitter: Fitter) -> Fitted:
-    """The first run of joint optimisation: labels move from epoch 70 of 200 on."""
+    """The first run of joint optimization: labels move from epoch 70 of 200 on."""
     labels = JointOptimizationLabels(fitter.epochs(70, 200), fitter.epochs(10, 200))
     return fitter.fit(losses.JointOptimization(alpha=1.0, beta=0.5), labels)
 
@@ -299,7 +299,7 @@ METHODS: dict[str, Method] = {
     "NL": published("DAL", "NLNL"),
     "NLNL": negative_then_positive,
     "DAC": abstaining,
-    "joint optimisation": joint_optimization,
+    "joint optimization": joint_optimization,
     "PENCIL": pencil,
     "GSS-SB": plain(CE, GradientSwitching),
 }

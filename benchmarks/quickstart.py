@@ -2,7 +2,7 @@
 
     python benchmarks/quickstart.py --results benchmarks/results/quickstart.json --picture docs/images/quickstart.png
 
-It shows that on small scans with 40 % symmetric noise the robust parts together keep the network from memorising. It
+It shows that on small scans with 40 % symmetric noise the robust parts together keep the network from memorizing. It
 does not show what each part gives, nor anything about other data.
 """
 
@@ -42,7 +42,7 @@ def run(config: str, seed: int) -> dict[str, Any]:
     return {
         "accuracy": {epoch: seen["test/acc"] for epoch, seen in summary.history.items()},
         "confidence": tracker.history,
-        "realised_noise_rate": cli.datamodule.realised_noise_rate,
+        "realized_noise_rate": cli.datamodule.realized_noise_rate,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
@@ -78,7 +78,7 @@ def benchmark(seeds: list[int], results: Path, picture: Path) -> dict[str, Any]:
             "last_epoch": dict(zip(map(str, seeds), last, strict=True)),
             "mean": statistics.mean(last),
             "seconds": [fit["seconds"] for fit in fits],
-            "realised_noise_rate": [fit["realised_noise_rate"] for fit in fits],
+            "realized_noise_rate": [fit["realized_noise_rate"] for fit in fits],
         }
         print(f"{name:>14}: mean last epoch {100 * statistics.mean(last):.2f} %, {table[name]['seconds']} s")
     command = "python benchmarks/quickstart.py --seeds " + " ".join(map(str, seeds))

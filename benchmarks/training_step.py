@@ -30,7 +30,7 @@ from lightning_noisy.callbacks import (
     RunSummary,
     StepSeed,
 )
-from lightning_noisy.data import LabelledImages, NoisyDataModule, SymmetricNoise
+from lightning_noisy.data import LabeledImages, NoisyDataModule, SymmetricNoise
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import GeneralizedCrossEntropy
 from lightning_noisy.networks import ResNet18
@@ -46,9 +46,9 @@ class RandomImages(NoisyDataModule):
     num_classes = 10
 
     @override
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         images = torch.randn(256, 3, 32, 32)
-        return LabelledImages(lambda index: images[index % 256], torch.arange(NUM_SAMPLES) % 10)
+        return LabeledImages(lambda index: images[index % 256], torch.arange(NUM_SAMPLES) % 10)
 
     @override
     def test_images(self) -> None:

@@ -14,17 +14,17 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-_COLOURS = {"clean": "#1b6ca8", "noisy": "#c8553d", "all": "#555555"}
-_LABELS = {"clean": "correctly labelled", "noisy": "mislabelled", "all": "whole training set"}
+_COLORS = {"clean": "#1b6ca8", "noisy": "#c8553d", "all": "#555555"}
+_LABELS = {"clean": "correctly labeled", "noisy": "mislabeled", "all": "whole training set"}
 _STYLES: dict[str, Literal["-", "--", ":"]] = {"clean": "-", "noisy": "--", "all": ":"}
-_OUTCOME_COLOURS = {"correct": "#1b6ca8", "memorized": "#c8553d", "other": "#c9c9c9", "wrong": "#c9c9c9"}
+_OUTCOME_COLORS = {"correct": "#1b6ca8", "memorized": "#c8553d", "other": "#c9c9c9", "wrong": "#c9c9c9"}
 _OUTCOME_LABELS = {"correct": "the true class", "memorized": "the wrong label it was given", "other": "another class"}
-_RUN_COLOURS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
+_RUN_COLORS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
 _NUMBERED = 20  # classes up to which a heat map has room for numbers
 
 
 def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "") -> Figure:
-    """Confidence in the given label over training: a network that memorises pulls the mislabelled curve up.
+    """Confidence in the given label over training: a network that memorizes pulls the mislabeled curve up.
 
     Args:
         history: epoch -> ``{"train/conf/clean": ..., "train/conf/noisy": ...}`` (or ``train/conf/all``), in [0, 1].
@@ -32,8 +32,8 @@ def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "
     """
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    for group, colour in _COLOURS.items():
-        _curve(axes, _values(history, group), colour, label=_LABELS[group])
+    for group, color in _COLORS.items():
+        _curve(axes, _values(history, group), color, label=_LABELS[group])
     _frame(axes, title, "mean probability of the given label")
     axes.set_ylim(0, 1)
     if axes.lines:
@@ -42,9 +42,9 @@ def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "
 
 
 def memorization_figure(history: Mapping[int, Mapping[str, float]], title: str = "") -> Figure:
-    """What the network predicts for mislabelled and for correctly labelled samples, as shares of each group.
+    """What the network predicts for mislabeled and for correctly labeled samples, as shares of each group.
 
-    A network that memorises turns what it first predicted correctly into the wrong labels it was given.
+    A network that memorizes turns what it first predicted correctly into the wrong labels it was given.
 
     Args:
         history: epoch -> name -> share in [0, 1]; the names are ``train/memorization/noisy/correct``, ``memorized`` and
@@ -55,11 +55,11 @@ def memorization_figure(history: Mapping[int, Mapping[str, float]], title: str =
     noisy, clean = figure.subplots(1, 2, sharey=True)
     _stack(noisy, history, "noisy", ("correct", "other", "memorized"))
     _stack(clean, history, "clean", ("correct", "wrong"))
-    _frame(noisy, "Mislabelled samples", "share of samples")
-    _frame(clean, "Correctly labelled samples", "")
+    _frame(noisy, "Mislabeled samples", "share of samples")
+    _frame(clean, "Correctly labeled samples", "")
     noisy.set_ylim(0, 1)
     figure.suptitle(title)
-    patches = [Patch(color=_OUTCOME_COLOURS[name], label=label) for name, label in _OUTCOME_LABELS.items()]
+    patches = [Patch(color=_OUTCOME_COLORS[name], label=label) for name, label in _OUTCOME_LABELS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False, title="The network predicts")
     return figure
 
@@ -88,9 +88,9 @@ def mask_figure(kept: NDArray[np.floating], title: str = "") -> Figure:
 
 
 def transition_figure(counts: NDArray[np.integer]) -> Figure:
-    """What became of each class: the realised transition matrix as a heat map, with numbers up to 20 classes.
+    """What became of each class: the realized transition matrix as a heat map, with numbers up to 20 classes.
 
-    Colours follow the square root of the shares, so that small ones are seen.
+    Colors follow the square root of the shares, so that small ones are seen.
 
     Args:
         counts: How often each clean class (row) got each label (column), (C, K).
@@ -130,7 +130,7 @@ def comparison_figure(
 ) -> Figure:
     """Test accuracy and confidence in the given labels of several runs side by side.
 
-    A run has one colour in both; the legend below holds for both.
+    A run has one color in both; the legend below holds for both.
 
     Args:
         accuracies: run -> epoch -> test accuracies in [0, 1], one a seed; drawn as mean and range.
@@ -138,25 +138,25 @@ def comparison_figure(
     """
     figure = Figure(figsize=(9.5, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2)
-    colours = _run_colours([*accuracies, *confidences])
+    colors = _run_colors([*accuracies, *confidences])
     for run, by_epoch in accuracies.items():
         epochs = sorted(by_epoch)
-        _curve(left, {e: sum(by_epoch[e]) / len(by_epoch[e]) for e in epochs}, colours[run])
+        _curve(left, {e: sum(by_epoch[e]) / len(by_epoch[e]) for e in epochs}, colors[run])
         lowest, highest = [min(by_epoch[e]) for e in epochs], [max(by_epoch[e]) for e in epochs]
-        left.fill_between(epochs, lowest, highest, color=colours[run], alpha=0.2, linewidth=0)
+        left.fill_between(epochs, lowest, highest, color=colors[run], alpha=0.2, linewidth=0)
     for run, history in confidences.items():
         for group, style in _STYLES.items():
-            _curve(right, _values(history, group), colours[run], style)
+            _curve(right, _values(history, group), colors[run], style)
     _frame(left, "Clean test accuracy", "accuracy")
     _frame(right, "Confidence in the given label", "mean probability")
     right.set_ylim(0, 1)
     groups = [group for group in _STYLES if any(_values(history, group) for history in confidences.values())]
-    _legend_below(figure, colours, groups)
+    _legend_below(figure, colors, groups)
     return figure
 
 
-def _run_colours(runs: Iterable[str]) -> dict[str, str]:
-    return {run: _RUN_COLOURS[i % len(_RUN_COLOURS)] for i, run in enumerate(dict.fromkeys(runs))}
+def _run_colors(runs: Iterable[str]) -> dict[str, str]:
+    return {run: _RUN_COLORS[i % len(_RUN_COLORS)] for i, run in enumerate(dict.fromkeys(runs))}
 
 
 def _values(history: Mapping[int, Mapping[str, float]], group: str) -> dict[int, float]:
@@ -170,20 +170,20 @@ def _stack(axes: Axes, history: Mapping[int, Mapping[str, float]], group: str, o
     epochs = [epoch for epoch in sorted(history) if names[0] in history[epoch]]
     if epochs:
         heights = [[history[epoch][name] for epoch in (epochs[0], *epochs, epochs[-1])] for name in names]
-        colours = [_OUTCOME_COLOURS[outcome] for outcome in outcomes]
-        axes.stackplot([epochs[0] - 0.5, *epochs, epochs[-1] + 0.5], heights, colors=colours, linewidth=0)
+        colors = [_OUTCOME_COLORS[outcome] for outcome in outcomes]
+        axes.stackplot([epochs[0] - 0.5, *epochs, epochs[-1] + 0.5], heights, colors=colors, linewidth=0)
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
 
 
-def _curve(axes: Axes, values: Mapping[int, float], colour: str, style: str = "-", label: str | None = None) -> None:
+def _curve(axes: Axes, values: Mapping[int, float], color: str, style: str = "-", label: str | None = None) -> None:
     if values:
         marker = "o" if len(values) == 1 else None  # a line through one point is invisible
-        axes.plot(list(values), list(values.values()), style, color=colour, label=label, linewidth=2, marker=marker)
+        axes.plot(list(values), list(values.values()), style, color=color, label=label, linewidth=2, marker=marker)
 
 
-def _legend_below(figure: Figure, colours: Mapping[str, str], groups: Sequence[str]) -> None:
-    """Below the axes, where it covers no curve: colours for runs, line styles for groups of samples."""
-    handles = [Line2D([], [], color=colour, linewidth=2, label=run) for run, colour in colours.items()]
+def _legend_below(figure: Figure, colors: Mapping[str, str], groups: Sequence[str]) -> None:
+    """Below the axes, where it covers no curve: colors for runs, line styles for groups of samples."""
+    handles = [Line2D([], [], color=color, linewidth=2, label=run) for run, color in colors.items()]
     handles += [Line2D([], [], linestyle=_STYLES[g], color="black", linewidth=2, label=_LABELS[g]) for g in groups]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, handlelength=2.5)

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from lightning_noisy import NoisyLabelModule
-from lightning_noisy.data import LabelledImages, NoisyDataModule, SymmetricNoise
+from lightning_noisy.data import LabeledImages, NoisyDataModule, SymmetricNoise
 from lightning_noisy.heads import KANHead, LinearHead
 from lightning_noisy.networks import SmallCNN
 
@@ -39,7 +39,7 @@ class SmallDataModule(NoisyDataModule):
         labels = torch.randint(NUM_CLASSES, (count,), generator=generator)
         images = torch.randn(count, 1, 8, 8, generator=generator)
         images[torch.arange(count), 0, 2 * labels, 2 * labels] += 4
-        return LabelledImages(images.__getitem__, labels)
+        return LabeledImages(images.__getitem__, labels)
 
 
 def make_module(loss, seed=0, dropout=0.3, head=LinearHead):

@@ -284,7 +284,7 @@ def test_embeddings_record_and_restart(files, capsys, monkeypatch):
         (loss, head, ratio) for loss in ("ce", "anl") for head in ("linear", "kan") for ratio in (None, 0.3, 0.5, 0.7)
     }
     assert all(len(seen["accuracy"]) == 2 for seen in first["runs"].values())
-    assert all(seen["realised_noise_rate"] == pytest.approx(0.25) for seen in first["runs"].values())
+    assert all(seen["realized_noise_rate"] == pytest.approx(0.25) for seen in first["runs"].values())
     assert len({tuple(seen["agreement_with_labels"]) for seen in first["runs"].values()}) > 4
     assert first["settings"]["labels_key"] == "worse"
     assert {"commit", "processor", "torch"} <= set(first["machine"])
@@ -353,8 +353,8 @@ def test_methods_record_and_restart(files, capsys):
     runs = read_compact(path)["runs"]
     assert len(runs) == 5 * 2
     assert all(len(seen["accuracy"]) == 2 for seen in runs.values())
-    assert runs["CE, worse, 0"]["realised_noise_rate"] == pytest.approx(0.25)
-    assert runs["CE, symmetric 0.6, 0"]["realised_noise_rate"] == pytest.approx(0.6, abs=0.2)
+    assert runs["CE, worse, 0"]["realized_noise_rate"] == pytest.approx(0.25)
+    assert runs["CE, symmetric 0.6, 0"]["realized_noise_rate"] == pytest.approx(0.6, abs=0.2)
     assert len({seen["agreement_with_labels"] for seen in runs.values()}) > 5
     with pytest.raises(ValueError, match="a record of"):
         methods.main([*given, *some, "--learning-rate", "0.5"])
@@ -427,7 +427,7 @@ def test_selective_stages_of_nlnl_know_the_epoch_before():
 
     loss = methods.METHODS["NLNL"](Caught("x", "y", methods.Settings(epochs=20), "worse", 0))
     assert loss.starts == [0, 6, 13]
-    assert [stage.memory_shapes(10) for stage in loss.stages] == 3 * [{"label_probability": (2, 2)}]
+    assert [stage.store_shapes(10) for stage in loss.stages] == 3 * [{"label_probability": (2, 2)}]
 
 
 @pytest.mark.slow

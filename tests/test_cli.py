@@ -259,7 +259,7 @@ class TestRefusedBeforeTheStart:
             ("trainer.callbacks.momentun", "trainer.callbacks: Option 'momentun' is not accepted"),
         ],
     )
-    def test_misspelt_key(self, config, capsys, key, expected):
+    def test_misspelled_key(self, config, capsys, key, expected):
         assert command_line_error(capsys, config, f"--{key}", "10") == expected
         assert not Path("runs").exists()
 

@@ -198,10 +198,10 @@ class TestWhatIsPrintedAndSaved:
 def test_clean_labels_are_no_noise(name):
     config = ROOT / f"{name}.yaml"
     cli = quiet("fit", config, *small(config), "--data.noise", "null", "--trainer.max_epochs", "1")
-    assert cli.datamodule.realised_noise_rate == 0
+    assert cli.datamodule.realized_noise_rate == 0
     assert torch.equal(cli.datamodule.noisy_targets, 7 * torch.arange(40) % cli.datamodule.num_classes)
     noise = json.loads(Path(cli.trainer.log_dir, "noise.json").read_text())
-    assert noise["realised_rate"] == 0
+    assert noise["realized_rate"] == 0
 
 
 def run_with_own_network(config):

@@ -35,7 +35,7 @@ from lightning_noisy.callbacks import (
 )
 from lightning_noisy.data import IndexedDataset, SymmetricNoise
 from lightning_noisy.data.loader import EvaluationSampler
-from lightning_noisy.data.module import LabelledImages, NoisyDataModule
+from lightning_noisy.data.module import LabeledImages, NoisyDataModule
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
     DynamicsAwareLoss,
@@ -69,13 +69,13 @@ class Data(NoisyDataModule):
         super().__init__(SymmetricNoise(0.4), batch_size=batch_size, seed=3)
         self.samples = samples
 
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         x, y = images(self.samples, 0)
-        return LabelledImages(x.__getitem__, y)
+        return LabeledImages(x.__getitem__, y)
 
-    def test_images(self) -> LabelledImages:
+    def test_images(self) -> LabeledImages:
         x, y = images(TEST_SAMPLES, 1)
-        return LabelledImages(x.__getitem__, y)
+        return LabeledImages(x.__getitem__, y)
 
     def training_transform(self) -> Callable[[Any], Tensor]:
         return v2.RandomCrop(4, padding=1)

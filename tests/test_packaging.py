@@ -147,7 +147,7 @@ def requirements() -> list[str]:
     return [line for line in read_setup()["options"]["install_requires"].split("\n") if line]
 
 
-def test_types_and_licence_are_packaged() -> None:
+def test_types_and_license_are_packaged() -> None:
     assert (PACKAGE / "py.typed").is_file()
     assert read_setup()["options.package_data"]["lightning_noisy"] == "py.typed"
 
@@ -218,7 +218,7 @@ def test_installed_wheel_runs_the_quickstart_in_an_empty_folder(built: dict[str,
     assert (empty / "runs" / "quickstart" / "version_0" / "config.yaml").is_file()
 
 
-def test_licence_is_whole() -> None:
+def test_license_is_whole() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text

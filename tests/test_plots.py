@@ -45,7 +45,7 @@ CONFIDENCES = {"robust": confidence([0.2, 0.4, 0.6], [0.1, 0.2, 0.2]), "plain": 
 
 
 def curves(axes):
-    """(x, y, colour, style) of the lines that hold data."""
+    """(x, y, color, style) of the lines that hold data."""
     return [
         ([int(x) for x in line.get_xdata()], list(line.get_ydata()), to_hex(line.get_color()), line.get_linestyle())
         for line in axes.lines
@@ -122,10 +122,10 @@ def test_confidence_curves_carry_the_history():
 
     by_label = {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
     assert by_label == {
-        "correctly labelled": ([0, 1, 2], [0.2, 0.5, 0.9]),
-        "mislabelled": ([0, 1, 2], [0.1, 0.3, 0.6]),
+        "correctly labeled": ([0, 1, 2], [0.2, 0.5, 0.9]),
+        "mislabeled": ([0, 1, 2], [0.1, 0.3, 0.6]),
     }
-    assert legend_texts(axes.get_legend()) == ["correctly labelled", "mislabelled"]
+    assert legend_texts(axes.get_legend()) == ["correctly labeled", "mislabeled"]
     assert axes.get_ylim() == (0, 1)
     assert len({line.get_color() for line in axes.lines}) == 2
     assert "my run" in {axes.get_title(loc=side) for side in ("left", "center", "right")}
@@ -136,7 +136,7 @@ def test_confidence_of_what_is_known():
     (axes,) = confidence_figure(history).axes
 
     assert [curve[:2] for curve in curves(axes)] == [([1], [0.4]), ([0, 2], [0.3, 0.5])]
-    assert legend_texts(axes.get_legend()) == ["correctly labelled", "whole training set"]
+    assert legend_texts(axes.get_legend()) == ["correctly labeled", "whole training set"]
 
 
 def test_a_single_epoch_is_visible_and_counted_in_whole_numbers():
@@ -157,11 +157,11 @@ def test_no_history_is_an_empty_figure(recwarn):
     assert not recwarn.list
 
 
-# Memorisation
+# Memorization
 
 
 def areas(axes):
-    """colour -> height of each area at every epoch, from its outline."""
+    """color -> height of each area at every epoch, from its outline."""
     found = {}
     for area in axes.collections:
         corners = area.get_paths()[0].vertices
@@ -175,23 +175,23 @@ def test_memorization_shares_stand_on_one_another():
     figure = memorization_figure(shuffled, "my run")
     noisy, clean = figure.axes
     names = dict(zip(legend_texts(figure.legends[0]), figure.legends[0].get_patches(), strict=True))
-    colours = {text: to_hex(patch.get_facecolor()) for text, patch in names.items()}
+    colors = {text: to_hex(patch.get_facecolor()) for text, patch in names.items()}
 
-    assert list(colours) == ["the true class", "the wrong label it was given", "another class"]
-    assert len(set(colours.values())) == 3
+    assert list(colors) == ["the true class", "the wrong label it was given", "another class"]
+    assert len(set(colors.values())) == 3
     expected = {
         "the true class": [0.2, 0.2, 0.5, 0.1, 0.1],
         "the wrong label it was given": [0.1, 0.1, 0.3, 0.8, 0.8],
         "another class": [0.7, 0.7, 0.2, 0.1, 0.1],
     }
     ends = [-0.5, 0.0, 1.0, 2.0, 2.5]
-    assert areas(noisy) == {colours[text]: dict(zip(ends, shares, strict=True)) for text, shares in expected.items()}
+    assert areas(noisy) == {colors[text]: dict(zip(ends, shares, strict=True)) for text, shares in expected.items()}
     assert areas(clean) == {
-        colours["the true class"]: dict(zip(ends, [0.3, 0.3, 0.8, 1.0, 1.0], strict=True)),
-        colours["another class"]: dict(zip(ends, [0.7, 0.7, 0.2, 0.0, 0.0], strict=True)),
+        colors["the true class"]: dict(zip(ends, [0.3, 0.3, 0.8, 1.0, 1.0], strict=True)),
+        colors["another class"]: dict(zip(ends, [0.7, 0.7, 0.2, 0.0, 0.0], strict=True)),
     }
     assert noisy.get_ylim() == clean.get_ylim() == (0, 1)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Mislabelled samples", "Correctly labelled samples"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Mislabeled samples", "Correctly labeled samples"]
     assert figure.get_suptitle() == "my run"
 
 
@@ -241,7 +241,7 @@ def test_a_map_is_as_large_as_it_needs_to_be():
 
 
 def test_rows_and_columns_of_a_map_stay_apart():
-    """Each edge of 10 x 512 is sharp: no colour but those of 0 and of 1."""
+    """Each edge of 10 x 512 is sharp: no color but those of 0 and of 1."""
     kept = np.indices((10, 512)).sum(axis=0) % 2
     figure = mask_figure(kept.astype(float))
     axes = figure.axes[0]
@@ -305,9 +305,9 @@ def test_labels_of_transitions_lie_inside_the_figure(shape):
 
 def test_small_shares_differ_from_none():
     image = transition_figure(np.array([[990, 10], [0, 1000]])).axes[0].images[0]
-    colours = image.to_rgba(image.get_array())
+    colors = image.to_rgba(image.get_array())
 
-    assert np.abs(colours[0, 1] - colours[1, 0]).max() > 0.03
+    assert np.abs(colors[0, 1] - colors[1, 0]).max() > 0.03
 
 
 # Comparison
@@ -329,19 +329,19 @@ def test_comparison_shows_means_ranges_and_confidences():
     ]
 
 
-def test_a_run_has_one_colour_and_a_group_one_style():
+def test_a_run_has_one_color_and_a_group_one_style():
     """Whatever the order of the two mappings."""
     left, right = comparison_figure(ACCURACIES, CONFIDENCES).axes
     plain, robust = (curve[2] for curve in curves(left))
-    right_colours, right_styles = ([curve[part] for curve in curves(right)] for part in (2, 3))
+    right_colors, right_styles = ([curve[part] for curve in curves(right)] for part in (2, 3))
 
     assert plain != robust
-    assert right_colours == [robust, robust, plain, plain]
+    assert right_colors == [robust, robust, plain, plain]
     assert right_styles == ["-", "--", "-", "--"]
     assert [to_hex(band.get_facecolor()[0][:3]) for band in left.collections] == [plain, robust]
 
 
-def test_a_run_that_is_in_one_mapping_only_has_a_colour_of_its_own():
+def test_a_run_that_is_in_one_mapping_only_has_a_color_of_its_own():
     figure = comparison_figure(ACCURACIES, {"robust": HISTORY, "third": HISTORY})
     names = dict(zip(legend_texts(figure.legends[0]), figure.legends[0].legend_handles, strict=True))
 
@@ -354,9 +354,9 @@ def test_the_legend_names_runs_and_groups_and_covers_no_curve():
     (legend,) = figure.legends
     names = dict(zip(legend_texts(legend), legend.legend_handles, strict=True))
 
-    assert list(names) == ["plain", "robust", "correctly labelled", "mislabelled"]
+    assert list(names) == ["plain", "robust", "correctly labeled", "mislabeled"]
     assert [to_hex(names[run].get_color()) for run in ACCURACIES] == [curve[2] for curve in curves(figure.axes[0])]
-    assert names["mislabelled"].get_linestyle() == "--"
+    assert names["mislabeled"].get_linestyle() == "--"
     box = legend.get_window_extent()
     assert not any(box.overlaps(axes.get_tightbbox()) for axes in figure.axes)
     assert all(axes.get_legend() is None for axes in figure.axes)

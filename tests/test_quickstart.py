@@ -1,4 +1,4 @@
-"""The main job's promise: robust where plain cross entropy memorises."""
+"""The main job's promise: robust where plain cross entropy memorizes."""
 
 import statistics
 

@@ -181,7 +181,7 @@ class TestRefused:
             ({"a": {"b": "c"}}, "`base` to be a file or a list of files .* but got {'b': 'c'}"),
             ({"a": ("b", 3), "b": ""}, r"`base` to be a file or a list of files .* but got \['b', 3\]"),
         ],
-        ids=["itself", "circle", "missing", "misspelt", "url", "number", "mapping", "list"],
+        ids=["itself", "circle", "missing", "misspelled", "url", "number", "mapping", "list"],
     )
     def test_bases(self, capsys, files, expected):
         write(**files)

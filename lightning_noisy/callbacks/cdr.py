@@ -25,7 +25,7 @@ class CDR(Callback):
     .. math:: g_j \leftarrow (1 - \tau)\, g_j\, [\, |w_j g_j| \ge s \,]
 
     where s is the :math:`\lfloor (1 - \tau) n \rfloor`-th largest of the n scores :math:`|w_j g_j|`: weights that score
-    lower are not critical for what is learnt early, and would memorise wrong labels. They change by weight decay and
+    lower are not critical for what is learned early, and would memorize wrong labels. They change by weight decay and
     momentum alone.
 
     Weights are all parameters with a gradient and two or four dimensions: of linear layers and 2-d convolutions. Others

@@ -1,4 +1,4 @@
-"""Confidence in the given labels, over clean and over mislabelled samples."""
+"""Confidence in the given labels, over clean and over mislabeled samples."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lightning_noisy.targets import TargetCall
 
 
 class ConfidenceTracker(LabelTracker):
-    r"""Shows memorisation: how sure the network is of the labels it was given.
+    r"""Shows memorization: how sure the network is of the labels it was given.
 
     Each epoch it logs the mean over the training set of :math:`p_{i \tilde y_i}`, the predicted probability of the
     given label in that epoch's training pass: ``train/conf/clean`` over samples whose given label is right and
-    ``train/conf/noisy`` over mislabelled ones. A network that memorises raises the second towards 1. Without clean
+    ``train/conf/noisy`` over mislabeled ones. A network that memorizes raises the second towards 1. Without clean
     labels it logs ``train/conf/all`` and says so once. A criterion that is called neither ``loss`` nor ``criterion``
     has its name in all of these: ``train/conf/losses.0/clean``.
 
@@ -57,8 +57,8 @@ class ConfidenceTracker(LabelTracker):
         wrong = torch.full_like(confidence, -1.0)
         if self._clean is not None:
             wrong = (self._clean[call.index] != call.given).to(confidence)
-        table = self.section.store("confidence", (2,), fill=float("nan"), device=call.logits.device)
-        table.update(call.index, torch.stack([confidence, wrong], dim=1))
+        store = self.section.store("confidence", (2,), fill=float("nan"), device=call.logits.device)
+        store.update(call.index, torch.stack([confidence, wrong], dim=1))
 
     @override
     def epoch_metrics(self) -> dict[str, float]:

@@ -99,8 +99,8 @@ class GradientSwitching(CriterionCallback):
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Draw labels from the pools of the batch, then update these."""
-        table = self.section.store("pool", (call.num_classes,), device=call.logits.device)
-        pool = table.get(call.index)
+        store = self.section.store("pool", (call.num_classes,), device=call.logits.device)
+        pool = store.get(call.index)
         unseen = pool.sum(dim=1, keepdim=True) == 0
         increment = self.increment(call).to(pool)
         if self.initial_pool == "one_hot":
@@ -112,7 +112,7 @@ class GradientSwitching(CriterionCallback):
         if self.redraw == "epoch":
             drawn, first = self._first_of_epoch(call, drawn)
             increment = increment * first.unsqueeze(1)
-        table.update(call.index, pool + increment)
+        store.update(call.index, pool + increment)
         return drawn
 
     def _first_of_epoch(self, call: TargetCall, drawn: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ class JointOptimizationLabels(CriterionCallback):
     with the predictions of the training passes (train mode, augmented, detached) of the last n epochs before this one,
     as far as the sample was visited in them; without any, its label stands. A second visit in an epoch gets the target
     of the first, and its prediction takes the place of the first's; of a sample that stands twice in a batch the first
-    entry is noted. The table ``"prediction"`` has (n + 1) (K + 1) numbers a sample.
+    entry is noted. The store ``"prediction"`` has (n + 1) (K + 1) numbers a sample.
 
     Use it with :class:`lightning_noisy.losses.JointOptimization`, in a first run; :class:`LabelWriter` writes the
     labels that a second one starts from.
@@ -77,9 +77,9 @@ class JointOptimizationLabels(CriterionCallback):
         if call.epoch < self.warmup_epochs - self.window:
             return call.target
         shape = window_shape(self.window, call.num_classes)
-        table = self.section.store("prediction", shape, device=call.logits.device)
-        rows = table.get(call.index)
-        table.update(call.index, note(rows, call.probabilities, call.epoch))
+        store = self.section.store("prediction", shape, device=call.logits.device)
+        rows = store.get(call.index)
+        store.update(call.index, note(rows, call.probabilities, call.epoch))
         return call.target if call.epoch < self.warmup_epochs else self._labels_of(rows, call)
 
     def _labels_of(self, rows: Tensor, call: TargetCall) -> Tensor:

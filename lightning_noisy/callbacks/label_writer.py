@@ -17,10 +17,10 @@ class LabelWriter(NpzWriter):
     """Writes the hard labels that the criterion was given last, as other callbacks have changed them.
 
     At the end of training the file holds ``labels``, int64 (N,): for each training sample the maximum of the target it
-    had when it was last seen. That is the maximum of SELC's final table, or of the mean that joint optimisation used in
+    had when it was last seen. That is the maximum of SELC's final store, or of the mean that joint optimization used in
     the last epoch. A sample that was never seen has its given label. Nothing is written in a ``fast_dev_run``.
 
-    A second run takes them with ``FileNoise(path)``, for SELC+ and for joint optimisation one from scratch, for SELC+
+    A second run takes them with ``FileNoise(path)``, for SELC+ and for joint optimization one from scratch, for SELC+
     with :class:`MixUp`. ``FileNoise`` wants labels for the whole training set: have no validation split in either
     (``val_fraction=0``).
 

@@ -1,4 +1,4 @@
-"""Per-sample tables for the losses of any project."""
+"""Per-sample stores for the losses of any project."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lightning_noisy.state import LossStores, RunDriver
 
 
 class LossMemory(Callback):
-    """Gives the losses of a project that keep a row for each training sample their tables.
+    """Gives the losses of a project that keep a row for each training sample their stores.
 
-    ELR, SAT and others remember what the network said of a sample. Their tables are made when training starts, saved in
+    ELR, SAT and others remember what the network said of a sample. Their stores are made when training starts, saved in
     each checkpoint, also in the middle of an epoch, merged over processes, and refused at fit where they belong to
     another training set. Without this line such a loss is refused in a Trainer; a
     :class:`~lightning_noisy.NoisyLabelModule` needs no line.
@@ -41,7 +41,7 @@ class LossMemory(Callback):
             return
         self._stores = LossStores(pl_module)
         if not self._stores:
-            rank_zero_warn(f"LossMemory does nothing: no loss of {type(pl_module).__name__} keeps a table.")
+            rank_zero_warn(f"LossMemory does nothing: no loss of {type(pl_module).__name__} keeps a store.")
         self._stores.join(RunDriver.of(trainer))
 
     @override

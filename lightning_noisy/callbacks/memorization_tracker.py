@@ -1,4 +1,4 @@
-"""What becomes of mislabelled samples: learnt, memorised, or neither."""
+"""What becomes of mislabeled samples: learned, memorized, or neither."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _UNSEEN = -1
 class MemorizationTracker(LabelTracker):
     """Shows what the network makes of its wrong labels.
 
-    Each epoch it logs which share of the mislabelled samples the network predicted, in that epoch's training pass,
+    Each epoch it logs which share of the mislabeled samples the network predicted, in that epoch's training pass,
 
     - as their clean label, ``train/memorization/noisy/correct``,
     - as the wrong label they were given, ``train/memorization/noisy/memorized``,
     - as any other class, ``train/memorization/noisy/other``,
 
-    and of the correctly labelled samples ``train/memorization/clean/correct`` and ``train/memorization/clean/wrong``.
+    and of the correctly labeled samples ``train/memorization/clean/correct`` and ``train/memorization/clean/wrong``.
     The shares of a group add up to 1. Early in training ``noisy/correct`` rises; a network that memorizes turns it into
     ``noisy/memorized`` later. A criterion that is called neither ``loss`` nor ``criterion`` has its name in all of
     these: ``train/memorization/losses.0/noisy/correct``.
@@ -74,8 +74,8 @@ class MemorizationTracker(LabelTracker):
         outcome = torch.where(prediction == call.given, _MEMORIZED, _OTHER)
         outcome = torch.where(prediction == clean, _CORRECT, outcome)
         outcome = torch.where(clean == call.given, _CLEAN + outcome, outcome)
-        table = self.section.store("outcome", fill=_UNSEEN, dtype=torch.int8, device=call.logits.device)
-        table.update(call.index, outcome)
+        store = self.section.store("outcome", fill=_UNSEEN, dtype=torch.int8, device=call.logits.device)
+        store.update(call.index, outcome)
 
     @override
     def epoch_metrics(self) -> dict[str, float]:

@@ -18,15 +18,15 @@ from lightning_noisy.trainer_access import from_datamodule, run_folder
 class RunSummary(Callback):
     """Prints the best, the last and the mean of the last 5 and 10 epochs of a run, and writes ``summary.json``.
 
-    The figures are test accuracies where the test set is evaluated each epoch (our data modules do), else validation
+    The metrics are test accuracies where the test set is evaluated each epoch (our data modules do), else validation
     accuracies. The best epoch is chosen by validation accuracy; without a validation split nothing chooses, and the
-    highest test accuracy is printed as what it is: chosen by the test set. Beside it stand further figures of the same
-    epochs, below it the realised noise rate and the folder of the logs.
+    highest test accuracy is printed as what it is: chosen by the test set. Beside it stand further metrics of the same
+    epochs, below it the realized noise rate and the folder of the logs.
 
     Args:
         metric: What is reported: the first of these names that is logged.
-        selects: What chooses the best epoch.
-        also: Further figures, as far as they are logged; by default those of a second test set, and of top 5.
+        monitor: What chooses the best epoch.
+        also: Further metrics, as far as they are logged; by default those of a second test set, and of top 5.
 
     Raises:
         NoisyLabelError: ``metric`` is empty, or it or ``also`` a string.
@@ -35,14 +35,14 @@ class RunSummary(Callback):
     def __init__(
         self,
         metric: tuple[str, ...] = ("test/acc", "val/acc"),
-        selects: str = "val/acc",
+        monitor: str = "val/acc",
         also: tuple[str, ...] = ("test/acc_top5", "imagenet/acc", "imagenet/acc_top5"),
     ) -> None:
         for name, value in (("metric", metric), ("also", also)):
             check_argument(not isinstance(value, str), name, "a tuple of names", value)
         check_argument(len(metric) > 0, "metric", "at least one name", metric)
         self.metric = tuple(metric)
-        self.selects = selects
+        self.monitor = monitor
         self.also = tuple(also)
         self.section = Section(type(self).__name__, per_sample=False)
         """What the callback keeps."""
@@ -60,7 +60,7 @@ class RunSummary(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        names = {*self.metric, self.selects, *self.also}
+        names = {*self.metric, self.monitor, *self.also}
         seen = {name: value.item() for name, value in trainer.callback_metrics.items() if name in names}
         if seen:
             self.history[trainer.current_epoch] = seen
@@ -71,7 +71,7 @@ class RunSummary(Callback):
         rows = self.rows()
         if not rows or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
-        rate = from_datamodule(trainer, "realised_noise_rate")
+        rate = from_datamodule(trainer, "realized_noise_rate")
         rank_zero_info(self.table(rate, folder))
         if folder is not None:
             self._write(Path(folder), rate)
@@ -81,12 +81,12 @@ class RunSummary(Callback):
         return next((name for name in self.metric if any(name in seen for seen in self.history.values())), None)
 
     def columns(self) -> list[str]:
-        """What the table shows: the metric, and of the further figures those that stand beside it in every epoch."""
+        """What the table shows: the metric, and of the further metrics those that stand beside it in every epoch."""
         name = self.reported()
         if name is None:
             return []
-        figures = [self.history[epoch] for epoch in self._reporting()]
-        return [name, *(other for other in self.also if other != name and all(other in seen for seen in figures))]
+        epochs = [self.history[epoch] for epoch in self._reporting()]
+        return [name, *(other for other in self.also if other != name and all(other in seen for seen in epochs))]
 
     def rows(self, column: str | None = None) -> list[tuple[str, float]]:
         """The table: what, and its value in [0, 1].
@@ -107,7 +107,7 @@ class RunSummary(Callback):
         """The table as text."""
         columns = self.columns()
         rows = [(label, [dict(self.rows(name))[label] for name in columns]) for label, _ in self.rows()]
-        rows += [("realised noise rate", [noise_rate])] if noise_rate is not None else []
+        rows += [("realized noise rate", [noise_rate])] if noise_rate is not None else []
         width = max(len(label) for label, _ in rows)
         lines = [label.ljust(width) + "".join(map(_cell, columns, values)) for label, values in rows]
         title = " " * width + "".join(f"  {name:>8}" for name in columns)
@@ -122,10 +122,10 @@ class RunSummary(Callback):
 
     def _best(self, epochs: list[int]) -> tuple[str, int]:
         """The best of these epochs, and how it was chosen."""
-        selecting = {e: seen[self.selects] for e in epochs if self.selects in (seen := self.history[e])}
+        selecting = {e: seen[self.monitor] for e in epochs if self.monitor in (seen := self.history[e])}
         if selecting:
             epoch = max(selecting, key=lambda e: selecting[e])
-            return f"best epoch ({epoch}, chosen by {self.selects})", epoch
+            return f"best epoch ({epoch}, chosen by {self.monitor})", epoch
         name = self.columns()[0]
         epoch = max(epochs, key=lambda e: self.history[e][name])
         return f"highest ({epoch}, no validation split: chosen by {name})", epoch
@@ -135,7 +135,7 @@ class RunSummary(Callback):
             "metric": self.reported(),
             "rows": dict(self.rows()),
             "also": {name: dict(self.rows(name)) for name in self.columns()[1:]},
-            "realised_noise_rate": noise_rate,
+            "realized_noise_rate": noise_rate,
             "epochs": self.history,
         }
         with written_aside(folder / "summary.json") as file:

@@ -17,7 +17,7 @@ from lightning_noisy.targets import AttentiveCriterion, TargetCall, TargetPipeli
 class SELC(CriterionCallback):
     r"""Replaces the given labels by a running mean of the network's own predictions.
 
-    Row :math:`t_i` of a table starts as the one-hot given label, clipped from below at ``floor``. In epoch
+    Row :math:`t_i` of a store starts as the one-hot given label, clipped from below at ``floor``. In epoch
     :math:`e \ge` ``warmup_epochs``, each time sample i is seen,
 
     .. math:: t_i \leftarrow m\, t_i + (1 - m) \operatorname{softmax}(z_i)
@@ -41,7 +41,7 @@ class SELC(CriterionCallback):
             ``warmup_epochs`` is its es; NAL warms up while e < es, so it is its es - 1.
         every_n_epochs: Rows are updated only in epochs e with (e + 1) divisible by it. SELC: 1. NAL's code: 10 on CIFAR
             (the epochs of lowest learning rate under its warm restarts), although the paper updates each epoch.
-        floor: Least entry of a target, not renormalised; from the first epoch on if positive. SELC: 0. NAL: 1e-4.
+        floor: Least entry of a target, not renormalized; from the first epoch on if positive. SELC: 0. NAL: 1e-4.
         attention_threshold: :math:`\delta` in [0, 1); None moves all rows, whatever the criterion. NAL's code has 0,
             which is the same, since :math:`\tau` is positive.
         criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
@@ -56,7 +56,7 @@ class SELC(CriterionCallback):
 
     References:
         Lu and He, SELC: Self-Ensemble Label Correction Improves Learning with Noisy Labels, IJCAI 2022; Lu et al.,
-        Noise Attention Learning, NeurIPS 2022. The official NAL code clips the whole table after each update, so that
+        Noise Attention Learning, NeurIPS 2022. The official NAL code clips the whole store after each update, so that
         the rows of the very first one start from exact zeros; here all rows start clipped.
 
     Example::

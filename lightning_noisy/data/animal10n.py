@@ -35,8 +35,8 @@ class Animal10NDataModule(ImageListDataModule):
     told by their labels. Labels are 0 to 9, named as on the data set's page. Nobody knows which training labels are
     wrong.
 
-    Augmentation is a random crop after padding by 4, and a flip (SURE). PLC and NAL flip only, ``crop="centre"``;
-    SELFIE and nested dropout do nothing, ``flip=False`` as well. Normalisation is that of ImageNet.
+    Augmentation is a random crop after padding by 4, and a flip (SURE). PLC and NAL flip only, ``crop="center"``;
+    SELFIE and nested dropout do nothing, ``flip=False`` as well. Normalization is that of ImageNet.
 
     Args:
         root: Folder that holds the data.
@@ -61,7 +61,7 @@ class Animal10NDataModule(ImageListDataModule):
         root: str,
         image_size: int = 64,
         resize: int | None = 0,
-        crop: Literal["resized", "random", "centre"] = "random",
+        crop: Literal["resized", "random", "center"] = "random",
         padding: int | None = None,
         **options: Any,
     ) -> None:

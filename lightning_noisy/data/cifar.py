@@ -38,7 +38,7 @@ class _CIFARDataModule(TorchvisionDataModule):
 class CIFAR10DataModule(_CIFARDataModule):
     """CIFAR-10: 50,000 training and 10,000 test images, 32 x 32, ten classes.
 
-    Augmentation is that of the papers: random crop of 32 after padding by 4, horizontal flip, normalisation.
+    Augmentation is that of the papers: random crop of 32 after padding by 4, horizontal flip, normalization.
     Arguments and errors are those of :class:`~lightning_noisy.data.TorchvisionDataModule`, ``views`` and ``strong``;
     ``root`` holds ``cifar-10-batches-py``. ``FileNoise`` brings the human labels CIFAR-10N.
 

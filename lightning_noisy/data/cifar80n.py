@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing_extensions import override
 
 from lightning_noisy.data.cifar import CIFAR100DataModule
-from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.noise import FileNoise, OpenSetNoise
 from lightning_noisy.errors import check_argument
 
@@ -33,7 +33,7 @@ class CIFAR80NODataModule(CIFAR100DataModule):
     num_clean_classes = 100
 
     @override
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         wanted = "an `OpenSetNoise`, as the images of classes 80 to 99 need labels, or a `FileNoise`"
         check_argument(isinstance(self.noise, (OpenSetNoise, FileNoise)), "noise", wanted, self.noise)
         usable = self.noisy_val or self.val_fraction == 0
@@ -41,9 +41,9 @@ class CIFAR80NODataModule(CIFAR100DataModule):
         return super().training_images()
 
     @override
-    def test_images(self) -> LabelledImages:
+    def test_images(self) -> LabeledImages:
         test = super().test_images()
         assert test.labels is not None
         known = (test.labels < self.num_classes).nonzero().squeeze(1)
         assert test.samples is not None
-        return LabelledImages.in_memory(test.samples[known], test.labels[known])
+        return LabeledImages.in_memory(test.samples[known], test.labels[known])

@@ -49,7 +49,7 @@ class Clothing1MDataModule(ImageListDataModule):
 
     An epoch has ``batches_per_epoch`` batches, drawn anew with all classes alike: 1000 of 32 in DivideMix and DISC,
     3000 of 64 in ELR+, 2000 of 64 in SELC and NAL. Images are resized to 256 and cropped to 224; SURE takes
-    ``crop="resized"``. Normalisation is that of the data set in DivideMix, ELR, DISC, NAL and UNICON, that of ImageNet
+    ``crop="resized"``. Normalization is that of the data set in DivideMix, ELR, DISC, NAL and UNICON, that of ImageNet
     in the others.
 
     Args:
@@ -77,7 +77,7 @@ class Clothing1MDataModule(ImageListDataModule):
         train_on: Literal["noisy", "clean"] = "noisy",
         train_folder: str = "noisy_train",
         batches_per_epoch: int | None = 1000,
-        crop: Literal["resized", "random", "centre"] = "random",
+        crop: Literal["resized", "random", "center"] = "random",
         mean: Sequence[float] = CLOTHING1M_MEAN,
         std: Sequence[float] = CLOTHING1M_STD,
         **options: Any,

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from typing_extensions import override
 
 from lightning_noisy.data.batch_transforms import BatchTransform, RandomCrop, Unchanged
-from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.functional.random import hash_uniform
@@ -22,7 +22,7 @@ _MEAN, _STD = 4.8842 / 16, 6.0168 / 16  # of all pixels, which run from 0 to 16
 class DigitsDataModule(NoisyDataModule):
     """1,797 scans of handwritten digits, 8 x 8 pixels, from scikit-learn: 1,437 for training, 360 for test.
 
-    Images are (1, 8, 8), normalised. The test set does not depend on the seed. Augmentation is a random shift by one
+    Images are (1, 8, 8), normalized. The test set does not depend on the seed. Augmentation is a random shift by one
     pixel.
 
     Args:
@@ -48,11 +48,11 @@ class DigitsDataModule(NoisyDataModule):
         self.augment = augment
 
     @override
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         return self._part(slice(_TEST_SAMPLES, None))
 
     @override
-    def test_images(self) -> LabelledImages:
+    def test_images(self) -> LabeledImages:
         return self._part(slice(None, _TEST_SAMPLES))
 
     @override
@@ -63,8 +63,8 @@ class DigitsDataModule(NoisyDataModule):
     def evaluation_transform(self) -> BatchTransform:
         return Unchanged()
 
-    def _part(self, rows: slice) -> LabelledImages:
+    def _part(self, rows: slice) -> LabeledImages:
         digits = load_digits()
         order = hash_uniform(_SPLIT_KEY, torch.arange(len(digits.target))).argsort()[rows]
         images = (torch.from_numpy(digits.images).float().unsqueeze(1) / 16 - _MEAN) / _STD
-        return LabelledImages.in_memory(images[order], torch.from_numpy(digits.target).long()[order])
+        return LabeledImages.in_memory(images[order], torch.from_numpy(digits.target).long()[order])

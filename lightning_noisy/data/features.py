@@ -13,7 +13,7 @@ from typing_extensions import override
 from lightning_noisy.data.array_file import ArrayFile
 from lightning_noisy.data.batch_transforms import BatchTransform, Draws, Unchanged
 from lightning_noisy.data.feature_file import FeatureFile, Part, checked_suffix
-from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import check_argument, check_count
@@ -31,7 +31,7 @@ class FeaturesDataModule(NoisyDataModule):
     What ``y`` means depends on what stands beside it. With ``noise``, ``y`` are clean labels, which the noise turns
     into those of the run; ``FileNoise`` brings human ones. With an array ``clean`` (N,) in the file, ``y`` are noisy
     already, and the clean labels are known. With neither, ``y`` are the labels of the run and nobody knows which are
-    right: ``clean_targets`` and ``realised_noise_rate`` are None.
+    right: ``clean_targets`` and ``realized_noise_rate`` are None.
 
     The test set is one of three: ``x_test`` (M, D) and ``y_test`` (M,) in the file, the last ``test_rows`` rows, or a
     second file. Without any, the run has none: ``val_fraction`` gives it something to be validated on. Labels of the
@@ -104,16 +104,16 @@ class FeaturesDataModule(NoisyDataModule):
         super().setup(stage)
 
     @override
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         x, y, clean = self._training_part.x, self._training_part.y, self._training_part.clean
         if clean is None and self.noise is not None:
-            return LabelledImages.in_memory(x, y)
-        return LabelledImages.in_memory(x, clean, y)
+            return LabeledImages.in_memory(x, y)
+        return LabeledImages.in_memory(x, clean, y)
 
     @override
-    def test_images(self) -> LabelledImages | None:
+    def test_images(self) -> LabeledImages | None:
         part = self._test_part
-        return None if part is None else LabelledImages.in_memory(part.x, part.y)
+        return None if part is None else LabeledImages.in_memory(part.x, part.y)
 
     @override
     def training_transform(self) -> BatchTransform:

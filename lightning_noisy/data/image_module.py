@@ -18,7 +18,7 @@ from typing_extensions import override
 from lightning_noisy.data.balanced import BalancedSampler
 from lightning_noisy.data.batch_transforms import Normalize
 from lightning_noisy.data.image_list import ImageList
-from lightning_noisy.data.labelled_images import LabelledImages, Transform
+from lightning_noisy.data.labeled_images import LabeledImages, Transform
 from lightning_noisy.data.loader import EpochSampler
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, view_transform
@@ -36,7 +36,7 @@ SKIPPED_FILE = "skipped_images.csv"
 class ImageListDataModule(NoisyDataModule):
     """Base of the data modules over images in files, which are listed at ``setup`` and decoded when they are asked for.
 
-    A training image is cropped, flipped and normalised; an evaluated one is cropped in its centre. Images are RGB, and
+    A training image is cropped, flipped and normalized; an evaluated one is cropped in its center. Images are RGB, and
     those smaller than a crop are padded with black.
 
     Whether all listed images are there is checked at ``setup``; one that cannot be decoded ends the run when it is
@@ -51,7 +51,7 @@ class ImageListDataModule(NoisyDataModule):
         resize: Shorter side that images are brought to first; 0 leaves them. None is 8/7 of ``image_size`` (256 for
             224), and leaves training images as they are under ``crop="resized"``, which scales them itself.
         crop: What training images get: ``"resized"``, a random part of 8 to 100 % of the area, scaled; ``"random"``, a
-            crop at a random place after ``padding``; ``"centre"``, that of evaluation.
+            crop at a random place after ``padding``; ``"center"``, that of evaluation.
         padding: Black pixels on each side before a random crop.
         flip: Whether training images are flipped horizontally at random.
         mean: Mean of each channel, pixels in [0, 1]; that of ImageNet by default.
@@ -79,7 +79,7 @@ class ImageListDataModule(NoisyDataModule):
         root: str,
         image_size: int = 224,
         resize: int | None = None,
-        crop: Literal["resized", "random", "centre"] = "resized",
+        crop: Literal["resized", "random", "center"] = "resized",
         padding: int = 0,
         flip: bool = True,
         mean: Sequence[float] = IMAGENET_MEAN,
@@ -94,7 +94,7 @@ class ImageListDataModule(NoisyDataModule):
         super().__init__(num_workers=num_workers, **options)
         check_count(image_size, "image_size")
         check_count(resize, "resize", least=0, optional=True)
-        check_argument(crop in ("resized", "random", "centre"), "crop", "'resized', 'random' or 'centre'", crop)
+        check_argument(crop in ("resized", "random", "center"), "crop", "'resized', 'random' or 'center'", crop)
         check_argument(
             padding == 0 or (padding > 0 and crop == "random"), "padding", "0 without a random crop", padding
         )
@@ -150,18 +150,18 @@ class ImageListDataModule(NoisyDataModule):
             self._write_skipped()
 
     @override
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         images = self._lists["train"]
         if images.clean is None and self.noise is not None and not self.noisy:
-            return LabelledImages(images.__getitem__, images.labels)
-        return LabelledImages(images.__getitem__, images.clean, images.labels)
+            return LabeledImages(images.__getitem__, images.labels)
+        return LabeledImages(images.__getitem__, images.clean, images.labels)
 
     @override
-    def test_images(self) -> LabelledImages | None:
+    def test_images(self) -> LabeledImages | None:
         return self.evaluation_images().get("test")
 
     @override
-    def evaluation_images(self) -> dict[str, LabelledImages]:
+    def evaluation_images(self) -> dict[str, LabeledImages]:
         return {split: self._evaluated(split, images) for split, images in self._lists.items() if split != "train"}
 
     @override
@@ -170,7 +170,7 @@ class ImageListDataModule(NoisyDataModule):
 
     @override
     def evaluation_transform(self) -> Transform:
-        return cast(Transform, v2.Compose([*self._centre(), v2.PILToTensor(), Normalize(self.mean, self.std)]))
+        return cast(Transform, v2.Compose([*self._center(), v2.PILToTensor(), Normalize(self.mean, self.std)]))
 
     @override
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:
@@ -188,7 +188,7 @@ class ImageListDataModule(NoisyDataModule):
         crops = {
             "resized": [*first, v2.RandomResizedCrop(size)],
             "random": [*first, v2.RandomCrop(size, padding=self.padding or None, pad_if_needed=True)],
-            "centre": self._centre(),
+            "center": self._center(),
         }
         return [*crops[self.crop], *([v2.RandomHorizontalFlip()] if self.flip else []), v2.PILToTensor()]
 
@@ -196,12 +196,12 @@ class ImageListDataModule(NoisyDataModule):
         side = round(self.image_size * 8 / 7) if self.resize is None else self.resize
         return [v2.Resize(side)] if side > 0 else []
 
-    def _centre(self) -> list[Any]:
+    def _center(self) -> list[Any]:
         return [*self._resized(), v2.CenterCrop(self.image_size)]
 
-    def _evaluated(self, split: str, images: ImageList) -> LabelledImages:
+    def _evaluated(self, split: str, images: ImageList) -> LabeledImages:
         keep = images.clean is None or (split == "val" and self.noisy_val)
-        return LabelledImages(images.__getitem__, images.labels if keep else images.clean)
+        return LabeledImages(images.__getitem__, images.labels if keep else images.clean)
 
     def _usable(self, split: str, images: ImageList) -> ImageList:
         """The images that can be read, as far as that is asked for."""

@@ -15,13 +15,8 @@ from torch import Tensor
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.files import written_aside
-from lightning_noisy.functional.noise import (
-    check_num_classes,
-    check_targets,
-    labels_hash,
-    noise_rate,
-    transition_counts,
-)
+from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
+from lightning_noisy.functional.noise import check_num_classes, check_targets
 from lightning_noisy.plots import transition_figure
 
 MANIFEST_FILE = "noise.json"
@@ -52,9 +47,9 @@ def build_manifest(
         - ``noise``: the model's :meth:`~lightning_noisy.data.noise.LabelNoise.describe`, or None
         - ``seed``, ``num_samples``, ``num_classes``: integers
         - ``requested_rate``: the model's rate, or None
-        - ``realised_rate``: fraction of wrong labels in [0, 1], None without clean labels
+        - ``realized_rate``: fraction of wrong labels in [0, 1], None without clean labels
         - ``transition_counts``: C rows (clean class) of K integers (noisy class), None without clean labels
-        - ``sha256``: the noisy labels' :func:`~lightning_noisy.functional.noise.labels_hash`
+        - ``sha256``: the noisy labels' :func:`~lightning_noisy.functional.label_statistics.labels_hash`
 
     Raises:
         NoisyLabelError: Labels that are no classes, or clean and noisy labels of different shapes.
@@ -68,7 +63,7 @@ def build_manifest(
         "num_samples": len(noisy),
         "num_classes": num_classes,
         "requested_rate": None if noise is None else noise.rate,
-        "realised_rate": None if clean is None else noise_rate(clean, noisy),
+        "realized_rate": None if clean is None else noise_rate(clean, noisy),
         "transition_counts": counts,
         "sha256": labels_hash(noisy),
     }
@@ -115,10 +110,10 @@ def write_manifest(
     Raises:
         NoisyLabelError: The manifest is that of other labels.
     """
-    described = manifest.get("sha256"), manifest.get("realised_rate")
+    described = manifest.get("sha256"), manifest.get("realized_rate")
     if described != (labels_hash(noisy), None if clean is None else noise_rate(clean, noisy)):
         raise NoisyLabelError(
-            "Expected argument `manifest` to describe the labels `noisy` and `clean`, but its hash or realised rate is "
+            "Expected argument `manifest` to describe the labels `noisy` and `clean`, but its hash or realized rate is "
             "that of others: build it with `build_manifest` from the same labels."
         )
     # One entry a line: counts of 1000 classes would be a million lines under `indent`.

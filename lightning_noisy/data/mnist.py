@@ -20,7 +20,7 @@ from lightning_noisy.files import written_aside
 class MNISTDataModule(TorchvisionDataModule):
     """MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28, one channel.
 
-    Images are normalised and not augmented, as in the papers that train a small CNN on it. Arguments and errors are
+    Images are normalized and not augmented, as in the papers that train a small CNN on it. Arguments and errors are
     those of :class:`~lightning_noisy.data.TorchvisionDataModule`; ``root`` holds ``MNIST/raw`` with the four idx files.
     Where they are there as ``.gz`` only, which torchvision does not read, ``prepare_data`` unpacks them beside.
 

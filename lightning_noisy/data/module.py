@@ -14,27 +14,25 @@ from typing_extensions import override
 
 from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
 from lightning_noisy.data.in_memory import InMemoryDataset, collate
-from lightning_noisy.data.labelled_images import LabelledImages, Rows
+from lightning_noisy.data.labeled_images import LabeledImages, Rows
 from lightning_noisy.data.loader import EpochSampler, EvaluationSampler, ResumableLoader
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.splits import known_labels_of, split_rows, training_labels
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.functional.noise import noise_rate
-from lightning_noisy.functional.random import hash_uniform
+from lightning_noisy.functional.label_statistics import noise_rate
 from lightning_noisy.trainer_access import run_folder, run_seed
-
-_SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
 
 
 class NoisyDataModule(LightningDataModule, ABC):
-    """Base of the data modules: a labelled training set gets label noise, a validation split and resumable loaders.
+    """Base of the data modules: a labeled training set gets label noise, a validation split and resumable loaders.
 
     The noise is drawn once, on the whole training set, from the seed; the validation split is taken from it afterwards.
     Training batches are ``(images, target, index)`` with ``index`` in [0, N) over the training split. The test set is
     never noisy. It is evaluated every epoch as a second validation loader, so that the accuracy of the last epoch is
     known, and never chooses anything. A data module may have none.
 
-    At fit start ``noise.json`` and ``noisy_labels.npz`` (noise, seed, requested and realised rate, hash, transition
+    At fit start ``noise.json`` and ``noisy_labels.npz`` (noise, seed, requested and realized rate, hash, transition
     counts, the labels) are written into the run's folder, and where clean labels are known a figure of what became of
     each class, ``figures/transition.png``, which TensorBoard shows as well.
 
@@ -82,7 +80,7 @@ class NoisyDataModule(LightningDataModule, ABC):
         """Labels the training split is trained on, int64 (N,); from ``setup`` on."""
         self.clean_targets: Tensor | None
         """Clean labels of the training split, int64 (N,), None where nobody knows them; from ``setup`` on."""
-        self.realised_noise_rate: float | None
+        self.realized_noise_rate: float | None
         """Share of wrong labels in the training split, None where nobody knows it; from ``setup`` on."""
         self._train: Dataset[Any]
         self._scored: Dataset[Any]
@@ -90,15 +88,15 @@ class NoisyDataModule(LightningDataModule, ABC):
         self._validation: dict[str, Dataset[Any]] = {}
 
     @abstractmethod
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         """The whole training set."""
 
     @abstractmethod
-    def test_images(self) -> LabelledImages | None:
+    def test_images(self) -> LabeledImages | None:
         """The test set with its clean labels, None without one."""
 
-    def evaluation_images(self) -> dict[str, LabelledImages]:
-        """The sets beside the training set, by the first part of their figures' names.
+    def evaluation_images(self) -> dict[str, LabeledImages]:
+        """The sets beside the training set, by the first part of their metrics' names.
 
         That is "test" by default; a subclass may add "val", a validation set of its own, first, and further test sets
         at the end.
@@ -118,7 +116,7 @@ class NoisyDataModule(LightningDataModule, ABC):
         """From a raw image to a tensor (C, H, W), without augmentation; likewise."""
 
     def training_dataset(
-        self, images: LabelledImages, rows: Tensor, targets: Tensor, transform: Callable[[Any], Any]
+        self, images: LabeledImages, rows: Tensor, targets: Tensor, transform: Callable[[Any], Any]
     ) -> Dataset[Any]:
         """A data set of samples ``(image, target, index)``, with ``targets`` as an attribute.
 
@@ -132,7 +130,7 @@ class NoisyDataModule(LightningDataModule, ABC):
             return InMemoryDataset(images.samples, rows, targets, transform, self.seed, indexed=True)
         return TrainingDataset(Rows(images.image, rows), targets, transform, self.seed)
 
-    def evaluation_dataset(self, images: LabelledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
+    def evaluation_dataset(self, images: LabeledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
         """A data set of samples ``(image, target)``; arguments as for :meth:`training_dataset`."""
         if images.samples is not None:
             return InMemoryDataset(images.samples, rows, targets, self.evaluation_transform())
@@ -158,7 +156,7 @@ class NoisyDataModule(LightningDataModule, ABC):
         Images are those of evaluation, without augmentation and as one view; with several processes each has a part,
         every sample in exactly one.
         """
-        return self._in_order(self._scored)
+        return self._in_order(self._scored, persistent_workers=False)
 
     @property
     def validation_splits(self) -> tuple[str, ...]:
@@ -173,22 +171,19 @@ class NoisyDataModule(LightningDataModule, ABC):
     @override
     def setup(self, stage: str) -> None:
         images, others = self.training_images(), self.evaluation_images()
-        clean, noisy = self._labels(images)
-        train, val = self._split(len(noisy))
-        if len(train) == 0:
-            raise NoisyLabelError(
-                f"Expected argument `val_fraction` to leave training samples, but got {self.val_fraction}, which takes "
-                f"all {len(noisy)}: lower it."
-            )
+        name = type(self).__name__
+        clean, noisy = training_labels(images, self.noise, self.num_classes, self.seed, name)
+        train, val = split_rows(len(noisy), self.val_fraction, self.seed)
         self.noisy_targets = noisy[train]
         self.clean_targets = None if clean is None else clean[train]
-        self.realised_noise_rate = None if clean is None else noise_rate(clean[train], noisy[train])
+        self.realized_noise_rate = None if clean is None else noise_rate(clean[train], noisy[train])
         self._sampler = None
         self._train = self.training_dataset(images, train, self.noisy_targets, self.training_transform())
         self._scored = self.training_dataset(images, train, self.noisy_targets, self.evaluation_transform())
         self._validation = {}
         if len(val):
-            self._validation["val"] = self.evaluation_dataset(images, val, self._validation_labels(clean, noisy)[val])
+            labels = noisy if self.noisy_val else known_labels_of(clean, name)
+            self._validation["val"] = self.evaluation_dataset(images, val, labels[val])
         if "val" in others:
             check_argument(self.val_fraction == 0, "val_fraction", "0 beside a validation set", self.val_fraction)
         for split, other in others.items():
@@ -215,32 +210,6 @@ class NoisyDataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self._test_set(), **self._loader_options())
 
-    def _labels(self, images: LabelledImages) -> tuple[Tensor | None, Tensor]:
-        """Clean labels of the training set, where known, and those of the run."""
-        name, clean = type(self).__name__, images.labels
-        given = clean if images.noisy is None else images.noisy
-        assert given is not None, "images without labels"
-        if len(given) == 0:
-            raise NoisyLabelError(f"The training set of {name} is empty.")
-        if self.noise is None:
-            return clean, given
-        if images.noisy is not None:
-            raise NoisyLabelError(
-                f"The training set of {name} comes with noisy labels, but got noise={self.noise!r} as well: leave it "
-                "out."
-            )
-        return clean, self.noise.corrupt(given, self.num_classes, self.seed, images.image)
-
-    def _validation_labels(self, clean: Tensor | None, noisy: Tensor) -> Tensor:
-        if self.noisy_val:
-            return noisy
-        if clean is None:
-            raise NoisyLabelError(
-                f"Expected argument `noisy_val` to be true, as nobody knows the clean labels of {type(self).__name__}, "
-                "but got False: leave it out."
-            )
-        return clean
-
     def _test_set(self) -> Dataset[Any]:
         if "test" not in self._validation:
             raise NoisyLabelError(
@@ -248,12 +217,6 @@ class NoisyDataModule(LightningDataModule, ABC):
                 "arguments."
             )
         return self._validation["test"]
-
-    def _split(self, count: int) -> tuple[Tensor, Tensor]:
-        """Positions of the training and the validation split, each ascending: a function of the seed."""
-        size = round(self.val_fraction * count)
-        order = hash_uniform(self.seed, _SPLIT_STREAM, torch.arange(count)).argsort()
-        return order[size:].sort().values, order[:size].sort().values
 
     def _write_manifest(self) -> None:
         if self.trainer is None:
@@ -265,14 +228,14 @@ class NoisyDataModule(LightningDataModule, ABC):
             write_manifest(folder, manifest, noisy, clean)
             show_transitions(self.trainer, folder, manifest)
 
-    def _in_order(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+    def _in_order(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
         world, rank = self._processes()
         if len(dataset) < world:  # type: ignore[arg-type]
             raise NoisyLabelError(
                 f"{len(dataset)} samples cannot be evaluated on {world} processes: use fewer."  # type: ignore[arg-type]
             )
         sampler = EvaluationSampler(dataset, world, rank)
-        return DataLoader(dataset, sampler=sampler, **self._loader_options())
+        return DataLoader(dataset, sampler=sampler, **{**self._loader_options(), **options})
 
     def _loader_options(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ import torch
 from typing_extensions import override
 
 from lightning_noisy.data.batch_transforms import BatchTransform, Normalize
-from lightning_noisy.data.labelled_images import LabelledImages
+from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.errors import NoisyLabelError
 
@@ -19,7 +19,7 @@ _UNREADABLE = (RuntimeError, ValueError, AssertionError)  # how torchvision says
 class TorchvisionDataModule(NoisyDataModule):
     """Base of the data modules over a data set of torchvision whose images fit into memory.
 
-    Images become float32 (C, H, W) and are normalised channel by channel; a subclass augments them.
+    Images become float32 (C, H, W) and are normalized channel by channel; a subclass augments them.
 
     Args:
         root: Folder that holds or gets the data, as in torchvision.
@@ -67,11 +67,11 @@ class TorchvisionDataModule(NoisyDataModule):
             self.open(train=True, download=True)
 
     @override
-    def training_images(self) -> LabelledImages:
+    def training_images(self) -> LabeledImages:
         return self._part(train=True)
 
     @override
-    def test_images(self) -> LabelledImages:
+    def test_images(self) -> LabeledImages:
         return self._part(train=False)
 
     @override
@@ -82,7 +82,7 @@ class TorchvisionDataModule(NoisyDataModule):
     def evaluation_transform(self) -> BatchTransform:
         return Normalize(self.mean, self.std)
 
-    def _part(self, train: bool) -> LabelledImages:
+    def _part(self, train: bool) -> LabeledImages:
         try:
             opened = self.open(train=train)
         except _UNREADABLE as error:
@@ -92,4 +92,4 @@ class TorchvisionDataModule(NoisyDataModule):
             ) from error
         pixels = torch.as_tensor(opened.data)
         images = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
-        return LabelledImages.in_memory(images, torch.as_tensor(opened.targets))
+        return LabeledImages.in_memory(images, torch.as_tensor(opened.targets))

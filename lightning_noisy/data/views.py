@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Cutout, EachImage, Views
-from lightning_noisy.data.labelled_images import Transform
+from lightning_noisy.data.labeled_images import Transform
 from lightning_noisy.errors import check_argument, check_count
 
 # For a callable that returns a class of objects, jsonargparse would want that class, so these return Any.
@@ -19,7 +19,7 @@ View = Literal["weak", "strong"] | Callable[[Any], Any]
 Augmentation = Callable[[Any], Any]
 """From bytes, uint8 (C, H, W), to bytes."""
 
-_GREY = 128
+_GRAY = 128
 _POLICIES = {
     "cifar10": v2.AutoAugmentPolicy.CIFAR10,
     "imagenet": v2.AutoAugmentPolicy.IMAGENET,
@@ -50,7 +50,7 @@ class MultiView:
 
 
 class StrongAugment:
-    """What makes a view strong: AutoAugment or RandAugment, and on request a grey square over a part of the image.
+    """What makes a view strong: AutoAugment or RandAugment, and on request a gray square over a part of the image.
 
     Everything is drawn from torch's generator. The operations are torchvision's, on bytes: uint8 (C, H, W) to the same.
 
@@ -88,10 +88,10 @@ class StrongAugment:
         check_count(num_ops, "num_ops")
         check_argument(0 <= magnitude <= 30, "magnitude", "an int in [0, 30]", magnitude)
         check_argument(0 <= cutout < 1, "cutout", "a float in [0, 1)", cutout)
-        random = v2.RandAugment(num_ops, magnitude, fill=_GREY) if policy == "rand" else None
-        steps = [random or v2.AutoAugment(_POLICIES[policy], fill=_GREY)]
+        random = v2.RandAugment(num_ops, magnitude, fill=_GRAY) if policy == "rand" else None
+        steps = [random or v2.AutoAugment(_POLICIES[policy], fill=_GRAY)]
         if cutout > 0:
-            steps.append(v2.RandomErasing(p=1.0, scale=(cutout**2, cutout**2), ratio=(1.0, 1.0), value=_GREY))
+            steps.append(v2.RandomErasing(p=1.0, scale=(cutout**2, cutout**2), ratio=(1.0, 1.0), value=_GRAY))
         self.policy = policy
         self.num_ops = num_ops
         self.magnitude = magnitude
@@ -100,7 +100,7 @@ class StrongAugment:
 
     def batched(self) -> list[BatchTransform]:
         """The same for a batch in memory: the policy image by image, the square for all at once."""
-        square = [Cutout(self.cutout, _GREY)] if self.cutout > 0 else []
+        square = [Cutout(self.cutout, _GRAY)] if self.cutout > 0 else []
         return [EachImage(self._augment.transforms[0]), *square]
 
     def __call__(self, image: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class WebVisionMiniDataModule(ImageListDataModule):
     labels below 50 are kept. Training images are ``<root>/<path>``; the test set is WebVision's validation set,
     ``<root>/val_images_256/<path>`` (2,500 images). Nobody knows which training labels are wrong.
 
-    With ``imagenet_root`` the validation images of ILSVRC12 of the same classes are a second test set, whose figures
+    With ``imagenet_root`` the validation images of ILSVRC12 of the same classes are a second test set, whose metrics
     are ``imagenet/acc``, ``imagenet/acc_top5`` and so on. They lie in ``<imagenet_root>/val`` in a folder for each
     class: ``0`` to ``49``, or all the WordNet numbers ``n01440764`` and so on, whose first 50 are meant. Or they lie in
     ``val`` itself, and a list has lines ``<name> <label>`` with labels in the order of the WordNet numbers:
@@ -30,8 +30,8 @@ class WebVisionMiniDataModule(ImageListDataModule):
 
     By default images are resized to 320 and scaled to 299 at random, as in DivideMix. For the 256-pixel release ELR+
     and NAL take ``image_size=227, resize=0, crop="random"``; DISC ``image_size=224, resize=256, crop="random"``, with
-    padding by reflection and the normalisation of Clothing1M. DAL takes ``image_size=224, resize=None`` and jitters
-    colours: ``views=["strong"]`` with ``strong=torchvision.transforms.v2.ColorJitter(0.4, 0.4, 0.4, 0.2)``.
+    padding by reflection and the normalization of Clothing1M. DAL takes ``image_size=224, resize=None`` and jitters
+    colors: ``views=["strong"]`` with ``strong=torchvision.transforms.v2.ColorJitter(0.4, 0.4, 0.4, 0.2)``.
 
     Args:
         root: Folder that holds WebVision.

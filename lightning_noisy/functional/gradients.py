@@ -1,4 +1,4 @@
-"""Gradients of a whole network: which of them learn, and which would memorise."""
+"""Gradients of a whole network: which of them learn, and which would memorize."""
 
 from __future__ import annotations
 

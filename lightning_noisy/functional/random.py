@@ -46,7 +46,7 @@ def hash_bits(*keys: Tensor | int) -> Tensor:
 
     .. math:: h_0 = 0, \qquad h_{j+1} = \operatorname{mix}\big((h_j \oplus k_j) + \gamma\big)
 
-    with SplitMix64's finaliser and increment :math:`\gamma` (Steele et al., 2014). The result is the same on every
+    with SplitMix64's finalizer and increment :math:`\gamma` (Steele et al., 2014). The result is the same on every
     device and in every version of torch: int64 arithmetic only.
 
     Args:
@@ -95,7 +95,7 @@ def sample_categorical(weights: Tensor, uniform: Tensor) -> Tensor:
     rounding leaves over.
 
     Args:
-        weights: Non-negative weights (B, K), not necessarily normalised, each row with a positive sum.
+        weights: Non-negative weights (B, K), not necessarily normalized, each row with a positive sum.
         uniform: Draws in [0, 1), shape (B,).
 
     Returns:

@@ -58,7 +58,7 @@ def std_scores(basis: Tensor, coefficients: Tensor, all_reduce: AllReduce | None
         U_{oi} = \operatorname{std}_b\big(a_{oi}(x_{bi})\big)
                = \sqrt{c_{o \cdot i}^\top \operatorname{Cov}_b(\phi(x_{bi}))\, c_{o \cdot i}}
 
-    The covariance comes from centred moments in float64: splines sum to one, so it is singular, and float32 would lose
+    The covariance comes from centered moments in float64: splines sum to one, so it is singular, and float32 would lose
     an edge that is nearly constant. Edges of a feature that is constant in the batch, to float32's rounding, have a
     spread below any other (1e-100) and rank among themselves by the size of their coefficients.
 
@@ -161,7 +161,7 @@ def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tenso
     """Mean (F, D) and covariance of the basis, as in :func:`_products`."""
     count, terms = basis.shape[:2]
     width = max(1, 2 * _CHUNK // max(1, count * terms))
-    parts = [_centred_moments(part) for part in torch.split(basis, width, dim=2)]
+    parts = [_centered_moments(part) for part in torch.split(basis, width, dim=2)]
     mean, scatter = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
     if all_reduce is None:
         return mean, scatter / count
@@ -172,7 +172,7 @@ def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tenso
     return mean, packed[: raw.numel()].view_as(raw) / packed[-1] - _products(mean.unsqueeze(0))
 
 
-def _centred_moments(basis: Tensor) -> tuple[Tensor, Tensor]:
+def _centered_moments(basis: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (F, D), and sums of the products of deviations from it, as in :func:`_products`."""
     values = basis.double()
     mean = values.sum(dim=0) / max(len(values), 1)  # a process may have an empty share

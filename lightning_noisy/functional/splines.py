@@ -117,9 +117,9 @@ class _CubicSlope(torch.autograd.Function):
 
 
 def _distance(position: Tensor, count: int) -> Tensor:
-    """Distance d (B, n, D) of each point from the centre of each spline, in steps."""
-    centres = torch.arange(2, count + 2, dtype=position.dtype, device=position.device)
-    return position.unsqueeze(1) - centres.unsqueeze(1)
+    """Distance d (B, n, D) of each point from the center of each spline, in steps."""
+    centers = torch.arange(2, count + 2, dtype=position.dtype, device=position.device)
+    return position.unsqueeze(1) - centers.unsqueeze(1)
 
 
 def fit_splines(basis: Tensor, values: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def maskable_class(layer: nn.Module) -> type[MaskableHead] | None:
     The class alone changes (``layer.__class__``): the object, its parameters and its place in the model stay. A plain
     ``nn.Linear`` becomes a :class:`LinearHead`. A layer with the parts of efficient-kan's ``KANLinear`` (base_weight,
     spline_weight, spline_scaler, grid, base_activation, spline_order) becomes a :class:`KANHead`, wherever it comes
-    from; with another parameter, buffer or submodule, such as a normalisation, it computes something else.
+    from; with another parameter, buffer or submodule, such as a normalization, it computes something else.
 
     Returns:
         The class, or None if the layer cannot be masked.

@@ -28,7 +28,7 @@ class KANHead(MaskableHead):
         z_o = \sum_i M_{oi} \Big( w_{oi} \operatorname{SiLU}(x_i)
               + s_{oi} \sum_{k=1}^{G + m} v_{oik} B_k(x_i) \Big)
 
-    with B-splines B of order m on G grid intervals. Function, initialisation law and state-dict keys (base_weight,
+    with B-splines B of order m on G grid intervals. Function, initialization law and state-dict keys (base_weight,
     spline_weight, spline_scaler, grid) are those of efficient-kan's ``KANLinear``, whose checkpoints load as they are.
     Splines vanish beyond m grid steps outside the grid ([-2.2, 2.2] by default), where the base function acts alone;
     features of a ReLU network go further, so ``normalize`` them or choose ``grid_range``.
@@ -47,8 +47,8 @@ class KANHead(MaskableHead):
         scale_spline: The same for the scaler of the splines.
         grid_eps: Share of the equidistant grid in :meth:`update_grid`, in [0, 1]; the rest follows the quantiles.
         grid_range: Ends of the grid.
-        normalize: Whether features are first normalised over each sample to mean 0 and variance 1 (layer
-            normalisation without parameters, so no state is added). Not in efficient-kan.
+        normalize: Whether features are first normalized over each sample to mean 0 and variance 1 (layer
+            normalization without parameters, so no state is added). Not in efficient-kan.
 
     Raises:
         NoisyLabelError: An argument outside its range.
@@ -187,7 +187,7 @@ class KANHead(MaskableHead):
         return {name: value for name, value in vars(self).items() if name != "_even_grid"}
 
     def _normalized(self, features: Tensor) -> Tensor:
-        """Features in at least float32, normalised over each sample where asked for."""
+        """Features in at least float32, normalized over each sample where asked for."""
         features = features.to(torch.promote_types(features.dtype, torch.float32))
         return F.layer_norm(features, (self.in_features,)) if self.normalize else features
 

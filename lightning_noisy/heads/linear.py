@@ -81,7 +81,7 @@ class DropConnectHead(_LinearTerms):
     .. math:: z_o = b_o + \sum_i \frac{R_{oi}}{1 - p} W_{oi} x_i, \qquad R_{oi} \sim \operatorname{Bernoulli}(1 - p)
 
     in training; without R in evaluation. One R holds for the whole batch: the paper draws one for each sample, which
-    takes B times the memory of the weight, and normalises in evaluation by a Gaussian moment match instead of
+    takes B times the memory of the weight, and normalizes in evaluation by a Gaussian moment match instead of
     rescaling in training. The draws come from torch's stream; ``StepSeed`` makes them resume.
 
     Args:
@@ -108,7 +108,7 @@ class CosineHead(MaskableHead):
 
     .. math:: z_o = T \sum_i M_{oi} \frac{W_{oi}}{\lVert W_o \rVert} \frac{x_i}{\lVert x \rVert}
 
-    There is no bias. The mask comes after the normalisation, so it rescales nothing; edges of one input rank by
+    There is no bias. The mask comes after the normalization, so it rescales nothing; edges of one input rank by
     :math:`|W_{oi}| / \lVert W_o \rVert`. A masked edge still counts in :math:`\lVert W_o \rVert`, through which alone
     it has a gradient. How masking and this head meet is not published; this is our reading.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.losses.base import NoisyLabelLoss, SampleMemory
+from lightning_noisy.losses.base import NoisyLabelLoss, Store
 from lightning_noisy.losses.sample_losses import check_criterion, losses_of_samples
 
 
@@ -17,8 +17,8 @@ class CompositeLoss(NoisyLabelLoss):
     """Base of the losses that contain losses: its parts are the attributes that are modules.
 
     A part is a loss of this package, with parameters and memory of its own, or a torch criterion, of any reduction:
-    what counts is that of the whole. What parts require, the whole requires; their tables are its own, under
-    ``"<part>.<table>"``. A part whose mean is weighted keeps it.
+    what counts is that of the whole. What parts require, the whole requires; their stores are its own, under
+    ``"<part>.<store>"``. A part whose mean is weighted keeps it.
     """
 
     own_requires: ClassVar[tuple[str, ...]] = ()
@@ -69,8 +69,8 @@ class CompositeLoss(NoisyLabelLoss):
                 loss.bind(num_features, num_classes)
 
     @override
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The tables of all parts.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The stores of all parts.
 
         Args:
             num_classes: K.
@@ -82,7 +82,7 @@ class CompositeLoss(NoisyLabelLoss):
             f"{part}.{name}": shape
             for part, loss in self.parts().items()
             if isinstance(loss, NoisyLabelLoss)
-            for name, shape in loss.memory_shapes(num_classes).items()
+            for name, shape in loss.store_shapes(num_classes).items()
         }
 
     def check_parts(self) -> None:
@@ -97,7 +97,7 @@ class CompositeLoss(NoisyLabelLoss):
         self.check_sample_values()
 
     def evaluate(self, part: str, logits: Tensor, target: Tensor, context: Mapping[str, Any]) -> Tensor:
-        """What a part says of a batch, given its tables and the keywords it requires.
+        """What a part says of a batch, given its stores and the keywords it requires.
 
         Args:
             part: Its name.
@@ -110,13 +110,13 @@ class CompositeLoss(NoisyLabelLoss):
         """
         loss = self.parts()[part]
         if isinstance(loss, NoisyLabelLoss):
-            loss.memory |= self._tables_of(part)
+            loss.stores |= self._tables_of(part)
         own = {name: context[name] for name in getattr(loss, "requires", ()) if name in context}
         return losses_of_samples(loss, logits, target, own).balanced()
 
-    def _tables_of(self, part: str) -> dict[str, SampleMemory]:
+    def _tables_of(self, part: str) -> dict[str, Store]:
         prefix = f"{part}."
-        return {name.removeprefix(prefix): table for name, table in self.memory.items() if name.startswith(prefix)}
+        return {name.removeprefix(prefix): store for name, store in self.stores.items() if name.startswith(prefix)}
 
 
 def check_part(name: str, loss: object) -> None:

@@ -22,8 +22,8 @@ class ActivePassiveLoss(CompositeLoss):
 
     ``forward(logits, target, **context)`` takes what both losses take: logits (B, K), int64 labels (B,), soft targets
     (B, K) where both take them, and every keyword that one of them requires. A loss may be one of this package, with
-    parameters and memory of its own, a pair again, or a torch criterion such as ``nn.CrossEntropyLoss()``. Their tables
-    are those of :meth:`memory_shapes`, named ``"active.<name>"`` and ``"passive.<name>"``. ``alpha`` and ``beta`` are
+    parameters and memory of its own, a pair again, or a torch criterion such as ``nn.CrossEntropyLoss()``. Their stores
+    are those of :meth:`store_shapes`, named ``"active.<name>"`` and ``"passive.<name>"``. ``alpha`` and ``beta`` are
     plain attributes: set them between steps to schedule them.
 
     Reference: X. Ma et al., "Normalized Loss Functions for Deep Learning with Noisy Labels", ICML 2020.

@@ -27,8 +27,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SELF_LOGITS_TARGET = 3
 
 
-class SampleMemory(Protocol):
-    """What a loss needs of a per-sample table; :class:`lightning_noisy.SampleStore` is one."""
+class Store(Protocol):
+    """What a loss needs of a per-sample store; :class:`lightning_noisy.SampleStore` is one."""
 
     def get(self, index: Tensor) -> Tensor:
         """The rows of the samples ``index`` (B,)."""
@@ -56,7 +56,7 @@ class NoisyLabelLoss(nn.Module, ABC):
     sample, such that the mean over the batch is the published loss: a penalty is in every entry, once in the mean and B
     times in the sum. A loss that has one value for a batch and none for a sample says so by :attr:`sample_values`.
 
-    **Memory.** A loss that keeps rows for the training samples names its tables in :meth:`memory_shapes` and reads and
+    **Memory.** A loss that keeps rows for the training samples names its stores in :meth:`store_shapes` and reads and
     writes them through :meth:`recall`, in training mode only. A batch may hold a sample twice, and an epoch may visit
     it several times: its docstring says what a second visit does.
 
@@ -106,12 +106,12 @@ class NoisyLabelLoss(nn.Module, ABC):
         super().__init__()
         check_argument(reduction in ("mean", "sum", "none"), "reduction", "'mean', 'sum' or 'none'", reduction)
         self.reduction = reduction
-        self.memory: dict[str, SampleMemory] = {}
+        self.stores: dict[str, Store] = {}
         self.check_sample_values()
 
     @abstractmethod
     def losses(self, logits: Tensor, target: Tensor, *args: Any, **context: Any) -> Tensor:
-        """The loss of each sample, with the arguments as they are now; in training it may write tables.
+        """The loss of each sample, with the arguments as they are now; in training it may write stores.
 
         A subclass spells its keywords out: ``def losses(self, logits, target, index, epoch)``.
 
@@ -139,7 +139,7 @@ class NoisyLabelLoss(nn.Module, ABC):
             Scalar, or (B,) without reduction.
 
         Raises:
-            NoisyLabelError: A keyword that is missing or unknown, logits or a target of another dtype or shape, a table
+            NoisyLabelError: A keyword that is missing or unknown, logits or a target of another dtype or shape, a store
                 that nobody has attached, or :meth:`losses` does not give (B,).
         """
         self._check_context(context)
@@ -157,28 +157,28 @@ class NoisyLabelLoss(nn.Module, ABC):
     def bind(self, num_features: int, num_classes: int) -> None:
         """Make the parts whose size depends on the network. Called once, before the optimizer is made."""
 
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The per-sample tables of the loss: name -> shape of a row. They start at zero; ``{}`` means no memory."""
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The per-sample stores of the loss: name -> shape of a row. They start at zero; ``{}`` means no memory."""
         return {}
 
-    def recall(self, name: str) -> SampleMemory:
-        """The table ``name`` of :meth:`memory_shapes`.
+    def recall(self, name: str) -> Store:
+        """The store ``name`` of :meth:`store_shapes`.
 
         Raises:
             NoisyLabelError: Nobody has attached it; or a Trainer trains, and no run owns it.
         """
-        table = self.memory.get(name)
-        if not getattr(table, "in_run", False) and calling_module() is not None:
+        store = self.stores.get(name)
+        if not getattr(store, "in_run", False) and calling_module() is not None:
             raise NoisyLabelError(
-                f"{type(self).__name__} keeps a table of the training set, which nobody would save or merge here: add "
+                f"{type(self).__name__} keeps a store of the training set, which nobody would save or merge here: add "
                 "the callback `LossMemory()` to the Trainer, or use the loss in a NoisyLabelModule."
             )
-        if table is None:
+        if store is None:
             raise NoisyLabelError(
-                f"{type(self).__name__} keeps a table of the training set that is not attached yet: in a loop of your "
-                f"own set `loss.memory[{name!r}] = SampleStore(...)` before training."
+                f"{type(self).__name__} keeps a store of the training set that is not attached yet: in a loop of your "
+                f"own set `loss.stores[{name!r}] = SampleStore(...)` before training."
             )
-        return table
+        return store
 
     def missing(self, name: str) -> NoisyLabelError:
         """The error to raise where a keyword with a default turns out to be needed."""

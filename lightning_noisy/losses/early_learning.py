@@ -27,13 +27,13 @@ class EarlyLearningRegularization(CompositeLoss):
 
     ``forward(logits, target, index=index)`` takes logits (B, K) of any floating dtype, int64 labels (B,) or
     floating-point targets (B, K), which enter the cross entropy only, and the samples' positions in the training set,
-    int64 (B,). It computes in float32 (float64 for float64 logits). The averages are the table ``"prediction"``, which
+    int64 (B,). It computes in float32 (float64 for float64 logits). The averages are the store ``"prediction"``, which
     is written in training mode only; in evaluation mode rows are read. Each visit of a sample moves its average, also
     the second in an epoch; of a sample that stands twice in a batch the first entry does, and both have the average
     that it made.
 
     A ``base`` loss takes the place of cross entropy: one of this package or a torch criterion, with what it requires as
-    further keywords and its tables named ``"base.<name>"``. ELR+DAL of Dynamics-Aware Loss (Li et al., 2023) has
+    further keywords and its stores named ``"base.<name>"``. ELR+DAL of Dynamics-Aware Loss (Li et al., 2023) has
     ``base=DynamicsAwareLoss(q=0.0)``, whose ``q`` rises to 1 (``DALSchedule(q_start=0.0, q_end=1.0,
     target="loss.base")``); there is no code of it.
 
@@ -54,11 +54,11 @@ class EarlyLearningRegularization(CompositeLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index or the attached table or gets
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index or the attached store or gets
             a target of another dtype or shape, or keywords that nobody requires.
 
     Example:
-        >>> EarlyLearningRegularization(lam=7.0, momentum=0.9).memory_shapes(num_classes=100)
+        >>> EarlyLearningRegularization(lam=7.0, momentum=0.9).store_shapes(num_classes=100)
         {'prediction': (100,)}
     """
 
@@ -81,8 +81,8 @@ class EarlyLearningRegularization(CompositeLoss):
         self.check_parts()
 
     @override
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The table of running averages, and those of the base.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The store of running averages, and those of the base.
 
         Args:
             num_classes: K.
@@ -90,7 +90,7 @@ class EarlyLearningRegularization(CompositeLoss):
         Returns:
             ``{"prediction": (K,)}`` and the base's shapes, their names prefixed with ``"base."``.
         """
-        return {"prediction": (num_classes,), **super().memory_shapes(num_classes)}
+        return {"prediction": (num_classes,), **super().store_shapes(num_classes)}
 
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, **context: Any) -> Tensor:

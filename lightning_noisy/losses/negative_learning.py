@@ -43,7 +43,7 @@ class NegativeLearning(NoisyLabelLoss):
         num_negatives: n, at least 1. Published: 1 (CIFAR-10), 110 (CIFAR-100).
         class_weights: :math:`w_c` of each class c, K finite numbers of at least 0. Published: the size of the largest
             class divided by that of c, counted in the noisy training labels. None weighs all alike.
-        window: Epochs of label probabilities to note in the table ``"label_probability"`` for a selective stage that
+        window: Epochs of label probabilities to note in the store ``"label_probability"`` for a selective stage that
             follows; 0 notes none.
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0. It is saved, so a resume keeps it.
         eps: Floor of what a class leaves, in (0, 1).
@@ -51,7 +51,7 @@ class NegativeLearning(NoisyLabelLoss):
 
     Raises:
         NoisyLabelError: An argument is out of range (``class_weights`` for K, in ``forward``), or ``forward`` lacks the
-            index, the epoch or an attached table or gets another target.
+            index, the epoch or an attached store or gets another target.
 
     Example:
         >>> import torch
@@ -85,14 +85,14 @@ class NegativeLearning(NoisyLabelLoss):
             self._class_weights = ClassConstant(torch.tensor(class_weights, dtype=torch.float64), "class_weights")
         self.register_buffer("seed", torch.tensor(run_seed(seed)))
 
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The table of label probabilities, where there is a ``window``.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The store of label probabilities, where there is a ``window``.
 
         Args:
             num_classes: Not used.
 
         Returns:
-            ``{"label_probability": (window + 1, 2)}``, or no table.
+            ``{"label_probability": (window + 1, 2)}``, or no store.
         """
         return {_TABLE: window_shape(self.window, 1)} if self.window > 0 else {}
 
@@ -146,7 +146,7 @@ class SelectiveNegativeLearning(NegativeLearning):
         NoisyLabelError: As :class:`NegativeLearning` does.
 
     Example:
-        >>> SelectiveNegativeLearning().memory_shapes(num_classes=10)
+        >>> SelectiveNegativeLearning().store_shapes(num_classes=10)
         {'label_probability': (11, 2)}
     """
 
@@ -181,7 +181,7 @@ class SelectivePositiveLearning(NoisyLabelLoss):
     which the sample was visited. A sample without a past is kept. A batch of which nothing is kept has the loss 0.
 
     ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The probabilities are the
-    table ``"label_probability"``, written in training mode only (:mod:`lightning_noisy.functional.epoch_window`). A
+    store ``"label_probability"``, written in training mode only (:mod:`lightning_noisy.functional.epoch_window`). A
     second visit of a sample in an epoch sees the same past as the first, and its probability takes the place of the
     first's. Of a sample that stands twice in a batch the first entry is noted.
 
@@ -198,11 +198,11 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached table or
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
             gets another target.
 
     Example:
-        >>> SelectivePositiveLearning().memory_shapes(num_classes=10)
+        >>> SelectivePositiveLearning().store_shapes(num_classes=10)
         {'label_probability': (11, 2)}
     """
 
@@ -213,8 +213,8 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         self.threshold = threshold
         self.window = window
 
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The table of label probabilities.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The store of label probabilities.
 
         Args:
             num_classes: Not used.
@@ -235,11 +235,11 @@ def _label_probability_before(
     loss: NoisyLabelLoss, logits: Tensor, target: Tensor, index: Tensor, epoch: int
 ) -> Tensor:
     """The labels' mean probability (B,) in the epochs before, 1 without a past; in training this one's is noted."""
-    table = loss.recall(_TABLE)
-    rows = table.get(index)
+    store = loss.recall(_TABLE)
+    rows = store.get(index)
     if loss.training:
         probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1))
-        table.update(index, note(rows, probability, epoch))
+        store.update(index, note(rows, probability, epoch))
     mean, known = mean_before(rows, epoch)
     return torch.where(known, mean.squeeze(1), 1.0)
 

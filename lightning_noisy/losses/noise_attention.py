@@ -43,7 +43,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
 
     How the official code differs from the paper's Eq. (3): it clips as above (``eps`` 1e-7, ``attention_eps`` 1e-12)
     and floors every target at 1e-4 without renormalizing, so that in warm-up the classes that are not the label weigh
-    1e-4 each. Here labels are exact one-hot rows as in the paper; ``label_floor=1e-4``, with table rows floored by
+    1e-4 each. Here labels are exact one-hot rows as in the paper; ``label_floor=1e-4``, with store rows floored by
     the target policy, gives the official values. The floor inside the reversed term's logarithm is always there
     (``target_eps``) and changes nothing for floored targets; the official code has none for unfloored ones and returns
     NaN, even at ``beta=0``, where this class does not compute the term. In float32, 1 - 1e-12 is 1.

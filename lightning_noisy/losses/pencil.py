@@ -30,7 +30,7 @@ class PencilLoss(NoisyLabelLoss):
 
     In the second stage a sample's loss is that of its label logits before the step they take.
 
-    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The table ``"label_logits"``
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The store ``"label_logits"``
     holds what :math:`l_i` has moved away from its start; it is written in training mode only. Each visit of a sample
     takes a step, also the second in an epoch; of a sample that stands twice in a batch the first entry does, and both
     have the loss before it. B is the batch of all processes, which have batches of one size.
@@ -54,11 +54,11 @@ class PencilLoss(NoisyLabelLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; the label logits do not depend on it.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached table or
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
             gets another target.
 
     Example:
-        >>> PencilLoss().memory_shapes(num_classes=10)
+        >>> PencilLoss().store_shapes(num_classes=10)
         {'label_logits': (10,)}
     """
 
@@ -90,8 +90,8 @@ class PencilLoss(NoisyLabelLoss):
         self.scale = scale
         self.form = form
 
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The table of label logits.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The store of label logits.
 
         Args:
             num_classes: K.
@@ -114,8 +114,8 @@ class PencilLoss(NoisyLabelLoss):
             leaf = label_logits.detach().requires_grad_()
             losses = self._with_labels(logits.detach(), target, leaf)
             (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-        table, rate = self.recall("label_logits"), self.label_lr / (len(target) * process_count())
-        table.update(index, table.get(index) - rate * gradient)
+        store, rate = self.recall("label_logits"), self.label_lr / (len(target) * process_count())
+        store.update(index, store.get(index) - rate * gradient)
 
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:

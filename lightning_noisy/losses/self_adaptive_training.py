@@ -23,7 +23,7 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         w_i = \frac{\max_k t_{ik}}{\frac{1}{B} \sum_j \max_k t_{jk}}, \qquad
         \mathcal{L}_i = -w_i \sum_k t_{ik} \log p_{ik}
 
-    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The targets are the table
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The targets are the store
     ``"target"``, whose rows are zero until a sample is first seen after the warm-up; it is written in training mode
     only. Each visit of a sample moves its target, also the second in an epoch; of a sample that stands twice in a batch
     the first entry does, and both have the target that it made.
@@ -42,11 +42,11 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached table or
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
             gets another target.
 
     Example:
-        >>> SelfAdaptiveTraining(warmup_epochs=60).memory_shapes(num_classes=10)
+        >>> SelfAdaptiveTraining(warmup_epochs=60).store_shapes(num_classes=10)
         {'target': (10,)}
     """
 
@@ -57,8 +57,8 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         self.warmup_epochs = warmup_epochs
         self.momentum = momentum
 
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The table of targets.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The store of targets.
 
         Args:
             num_classes: K.
@@ -70,14 +70,14 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
 
     def _targets(self, logits: Tensor, target: Tensor, index: Tensor) -> Tensor:
         """The targets of the samples, updated in training."""
-        table = self.recall("target")
-        rows = table.get(index)
+        store = self.recall("target")
+        rows = store.get(index)
         given = one_hot(target, logits.shape[1], dtype=rows.dtype)
         rows = torch.where(rows.sum(dim=1, keepdim=True) > 0, rows, given)
         if not self.training:
             return rows
         prediction = clipped_softmax(logits.detach(), 0.0).to(rows)
-        return table.update(index, torch.lerp(prediction, rows, self.momentum))
+        return store.update(index, torch.lerp(prediction, rows, self.momentum))
 
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:

@@ -27,7 +27,7 @@ class SparseRegularization(CompositeLoss):
     ``forward(logits, target, epoch=epoch)`` takes logits (B, K) of any floating dtype, int64 labels (B,) or
     floating-point targets (B, K) where the base takes them, the number of the epoch from 0, and what the base requires.
     It computes in float32 (float64 for float64 logits). The base may be a loss of this package or a torch criterion,
-    such as ``nn.CrossEntropyLoss()``; its tables are those of :meth:`memory_shapes`, named ``"base.<name>"``. Logits
+    such as ``nn.CrossEntropyLoss()``; its stores are those of :meth:`store_shapes`, named ``"base.<name>"``. Logits
     are not normalized in evaluation, where it would not change the order of classes. ``tau``, ``lam`` and ``p`` are
     plain attributes: set them between steps to schedule them.
 

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.losses._composite import CompositeLoss, check_part
-from lightning_noisy.losses.base import NoisyLabelLoss, SampleMemory
+from lightning_noisy.losses.base import NoisyLabelLoss, Store
 
 
 class StagedLoss(CompositeLoss):
@@ -22,7 +22,7 @@ class StagedLoss(CompositeLoss):
     soft targets (B, K) where all of them take them, and every keyword that one of them requires. A loss may be one of
     this package, with parameters and memory of its own, or a torch criterion such as ``nn.CrossEntropyLoss()``.
 
-    Tables of one name are one table: a stage goes on with what an earlier one has noted under that name, as SelNL and
+    Stores of one name are one store: a stage goes on with what an earlier one has noted under that name, as SelNL and
     SelPL do with the ``"label_probability"`` of NL.
 
     Under DDP the parameters of a stage that is not on, such as NAL's attention branch, get no gradient: use
@@ -35,7 +35,7 @@ class StagedLoss(CompositeLoss):
 
     Raises:
         NoisyLabelError: Starts that do not fit, a loss without losses of samples or that needs outputs of its own,
-            tables of one name and different shapes, or ``forward`` gets a target or keywords that the losses do not
+            stores of one name and different shapes, or ``forward`` gets a target or keywords that the losses do not
             take.
 
     Example:
@@ -58,8 +58,8 @@ class StagedLoss(CompositeLoss):
         self.check_sample_values()
 
     @override
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The tables of all losses.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The stores of all losses.
 
         Args:
             num_classes: K.
@@ -68,15 +68,15 @@ class StagedLoss(CompositeLoss):
             Their shapes.
 
         Raises:
-            NoisyLabelError: Two losses have tables of one name and different shapes.
+            NoisyLabelError: Two losses have stores of one name and different shapes.
         """
         shapes: dict[str, tuple[int, ...]] = {}
         for loss in self.stages:
-            of_loss = loss.memory_shapes(num_classes) if isinstance(loss, NoisyLabelLoss) else {}
+            of_loss = loss.store_shapes(num_classes) if isinstance(loss, NoisyLabelLoss) else {}
             for name, shape in of_loss.items():
                 if shapes.setdefault(name, shape) != shape:
                     raise NoisyLabelError(
-                        f"The stages of StagedLoss share the table `{name}`, but {type(loss).__name__} needs rows of "
+                        f"The stages of StagedLoss share the store `{name}`, but {type(loss).__name__} needs rows of "
                         f"shape {shape} and an earlier stage {shapes[name]}: give both the same arguments (`window`)."
                     )
         return shapes
@@ -87,5 +87,5 @@ class StagedLoss(CompositeLoss):
         return self.evaluate(f"stages.{stage}", logits, target, {"epoch": epoch, **context})
 
     @override
-    def _tables_of(self, part: str) -> dict[str, SampleMemory]:
-        return self.memory
+    def _tables_of(self, part: str) -> dict[str, Store]:
+        return self.stores

@@ -22,7 +22,7 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
     :class:`GeneralizedCrossEntropy` without a floor, that of a dropped one is zero. Values are negative where
     :math:`p_y > k`; the mean is over the whole batch, dropped samples included.
 
-    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The table ``"dropped"`` holds
+    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The store ``"dropped"`` holds
     1 - v; it is written in training mode only. In an epoch of refreshing each visit of a sample decides anew; of a
     sample that stands twice in a batch the first entry decides for both. Otherwise nothing depends on the rest of the
     batch, so several processes compute what one does.
@@ -42,11 +42,11 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached table or
+        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
             gets another target.
 
     Example:
-        >>> TruncatedGeneralizedCrossEntropy().memory_shapes(num_classes=10)
+        >>> TruncatedGeneralizedCrossEntropy().store_shapes(num_classes=10)
         {'dropped': ()}
     """
 
@@ -68,8 +68,8 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
         self.warmup_epochs = warmup_epochs
         self.every_n_epochs = every_n_epochs
 
-    def memory_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The table of dropped samples.
+    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
+        """The store of dropped samples.
 
         Args:
             num_classes: Not used.

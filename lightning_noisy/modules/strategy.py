@@ -33,7 +33,7 @@ class StrategyModule(LightningModule, ABC):
     In :meth:`step` a criterion is called by :meth:`training_loss` (its own reduction) or :meth:`sample_losses` (one
     value for each sample), **with the whole batch and the given labels; selection comes after**. Callbacks then see
     every sample, losses with memory keep every row, and what a strategy leaves out is its own business. Each network
-    has a criterion of its own, and with it tables of its own. Terms with mixed or soft targets that the strategy makes
+    has a criterion of its own, and with it stores of its own. Terms with mixed or soft targets that the strategy makes
     itself use functions (:mod:`lightning_noisy.functional.losses`), which no callback changes.
 
     Training batches are ``(images, target, index)``; with several training loaders, a dict or list of such batches.

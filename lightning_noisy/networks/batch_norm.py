@@ -1,4 +1,4 @@
-"""Batch normalisation of features that survives a last training batch of one sample."""
+"""Batch normalization of features that survives a last training batch of one sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class LoneSampleBatchNorm1d(nn.BatchNorm1d):
     """``nn.BatchNorm1d`` that accepts a training batch with one value per channel.
 
     One value has no variance, so torch refuses it, and a training set of ``n * batch_size + 1`` samples fails at the
-    end of its first epoch. Here a lone training sample is normalised with the running statistics, which it leaves
+    end of its first epoch. Here a lone training sample is normalized with the running statistics, which it leaves
     unchanged (``num_batches_tracked`` too); weight and bias get their gradients as ever. Every other batch, and all of
     evaluation, is ``nn.BatchNorm1d`` itself. Arguments and state-dict keys are those of ``nn.BatchNorm1d``.
 
@@ -21,7 +21,7 @@ class LoneSampleBatchNorm1d(nn.BatchNorm1d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise ``input`` (B, D) or (B, D, L)."""
+        """Normalize ``input`` (B, D) or (B, D, L)."""
         lone = input.numel() == self.num_features
         if not (self.training and lone) or self.running_mean is None:
             return super().forward(input)

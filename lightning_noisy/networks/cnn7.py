@@ -13,7 +13,7 @@ _FLAT = 16 * (_IMAGE_SIZE // 2**3) ** 2
 
 
 def _hidden_layer(width: int) -> nn.Sequential:
-    """Linear, batch normalisation, ReLU; the linear layer starts Kaiming normal, its bias at zero."""
+    """Linear, batch normalization, ReLU; the linear layer starts Kaiming normal, its bias at zero."""
     linear = nn.Linear(_FLAT, width)
     nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
     nn.init.zeros_(linear.bias)
@@ -23,13 +23,13 @@ def _hidden_layer(width: int) -> nn.Sequential:
 class CNN7(nn.Module):
     """7-layer CNN for CIFAR, the seventh layer being the head's linear one.
 
-    Six 3x3 convolutions with bias, 64-64-pool-128-128-pool-196-16-pool, each followed by batch normalisation and ReLU,
+    Six 3x3 convolutions with bias, 64-64-pool-128-128-pool-196-16-pool, each followed by batch normalization and ReLU,
     pools being 2x2 maxima; then flatten (256). Convolutions start as torch's. The literature has two classifiers on
     top, and here the last linear layer of either is the module's head:
 
     - ``hidden=None``: the linear layer on the 256 values, as in JoCoR (Wei et al., CVPR 2020) and Co-teaching+
       (Yu et al., ICML 2019). 515,580 parameters with three input channels; 541,280 with ``nn.Linear(256, 100)`` on top.
-    - ``hidden=512``: before it linear to 512, batch normalisation, ReLU, as in Jo-SRC (Yao et al., CVPR 2021) and SED
+    - ``hidden=512``: before it linear to 512, batch normalization, ReLU, as in Jo-SRC (Yao et al., CVPR 2021) and SED
       (Sheng et al., ECCV 2024). That layer starts Kaiming normal (fan in) with bias zero. 648,188 parameters; 699,488
       with ``nn.Linear(512, 100)`` on top. The official code starts the last layer that way too, which is the head's
       business here, and SED's carries an unused branch of 67,075 parameters more.

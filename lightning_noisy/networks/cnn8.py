@@ -14,11 +14,11 @@ _POOLED_SIZE = _IMAGE_SIZE // 2 ** len(_WIDTHS)
 
 
 def _stage(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions with bias, each with batch normalisation and ReLU, then 2x2 max-pooling."""
+    """Two 3x3 convolutions with bias, each with batch normalization and ReLU, then 2x2 max-pooling."""
     return nn.Sequential(*convolutions((in_channels, out_channels, out_channels)), nn.MaxPool2d(2))
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_uniform_(module.weight, mode="fan_in", nonlinearity="relu")
     elif isinstance(module, nn.Linear):
@@ -28,8 +28,8 @@ def _initialise(module: nn.Module) -> None:
 class CNN8(nn.Module):
     """8-layer CNN for CIFAR-10, the eighth layer being the head's linear one.
 
-    Six 3x3 convolutions with bias, 64-64-pool-128-128-pool-196-196-pool, each followed by batch normalisation and
-    ReLU; then flatten (3136), linear to 256, batch normalisation, ReLU. Convolutions start Kaiming uniform (fan in),
+    Six 3x3 convolutions with bias, 64-64-pool-128-128-pool-196-196-pool, each followed by batch normalization and
+    ReLU; then flatten (3136), linear to 256, batch normalization, ReLU. Convolutions start Kaiming uniform (fan in),
     the linear layer Xavier uniform; biases start as torch's. A training batch of one sample works, see
     :class:`~lightning_noisy.networks.LoneSampleBatchNorm1d`.
 
@@ -63,7 +63,7 @@ class CNN8(nn.Module):
             LoneSampleBatchNorm1d(self.num_features),
             nn.ReLU(inplace=True),
         )
-        self.apply(_initialise)
+        self.apply(_initialize)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, 32, 32) to features (B, 256)."""

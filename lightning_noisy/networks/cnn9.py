@@ -13,7 +13,7 @@ _SMALLEST_IMAGE = 28
 class CNN9(nn.Module):
     """9-layer CNN for MNIST and CIFAR: nine convolutions, the linear layer of the head not counted.
 
-    3x3 convolutions with bias, each followed by batch normalisation and leaky ReLU (slope 0.01):
+    3x3 convolutions with bias, each followed by batch normalization and leaky ReLU (slope 0.01):
     128-128-128-pool-dropout-256-256-256-pool-dropout-512-256-128-global average. Pools are 2x2 maxima, dropout drops
     whole maps, the last three convolutions have no padding. Weights start as torch's.
 

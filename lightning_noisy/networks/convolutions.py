@@ -19,7 +19,7 @@ def convolutions(
         activation: ``nn.ReLU``, or ``nn.LeakyReLU`` with its slope of 0.01.
 
     Yields:
-        For each convolution: the convolution, batch normalisation, the activation.
+        For each convolution: the convolution, batch normalization, the activation.
     """
     for before, after in pairwise(channels):
         yield nn.Conv2d(before, after, kernel_size=3, padding=padding)

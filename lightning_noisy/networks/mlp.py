@@ -14,7 +14,7 @@ from lightning_noisy.networks.batch_norm import LoneSampleBatchNorm1d
 class MLP(nn.Module):
     """Fully connected layers with ReLU, for features that another model has computed.
 
-    Each hidden layer is linear, then (with ``batch_norm``) batch normalisation, ReLU, dropout. With ``hidden=()`` there
+    Each hidden layer is linear, then (with ``batch_norm``) batch normalization, ReLU, dropout. With ``hidden=()`` there
     is none: features pass unchanged, so that the head, linear or KAN, works on them directly. Weights start as torch's.
     A training batch of one sample works, see :class:`~lightning_noisy.networks.LoneSampleBatchNorm1d`.
 
@@ -25,7 +25,7 @@ class MLP(nn.Module):
         in_features: Size of the features that come in.
         hidden: Widths of the hidden layers, from the input on.
         dropout: Probability of dropping a unit of a hidden layer in training.
-        batch_norm: Whether hidden layers are batch-normalised; their linear layers then have no bias.
+        batch_norm: Whether hidden layers are batch-normalized; their linear layers then have no bias.
 
     Attributes:
         num_features: Size D of the features that go out: the last hidden width, ``in_features`` without any.

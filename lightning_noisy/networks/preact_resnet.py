@@ -21,7 +21,7 @@ def _activation(channels: int) -> nn.Sequential:
 
 
 class _Block(nn.Module):
-    """Twice batch normalisation, ReLU and convolution, added to the shortcut.
+    """Twice batch normalization, ReLU and convolution, added to the shortcut.
 
     A shortcut that changes the shape is a 1x1 convolution of the activated input. Any other is the identity, of the
     input or (``activated``) of the activated input.
@@ -60,16 +60,16 @@ class PreActResNet(nn.Module):
     """ResNet of pre-activation basic blocks for images of about 32 x 32 pixels.
 
     A 3x3 convolution of stride 1 as stem, stages of strides 1-2-2-..., global average pooling. A block is batch
-    normalisation, ReLU, 3x3 convolution, twice, added to its shortcut. Where the shape changes, the shortcut is a 1x1
-    convolution of the block's activated input, without batch normalisation. Two networks go by this name:
+    normalization, ReLU, 3x3 convolution, twice, added to its shortcut. Where the shape changes, the shortcut is a 1x1
+    convolution of the block's activated input, without batch normalization. Two networks go by this name:
 
     - ``variant="dividemix"``, the default because the published figures are of it: the "PreActResNet-18" of DivideMix
       (Li et al., ICLR 2020), ELR+ (Liu et al., NeurIPS 2020), UNICON (Karim et al., CVPR 2022) and M-DYR (Arazo et al.,
-      ICML 2019), layer by layer as in their code. Batch normalisation and ReLU follow the stem and do not follow the
+      ICML 2019), layer by layer as in their code. Batch normalization and ReLU follow the stem and do not follow the
       last block, and every shortcut takes the activated input, so that no path is the identity. Weights start as
       torch's.
     - ``variant="he"``: He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016), in the size for CIFAR
-      above. The bare stem and the identity shortcuts make a clean path up to a last batch normalisation and ReLU.
+      above. The bare stem and the identity shortcuts make a clean path up to a last batch normalization and ReLU.
       Convolutions start Kaiming normal (fan out), as the authors'.
 
     Shape:

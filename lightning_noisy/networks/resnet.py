@@ -15,7 +15,7 @@ class CIFARResNet(ResNet):  # type: ignore[misc]  # torchvision carries no types
 
     torchvision's ResNet with its 7x7 stem of stride 2 replaced by a 3x3 convolution of stride 1, and its max-pooling
     and classifier by the identity: stem 64, four stages of widths 64-128-256-512 and strides 1-2-2-2, global average
-    pooling. Convolutions start Kaiming normal (fan out), batch normalisation at one and zero. The state-dict keys are
+    pooling. Convolutions start Kaiming normal (fan out), batch normalization at one and zero. The state-dict keys are
     torchvision's without ``fc``; all tensors but ``conv1.weight`` have the shapes of torchvision's network.
 
     He et al., "Deep Residual Learning for Image Recognition" (CVPR 2016), in the variant for CIFAR common in the

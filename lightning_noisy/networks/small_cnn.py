@@ -8,7 +8,7 @@ from lightning_noisy.errors import check_argument
 
 
 def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
-    """3x3 convolution, batch normalisation, ReLU; the spatial size stays."""
+    """3x3 convolution, batch normalization, ReLU; the spatial size stays."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -17,7 +17,7 @@ def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class SmallCNN(nn.Module):
-    """Five 3x3 convolutions with batch normalisation and global average pooling.
+    """Five 3x3 convolutions with batch normalization and global average pooling.
 
     ``C - w - w - pool - 2w - 2w - pool - D - global average - dropout`` with width w: an epoch of the 8x8 digits of
     scikit-learn takes a fraction of a second on a CPU, and 28x28 or 32x32 images work unchanged. It follows no paper.

@@ -41,7 +41,7 @@ class TimmBackbone(nn.Module):
 
     What timm builds with ``num_classes=0``: the features followed by the classifier are the original network's logits.
     Parameters and state-dict keys are those of timm's network under ``model.``, without the classifier. Batch
-    normalisation of a feature map that has shrunk to one pixel needs more than one sample in a training batch.
+    normalization of a feature map that has shrunk to one pixel needs more than one sample in a training batch.
 
     timm is optional: ``pip install lightning-noisy[timm]``.
 

@@ -77,7 +77,7 @@ class TorchvisionBackbone(nn.Module):
     DISC, images of 224 pixels: 23,508,032 parameters, 23,536,718 with ``nn.Linear(2048, 14)`` on top.
 
     Parameters and state-dict keys are those of torchvision's network under ``model.``, without the classifier. Batch
-    normalisation of a feature map that has shrunk to one pixel needs more than one sample in a training batch.
+    normalization of a feature map that has shrunk to one pixel needs more than one sample in a training batch.
 
     Shape:
         Images (B, 3, H, W), of the sizes the network takes, to features (B, D).

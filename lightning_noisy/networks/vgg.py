@@ -12,10 +12,10 @@ _SMALLEST_IMAGE = 32
 
 
 class VGG19BN(TorchvisionBackbone):
-    """VGG-19 with batch normalisation, from scratch: the network of ANIMAL-10N.
+    """VGG-19 with batch normalization, from scratch: the network of ANIMAL-10N.
 
     torchvision's ``vgg19_bn`` without its last layer: 16 3x3 convolutions with bias, each followed by batch
-    normalisation and ReLU, 64-64-pool-128-128-pool-256x4-pool-512x4-pool-512x4-pool; average pooling to 7 x 7, which
+    normalization and ReLU, 64-64-pool-128-128-pool-256x4-pool-512x4-pool-512x4-pool; average pooling to 7 x 7, which
     stretches the 2 x 2 that images of 64 x 64 pixels leave; linear to 4096, ReLU, dropout, twice. Convolutions start
     Kaiming normal (fan out), linear layers normal with deviation 0.01, biases at zero.
 

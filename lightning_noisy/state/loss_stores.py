@@ -1,4 +1,4 @@
-"""The per-sample tables of losses: made when they are first needed, saved, merged and refused like any other."""
+"""The per-sample stores of losses: made when they are first needed, saved, merged and refused like any other."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from lightning_noisy.state.section import Section
 
 
 class LossStores:
-    """Gives the losses of a module the tables that they keep.
+    """Gives the losses of a module the stores that they keep.
 
-    Tables are made at a loss's first call in training, whose logits tell the number of classes.
+    Stores are made at a loss's first call in training, whose logits tell the number of classes.
 
     Args:
         root: The LightningModule. A loss inside another one belongs to that.
     """
 
     def __init__(self, root: nn.Module) -> None:
-        self._losses = [(name, loss) for name, loss in _outermost_losses(root) if loss.memory_shapes(num_classes=2)]
+        self._losses = [(name, loss) for name, loss in _outermost_losses(root) if loss.store_shapes(num_classes=2)]
         self._sections = [Section(type(loss).__name__, f"loss {name}") for name, loss in self._losses]
         self._hooks: list[RemovableHandle] = []
 
     def __bool__(self) -> bool:
-        """Whether there is a loss that keeps a table."""
+        """Whether there is a loss that keeps a store."""
         return bool(self._losses)
 
     def join(self, run: RunState) -> None:
@@ -40,7 +40,7 @@ class LossStores:
         """Training starts: what a loss held before is another run's."""
         self.end()
         for (_, loss), section in zip(self._losses, self._sections, strict=True):
-            loss.memory = {}
+            loss.stores = {}
             self._hooks.append(_attach_at_first_call(loss, section))
 
     def end(self) -> None:
@@ -61,8 +61,8 @@ def _attach_at_first_call(loss: NoisyLabelLoss, section: Section) -> RemovableHa
         if called is not original() or not called.training:
             return
         logits: Tensor = args[0] if args else kwargs["logits"]
-        shapes = called.memory_shapes(logits.shape[1] - called.extra_outputs)
-        called.memory = {name: section.store(name, shape, device=logits.device) for name, shape in shapes.items()}
+        shapes = called.store_shapes(logits.shape[1] - called.extra_outputs)
+        called.stores = {name: section.store(name, shape, device=logits.device) for name, shape in shapes.items()}
         handle.remove()
 
     handle: RemovableHandle = loss.register_forward_pre_hook(attach, with_kwargs=True)

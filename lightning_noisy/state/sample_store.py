@@ -1,4 +1,4 @@
-"""Tables keyed by dataset index."""
+"""Stores keyed by dataset index."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _NOBODY = -1
 
 
 class SampleStore:
-    """A per-sample table: row ``i`` belongs to sample ``i`` of the training set.
+    """A per-sample store: row ``i`` belongs to sample ``i`` of the training set.
 
     It is neither a module nor a buffer, so that DDP does not overwrite it with rank 0's. Nothing here reads a value
-    back to the host and nothing touches the whole table in a training step.
+    back to the host and nothing touches the whole store in a training step.
 
     Args:
         num_samples: Rows N.
         shape: Shape of a row; ``()`` stores one number a sample.
         fill: Initial value of every entry.
-        dtype: Storage type; arithmetic of floating-point tables is float32. float16 halves the memory of tables of
+        dtype: Storage type; arithmetic of floating-point stores is float32. float16 halves the memory of stores of
             probabilities; bfloat16 is refused, since its running means are wrong by percents.
-        device: Where the table lives.
+        device: Where the store lives.
 
     Raises:
         NoisyLabelError: ``num_samples`` < 1 or ``dtype`` is bfloat16.
@@ -60,7 +60,7 @@ class SampleStore:
         return tuple(self.values.shape[1:])
 
     def to(self, device: torch.device | str) -> SampleStore:
-        """Move the table; returns itself."""
+        """Move the store; returns itself."""
         self.values, self._touched = self.values.to(device), self._touched.to(device)
         self._writer = self._writer.to(device)
         return self
@@ -128,19 +128,19 @@ class SampleStore:
             self._writer.fill_(_NOBODY)
 
     def state_dict(self) -> dict[str, Any]:
-        """The table as a plain dict. Never a collective."""
+        """The store as a plain dict. Never a collective."""
         return {"values": self.values.cpu(), "writer": self._writer.cpu()}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> SampleStore:
-        """A table of the shape and type of a saved one, with its rows, on the CPU."""
+        """A store of the shape and type of a saved one, with its rows, on the CPU."""
         values = state["values"]
         store = cls(values.shape[0], tuple(values.shape[1:]), dtype=values.dtype)
         store.load_state_dict(state)
         return store
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved table.
+        """Take over a saved store.
 
         Raises:
             NoisyLabelError: It has another number of samples or another row shape.
@@ -148,7 +148,7 @@ class SampleStore:
         saved = state["values"]
         if saved.shape != self.values.shape:
             raise NoisyLabelError(
-                f"The saved table has shape {tuple(saved.shape)} (samples, ...), this run needs "
+                f"The saved store has shape {tuple(saved.shape)} (samples, ...), this run needs "
                 f"{tuple(self.values.shape)}: resume with the data set that wrote the checkpoint."
             )
         self.values = saved.to(self.values, copy=True)

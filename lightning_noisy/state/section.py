@@ -57,7 +57,7 @@ class Section:
         self.key = owner if key is None else key
         self.per_sample = per_sample
         self.stores: dict[str, SampleStore] = {}
-        """A table for each name, with a row for each training sample."""
+        """A store for each name, with a row for each training sample."""
         self.sums = EpochSums()
         """Sums over the current epoch."""
         self.history: dict[int, dict[str, float]] = {}
@@ -89,7 +89,7 @@ class Section:
         found.in_run = True
         if found.shape != shape:
             raise NoisyLabelError(
-                f"The checkpoint's table `{name}` of {self.owner} has rows of shape {found.shape}, this run needs "
+                f"The checkpoint's store `{name}` of {self.owner} has rows of shape {found.shape}, this run needs "
                 f"{shape}: resume with the number of classes that wrote it."
             )
         return found
@@ -142,7 +142,7 @@ class Section:
 
 
 def _home(size: int, device: torch.device) -> torch.device:
-    """The accelerator when a table of ``size`` bytes fits in a quarter of its free memory, else the CPU."""
+    """The accelerator when a store of ``size`` bytes fits in a quarter of its free memory, else the CPU."""
     if device.type == "cuda" and size > _LARGEST_SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
         return torch.device("cpu")
     return device

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_noisy.data.indexed import indexed_set, known_labels
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import labels_hash
+from lightning_noisy.functional.label_statistics import labels_hash
 
 
 @dataclass(frozen=True)

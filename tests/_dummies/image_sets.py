@@ -1,4 +1,4 @@
-"""Data sets of image files in the layouts in which they are published, images of one colour each."""
+"""Data sets of image files in the layouts in which they are published, images of one color each."""
 
 from tests._dummies.images import write_image, write_lines
 

@@ -3,7 +3,7 @@ from PIL import Image
 
 
 def write_image(path, number=0, size=(12, 10), **options):
-    """An image file of one colour, (number, 255 - number, 128), ``size`` wide and high; JPEG moves it by 2 at most."""
+    """An image file of one color, (number, 255 - number, 128), ``size`` wide and high; JPEG moves it by 2 at most."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (number, 255 - number, 128)).save(path, **options)
 
@@ -15,7 +15,7 @@ def write_lines(path, lines):
 
 
 def numbers(images, mean, std):
-    """The numbers of images that :func:`write_image` wrote, from normalised tensors (B, 3, H, W) of one colour each."""
+    """The numbers of images that :func:`write_image` wrote, from normalized tensors (B, 3, H, W) of one color each."""
     mean, std = (np.array(values).reshape(3, 1, 1) for values in (mean, std))
     pixels = (images.double().numpy() * std + mean) * 255
     assert np.ptp(pixels, axis=(2, 3)).max() < 4

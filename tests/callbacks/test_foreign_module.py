@@ -475,8 +475,8 @@ def test_observers_see_the_given_label_beside_a_changer(tmp_path):
     make_trainer(tmp_path, [SELC(momentum=0.1), tracker, spy], max_epochs=1).fit(ForeignModule(), tuple_loader())
     given = make_tensors()[1]
     p = torch.cat([z for z, _ in spy.calls]).double().softmax(dim=1)[torch.arange(24), given]
-    mislabelled = given != make_tensors()[2]
-    assert tracker.history[0]["train/conf/noisy"] == pytest.approx(p[mislabelled].mean().item(), abs=1e-6)
+    mislabeled = given != make_tensors()[2]
+    assert tracker.history[0]["train/conf/noisy"] == pytest.approx(p[mislabeled].mean().item(), abs=1e-6)
 
 
 def test_second_call_of_a_batch_gets_the_same_target_and_writes_nothing(tmp_path):

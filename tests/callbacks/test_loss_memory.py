@@ -62,7 +62,7 @@ def test_rows_are_those_of_the_recursion(tmp_path):
     module, trainer = Project(), make_trainer(tmp_path, [LossMemory()], max_epochs=3)
     trainer.fit(module, loader())
     np.testing.assert_allclose(rows_of(trainer), recursion(module.calls), rtol=1e-4, atol=1e-6)
-    assert module.criterion.memory["prediction"].values is rows_of(trainer)
+    assert module.criterion.stores["prediction"].values is rows_of(trainer)
     assert not module.criterion._forward_pre_hooks
 
 
@@ -85,24 +85,24 @@ def test_a_resume_equals_an_uninterrupted_run(tmp_path, step):
 
 def test_without_the_line_a_fit_is_refused_also_with_a_table_by_hand(tmp_path):
     attached = Project()
-    attached.criterion.memory["prediction"] = SampleStore(SAMPLES, (CLASSES,))
+    attached.criterion.stores["prediction"] = SampleStore(SAMPLES, (CLASSES,))
     for module in (Project(), attached):
         with pytest.raises(
             NoisyLabelError, match=r"nobody would save or merge here: add the callback `LossMemory\(\)`"
         ):
             make_trainer(tmp_path).fit(module, loader())
-        assert not module.criterion.memory or not module.criterion.memory["prediction"].values.any()
+        assert not module.criterion.stores or not module.criterion.stores["prediction"].values.any()
 
 
 def test_a_loop_of_ones_own_attaches_by_hand():
     module = Project()
-    with pytest.raises(NoisyLabelError, match=r"in a loop of your own set `loss.memory\['prediction'\]"):
+    with pytest.raises(NoisyLabelError, match=r"in a loop of your own set `loss.stores\['prediction'\]"):
         module.training_step(next(iter(loader())), 0)
-    module.criterion.memory["prediction"] = SampleStore(SAMPLES, (CLASSES,))
+    module.criterion.stores["prediction"] = SampleStore(SAMPLES, (CLASSES,))
     module.calls.clear()
     for batch in loader():
         module.training_step(batch, 0)
-    rows = module.criterion.memory["prediction"].values
+    rows = module.criterion.stores["prediction"].values
     np.testing.assert_allclose(rows, recursion(module.calls), rtol=1e-4, atol=1e-6)
 
 
@@ -140,18 +140,18 @@ def test_a_copy_taken_in_training_does_not_write_into_the_rows_of_the_original(t
     trainer = make_trainer(tmp_path, [LossMemory(), Copier()], max_epochs=1)
     trainer.fit(Project(), loader())
     kept, (twin,) = rows_of(trainer).clone(), copies
-    twin.criterion.memory["prediction"] = SampleStore(SAMPLES, (CLASSES,))
+    twin.criterion.stores["prediction"] = SampleStore(SAMPLES, (CLASSES,))
     for batch in loader():
         twin.training_step(batch, 0)
     assert torch.equal(rows_of(trainer), kept)
-    assert twin.criterion.memory["prediction"].values.any()
+    assert twin.criterion.stores["prediction"].values.any()
 
 
 def test_it_has_nothing_to_do_in_our_module_and_where_no_loss_keeps_rows(tmp_path):
     trainer = make_trainer(tmp_path, [LossMemory()], max_epochs=1)
     trainer.fit(make_module(elr()), datamodule=SmallDataModule(seed=0))
     assert [key for key in RunDriver.of(trainer).sections if key.startswith("loss")] == ["loss loss"]
-    with pytest.warns(UserWarning, match="LossMemory does nothing: no loss of ForeignModule keeps a table"):
+    with pytest.warns(UserWarning, match="LossMemory does nothing: no loss of ForeignModule keeps a store"):
         make_trainer(tmp_path, [LossMemory()], max_epochs=1).fit(ForeignModule(), loader())
 
 

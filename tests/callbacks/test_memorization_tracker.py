@@ -1,4 +1,4 @@
-"""Shares of learnt, memorised and other predictions, against a count by hand."""
+"""Shares of learned, memorized and other predictions, against a count by hand."""
 
 import numpy as np
 import pytest

@@ -137,4 +137,4 @@ def test_one_command_trains_and_writes_and_a_second_takes_its_noise(monkeypatch,
     assert (data.noisy_targets.numpy()[:, None] == best_two).any(axis=1).all()
     expected = PMDNoise(1, 0.6, path).corrupt(data.clean_targets, 10, data.seed)
     assert torch.equal(data.noisy_targets, expected)
-    assert 0.4 < data.realised_noise_rate < 0.8
+    assert 0.4 < data.realized_noise_rate < 0.8

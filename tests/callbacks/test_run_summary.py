@@ -94,7 +94,7 @@ def test_epochs_are_in_their_order_whatever_order_they_came_in():
 
 
 def test_other_names_can_be_reported_and_choose():
-    summary = RunSummary(metric=("absent", "a", "b"), selects="b")
+    summary = RunSummary(metric=("absent", "a", "b"), monitor="b")
     summary.section.history = {0: {"a": 0.1, "b": 0.9}, 1: {"a": 0.3, "b": 0.2}}
 
     assert summary.reported() == "a"
@@ -127,7 +127,7 @@ def test_the_table_says_what_where_and_how_noisy():
     assert values == {
         "best epoch (1, chosen by val/acc)": "50.00 %",
         "last epoch (1)": "50.00 %",
-        "realised noise rate": "40.20 %",
+        "realized noise rate": "40.20 %",
     }
     assert len({len(line) for line in lines if line.endswith("%")}) == 1
     assert lines[-2:] == ["logs: runs/first", "see them with: tensorboard --logdir runs/first"]
@@ -264,13 +264,13 @@ def test_a_run_prints_its_table_once_and_writes_it(tmp_path, printed, val_fracti
     content = json.loads((tmp_path / "summary.json").read_text())
     seen, selects = recorder.seen, "val/acc" if val_fraction else "test/acc"
     chosen = max(seen, key=lambda epoch: seen[epoch][selects])
-    rate = trainer.datamodule.realised_noise_rate
+    rate = trainer.datamodule.realized_noise_rate
 
     assert len({figures["test/acc"] for figures in seen.values()}) > 2
     assert {int(epoch): figures for epoch, figures in content["epochs"].items()} == seen
     assert content["metric"] == "test/acc"
     assert content["also"] == {}
-    assert content["realised_noise_rate"] == rate
+    assert content["realized_noise_rate"] == rate
     best, last, mean = content["rows"].items()
     assert str(chosen) in best[0]
     assert ("no validation split" in best[0]) == (val_fraction == 0)
@@ -341,7 +341,7 @@ def finish(summary, folder, rank=0):
 
     class Trainer:
         is_global_zero, loggers = rank == 0, (None,)
-        datamodule = SimpleNamespace(realised_noise_rate=0.25)
+        datamodule = SimpleNamespace(realized_noise_rate=0.25)
 
         @property
         def log_dir(self):
@@ -375,4 +375,4 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, monkeypatch):
     finish(summary_of(test=[0.75, 0.5]), str(tmp_path))
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["epochs"] == {"0": {"test/acc": 0.75}, "1": {"test/acc": 0.5}}
-    assert content["realised_noise_rate"] == 0.25
+    assert content["realized_noise_rate"] == 0.25

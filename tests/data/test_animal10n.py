@@ -44,7 +44,7 @@ def read(loader):
 @pytest.mark.parametrize("published", [True, False])
 def test_both_layouts_are_read_alike(tmp_path, published):
     write_animals(tmp_path, published)
-    data = ready(tmp_path, crop="centre")
+    data = ready(tmp_path, crop="center")
 
     assert ", ".join(data.class_names) == (
         "cat, lynx, wolf, coyote, cheetah, jaguar, chimpanzee, orangutan, hamster, guinea pig"
@@ -62,7 +62,7 @@ def test_both_layouts_are_read_alike(tmp_path, published):
 
 @pytest.mark.parametrize(
     ("options", "padded"),
-    [({}, 4), ({"crop": "centre"}, 0), ({"padding": 0}, 0), ({"padding": 2}, 2)],
+    [({}, 4), ({"crop": "center"}, 0), ({"padding": 0}, 0), ({"padding": 2}, 2)],
 )
 def test_training_images_are_cropped_after_padding_by_4_unless_asked_otherwise(tmp_path, options, padded):
     write_animals(tmp_path)

@@ -69,7 +69,7 @@ def statistics(name):
 
 
 def pixels(name, images):
-    """Bytes again, from what the papers' normalisation makes of them."""
+    """Bytes again, from what the papers' normalization makes of them."""
     mean, std = statistics(name)
     values = (images.double().numpy() * std + mean) * 255
     assert np.abs(values - values.round()).max() < 1e-3
@@ -96,7 +96,7 @@ def test_training_images_are_cropped_after_padding_by_4_and_flipped(name):
     assert 0.4 < flips / TRAINING < 0.6
 
 
-def test_evaluation_is_the_whole_image_normalised(name):
+def test_evaluation_is_the_whole_image_normalized(name):
     images, target = read(ready(name).test_dataloader())
     mean, std = statistics(name)
 

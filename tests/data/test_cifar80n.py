@@ -38,7 +38,7 @@ def ready(**options):
     return data
 
 
-def test_all_training_images_stay_and_outsiders_are_mislabelled():
+def test_all_training_images_stay_and_outsiders_are_mislabeled():
     data = ready()
     clean = torch.arange(TRAINING) * 7 % 100
 
@@ -46,7 +46,7 @@ def test_all_training_images_stay_and_outsiders_are_mislabelled():
     assert torch.equal(data.clean_targets, clean)
     assert torch.equal(data.noisy_targets, NOISE.corrupt(clean, 80, 0))
     assert int(data.noisy_targets.max()) < 80
-    assert data.realised_noise_rate == pytest.approx(0.6, abs=0.05)
+    assert data.realized_noise_rate == pytest.approx(0.6, abs=0.05)
 
 
 def test_the_test_set_is_that_of_the_first_80_classes():
@@ -71,7 +71,7 @@ def test_it_is_trained_on_and_the_manifest_counts_outsiders(tmp_path):
     assert counts.shape == (100, 80)
     assert counts.sum() == 800
     assert counts[80:].sum() == int((data.clean_targets >= 80).sum())
-    assert manifest["realised_rate"] == pytest.approx(1 - np.trace(counts) / 800)
+    assert manifest["realized_rate"] == pytest.approx(1 - np.trace(counts) / 800)
     assert (tmp_path / "figures" / "transition.png").stat().st_size > 0
 
 

@@ -65,7 +65,7 @@ def test_both_sets_together_are_the_scans_each_with_its_label(plain, test_set):
     assert found == expected
 
 
-def test_images_are_normalised(plain):
+def test_images_are_normalized(plain):
     assert abs(plain[0].mean().item()) < 0.02
     assert abs(plain[0].std().item() - 1) < 0.02
 

@@ -178,10 +178,10 @@ def test_without_a_test_set_nothing_is_tested(path, val_fraction):
             loader()
 
 
-# Standardisation
+# Standardization
 
 
-def standardised(x, by):
+def standardized(x, by):
     """In float64, by the columns of ``by``."""
     by = by.astype(np.float64)
     return (x.astype(np.float64) - by.mean(axis=0)) / by.std(axis=0)
@@ -189,10 +189,10 @@ def standardised(x, by):
 
 @pytest.mark.parametrize("chunk", [2**16, 5, 1])
 @pytest.mark.parametrize("options", [{}, {"val_fraction": 0.4}, {"seed": 9, "noise": NOISE}])
-def test_features_are_standardised_over_the_training_set(path, monkeypatch, chunk, options):
+def test_features_are_standardized_over_the_training_set(path, monkeypatch, chunk, options):
     monkeypatch.setattr(features, "_CHUNK", chunk)
     data = ready(path, test_rows=8, **options)
-    expected = standardised(X, X[:-8])
+    expected = standardized(X, X[:-8])
 
     assert np.allclose(test_set_of(data)[0], expected[-8:], atol=1e-5)
     x = training(data)[0]
@@ -210,7 +210,7 @@ def test_a_constant_feature_is_only_moved(tmp_path):
 
     assert (training(data)[0][:, 1] == 0).all()
     assert test_set_of(data)[0][0, 1] == x[-1, 1] - x[0, 1]
-    assert np.allclose(training(data)[0][:, 2:], standardised(x[:-1, 2:], x[:-1, 2:]), atol=1e-5)
+    assert np.allclose(training(data)[0][:, 2:], standardized(x[:-1, 2:], x[:-1, 2:]), atol=1e-5)
 
 
 numbers = hnp.arrays(
@@ -239,7 +239,7 @@ def test_with_noise_the_labels_of_the_file_are_clean(path):
 
     assert torch.equal(data.clean_targets, clean)
     assert torch.equal(data.noisy_targets, NOISE.corrupt(clean, CLASSES, 3))
-    assert data.realised_noise_rate == (data.noisy_targets != clean).double().mean().item() > 0
+    assert data.realized_noise_rate == (data.noisy_targets != clean).double().mean().item() > 0
     assert np.array_equal(training(data)[1], data.noisy_targets)
     assert np.array_equal(test_set_of(data)[1], Y[-4:])
 
@@ -250,7 +250,7 @@ def test_human_labels_come_from_a_file(path):
 
     assert np.array_equal(training(data)[1], WRONG[:-6])
     assert np.array_equal(data.clean_targets, Y[:-6])
-    assert data.realised_noise_rate == pytest.approx(6 / 18)
+    assert data.realized_noise_rate == pytest.approx(6 / 18)
 
 
 def test_with_clean_labels_beside_them_the_labels_are_noisy(tmp_path):
@@ -260,7 +260,7 @@ def test_with_clean_labels_beside_them_the_labels_are_noisy(tmp_path):
     assert np.array_equal(training(data)[1], WRONG[:-6])
     assert np.array_equal(data.clean_targets, Y[:-6])
     assert np.array_equal(test_set_of(data)[1], Y[-6:])
-    assert data.realised_noise_rate == pytest.approx(6 / 18)
+    assert data.realized_noise_rate == pytest.approx(6 / 18)
 
 
 @pytest.mark.parametrize("noisy_val", [True, False])
@@ -277,7 +277,7 @@ def test_labels_alone_are_those_of_the_run_and_nobody_knows_more(path, val_fract
     data = raw(path, val_fraction=val_fraction)
 
     assert data.clean_targets is None
-    assert data.realised_noise_rate is None
+    assert data.realized_noise_rate is None
     assert len(data.noisy_targets) == round(SAMPLES * (1 - val_fraction))
 
 
@@ -471,11 +471,11 @@ def test_evidence_where_nobody_knows_clean_labels(tmp_path, monkeypatch):
 
     manifest = json.loads((tmp_path / "run" / "noise.json").read_text())
     archive = np.load(tmp_path / "run" / "noisy_labels.npz")
-    assert (manifest["realised_rate"], manifest["transition_counts"], manifest["num_samples"]) == (None, None, 48)
+    assert (manifest["realized_rate"], manifest["transition_counts"], manifest["num_samples"]) == (None, None, 48)
     assert archive.files == ["noisy"]
     assert {"val/acc", "train/conf/all"} <= set(seen)
     assert not {"test/acc", "train/conf/clean"} & set(seen)
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["realised_noise_rate"] is None
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["realized_noise_rate"] is None
 
 
 def test_a_run_without_any_evaluation(tmp_path):

@@ -25,7 +25,7 @@ FIRST = {"train": 0, "val": 120, "test": 180}
 
 
 def write_folders(root, splits=("train", "val", "test")):
-    """Images of one colour; those of a split are numbered ``FIRST``, ``FIRST`` + 8, ... in the order of classes."""
+    """Images of one color; those of a split are numbered ``FIRST``, ``FIRST`` + 8, ... in the order of classes."""
     for split in splits:
         number = FIRST[split]
         for name, count in zip(CLASSES, COUNTS[split], strict=True):
@@ -261,9 +261,9 @@ def test_random_crops(tmp_path, padding, flip):
     assert (8 < flips < 32) if flip else flips == 0
 
 
-def test_centre_crops_are_those_of_evaluation(tmp_path):
+def test_center_crops_are_those_of_evaluation(tmp_path):
     whole = write_coded(tmp_path)
-    data = ready(tmp_path, image_size=10, resize=0, crop="centre", flip=False, val_fraction=0.25)
+    data = ready(tmp_path, image_size=10, resize=0, crop="center", flip=False, val_fraction=0.25)
     for loader in (data.train_dataloader(), data.val_dataloader()[0]):
         crops = bytes_of(read(loader)[0])
         assert (crops[:, :2] == whole[:, 2:12, 5:15]).all()
@@ -282,7 +282,7 @@ def test_the_default_is_a_scaled_part_of_the_image_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(("resize", "shorter"), [(None, 16), (14, 14), (20, 20), (0, 40)])
-def test_evaluated_images_are_resized_and_cropped_in_the_centre(tmp_path, resize, shorter):
+def test_evaluated_images_are_resized_and_cropped_in_the_center(tmp_path, resize, shorter):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     for name in ("a", "b"):
         for split in ("train", "test"):
@@ -377,7 +377,7 @@ def test_an_epoch_larger_than_the_training_set_is_refused(tmp_path):
         ({"image_size": 32.0}, "`image_size` to be an int of at least 1, but got 32.0"),
         ({"resize": 0.5}, "`resize` to be an int of at least 0, or None, but got 0.5"),
         ({"resize": -1}, "`resize` to be an int of at least 0, or None"),
-        ({"crop": "center"}, "`crop` to be 'resized', 'random' or 'centre', but got 'center'"),
+        ({"crop": "center"}, "`crop` to be 'resized', 'random' or 'center', but got 'center'"),
         ({"padding": 4}, "`padding` to be 0 without a random crop, but got 4"),
         ({"padding": -1, "crop": "random"}, "`padding` to be"),
         ({"mean": (0.5,)}, "`mean` to be three floats"),

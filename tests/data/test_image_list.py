@@ -32,7 +32,7 @@ def test_images_are_decoded_to_rgb(tmp_path, name):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "LA"])
-def test_images_of_other_colours_become_rgb(tmp_path, mode):
+def test_images_of_other_colors_become_rgb(tmp_path, mode):
     kind = "tif" if mode == "CMYK" else "png"
     Image.new(mode, (4, 4)).save(tmp_path / f"a.{kind}")
     assert listed(tmp_path, [f"a.{kind}"])[0].mode == "RGB"

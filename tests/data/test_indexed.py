@@ -25,7 +25,7 @@ class Samples(Dataset):
         return self.make(10 * index, 100 * index)
 
 
-class Labelled(Dataset):
+class Labeled(Dataset):
     """Has labels and no samples: those must not be asked for."""
 
     def __init__(self, count, **attributes):
@@ -128,18 +128,18 @@ KINDS = {
 @pytest.mark.parametrize("name", ["targets", "labels"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_are_read_from_attributes(kind, name):
-    labels = known_labels(Labelled(5, **{name: KINDS[kind]}))
+    labels = known_labels(Labeled(5, **{name: KINDS[kind]}))
 
     assert labels.dtype == torch.int64
     assert labels.tolist() == LABELS
 
 
 def test_targets_go_before_labels():
-    assert known_labels(Labelled(2, targets=[0, 1], labels=[1, 1])).tolist() == [0, 1]
+    assert known_labels(Labeled(2, targets=[0, 1], labels=[1, 1])).tolist() == [0, 1]
 
 
-def labelled(*labels):
-    return Labelled(len(labels), targets=list(labels))
+def labeled(*labels):
+    return Labeled(len(labels), targets=list(labels))
 
 
 @pytest.mark.parametrize(
@@ -147,15 +147,15 @@ def labelled(*labels):
     [
         (TensorDataset(torch.zeros(3, 2), torch.tensor([4, 5, 6])), [4, 5, 6]),
         (TensorDataset(torch.zeros(2), torch.tensor([4, 5]), torch.tensor([7, 8])), [4, 5]),
-        (IndexedDataset(labelled(4, 5)), [4, 5]),
-        (Subset(labelled(4, 5, 6, 7), [3, 0, 0]), [7, 4, 4]),
-        (Subset(labelled(4, 5, 6, 7), range(1, 3)), [5, 6]),
-        (Subset(labelled(4, 5, 6, 7), np.array([2, 1])), [6, 5]),
-        (Subset(labelled(4, 5, 6, 7), torch.tensor([2, 1])), [6, 5]),
-        (Subset(Subset(labelled(4, 5, 6, 7), [3, 2, 0]), [2, 0]), [4, 7]),
-        (ConcatDataset([labelled(4, 5), Labelled(1, labels=[6]), Subset(labelled(7, 8), [1])]), [4, 5, 6, 8]),
-        (IndexedDataset(Subset(ConcatDataset([labelled(4, 5), labelled(6)]), [2, 0])), [6, 4]),
-        (Subset(IndexedDataset(labelled(4, 5)), [1]), [5]),
+        (IndexedDataset(labeled(4, 5)), [4, 5]),
+        (Subset(labeled(4, 5, 6, 7), [3, 0, 0]), [7, 4, 4]),
+        (Subset(labeled(4, 5, 6, 7), range(1, 3)), [5, 6]),
+        (Subset(labeled(4, 5, 6, 7), np.array([2, 1])), [6, 5]),
+        (Subset(labeled(4, 5, 6, 7), torch.tensor([2, 1])), [6, 5]),
+        (Subset(Subset(labeled(4, 5, 6, 7), [3, 2, 0]), [2, 0]), [4, 7]),
+        (ConcatDataset([labeled(4, 5), Labeled(1, labels=[6]), Subset(labeled(7, 8), [1])]), [4, 5, 6, 8]),
+        (IndexedDataset(Subset(ConcatDataset([labeled(4, 5), labeled(6)]), [2, 0])), [6, 4]),
+        (Subset(IndexedDataset(labeled(4, 5)), [1]), [5]),
     ],
 )
 def test_labels_are_found_through_wrappers(dataset, labels):
@@ -165,25 +165,25 @@ def test_labels_are_found_through_wrappers(dataset, labels):
 @pytest.mark.parametrize(
     "dataset",
     [
-        Labelled(3),
-        Labelled(3, targets=None),
-        Labelled(3, targets=[0.0, 1.0, 2.0]),
-        Labelled(3, targets=np.zeros(3, dtype=np.float32)),
-        Labelled(3, targets=[0, 1]),
-        Labelled(3, targets=[0, 1, 2, 0]),
-        Labelled(3, targets=torch.zeros(3, 4).long()),
-        Labelled(3, targets=["a", "b", "c"]),
-        Labelled(3, targets=np.array(["a", "b", "c"])),
-        Labelled(3, targets=[0, None, 1]),
-        Labelled(3, targets=[[0, 1], [2], []]),
+        Labeled(3),
+        Labeled(3, targets=None),
+        Labeled(3, targets=[0.0, 1.0, 2.0]),
+        Labeled(3, targets=np.zeros(3, dtype=np.float32)),
+        Labeled(3, targets=[0, 1]),
+        Labeled(3, targets=[0, 1, 2, 0]),
+        Labeled(3, targets=torch.zeros(3, 4).long()),
+        Labeled(3, targets=["a", "b", "c"]),
+        Labeled(3, targets=np.array(["a", "b", "c"])),
+        Labeled(3, targets=[0, None, 1]),
+        Labeled(3, targets=[[0, 1], [2], []]),
         TensorDataset(torch.zeros(3)),
         TensorDataset(torch.zeros(3), torch.zeros(3)),
         TensorDataset(torch.zeros(3), torch.zeros(3, 2).long()),
         [(0, 1), (0, 1)],
-        IndexedDataset(Labelled(3)),
-        Subset(Labelled(3), [0]),
-        Subset(Labelled(3, targets=[0, 1]), [0]),
-        ConcatDataset([labelled(0, 1), Labelled(3)]),
+        IndexedDataset(Labeled(3)),
+        Subset(Labeled(3), [0]),
+        Subset(Labeled(3, targets=[0, 1]), [0]),
+        ConcatDataset([labeled(0, 1), Labeled(3)]),
     ],
 )
 def test_labels_nobody_knows_are_none(dataset):

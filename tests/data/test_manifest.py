@@ -14,7 +14,7 @@ from lightning_noisy.data import manifest as module
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import AsymmetricNoise, FileNoise, OpenSetNoise, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import labels_hash
+from lightning_noisy.functional.label_statistics import labels_hash
 
 NOISE = SymmetricNoise(0.5)
 CLEAN = torch.arange(1000) % 4
@@ -34,7 +34,7 @@ def test_a_manifest_counts_what_happened():
         "num_samples": 1000,
         "num_classes": 4,
         "requested_rate": 0.5,
-        "realised_rate": sum(i != j for i, j in pairs) / 1000,
+        "realized_rate": sum(i != j for i, j in pairs) / 1000,
         "transition_counts": [[pairs.count((i, j)) for j in range(4)] for i in range(4)],
         "sha256": labels_hash(NOISY),
     }
@@ -61,7 +61,7 @@ def test_outsiders_have_rows_of_their_own():
     assert counts.shape == (6, 4)
     assert counts[5].tolist() == np.bincount(NOISY[:10], minlength=4).tolist()
     assert manifest["num_classes"] == 4
-    assert manifest["realised_rate"] == 1 - np.trace(counts) / 1000
+    assert manifest["realized_rate"] == 1 - np.trace(counts) / 1000
     with pytest.raises(NoisyLabelError, match=r"`clean` to lie in \[0, 4\), but sample 0 has label 5 "):
         build_manifest(clean, NOISY, 4, None, 0)
 
@@ -92,7 +92,7 @@ def test_what_nobody_knows_is_none():
     manifest = build_manifest(None, NOISY, 4, None, 0)
 
     unknown = {name for name, value in manifest.items() if value is None}
-    assert unknown == {"noise", "requested_rate", "realised_rate", "transition_counts"}
+    assert unknown == {"noise", "requested_rate", "realized_rate", "transition_counts"}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def read(loader):
 
 
 def pixels(name, images):
-    """Bytes (N, 28, 28) again, from what the papers' normalisation makes of them."""
+    """Bytes (N, 28, 28) again, from what the papers' normalization makes of them."""
     mean, std = STATISTICS[name]
     values = (images.squeeze(1).double().numpy() * std + mean) * 255
     assert np.abs(values - values.round()).max() < 1e-3

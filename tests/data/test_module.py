@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_noisy.data import AsymmetricNoise, FileNoise, LabelledImages, NoisyDataModule, SymmetricNoise
+from lightning_noisy.data import AsymmetricNoise, FileNoise, LabeledImages, NoisyDataModule, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
 from tests.foreign import make_trainer
 from tests.small import MemoryLogger, SmallDataModule, make_module
@@ -26,10 +26,10 @@ class Numbered(NoisyDataModule):
         self.num_samples = num_samples
 
     def training_images(self):
-        return LabelledImages(torch.arange(self.num_samples).__getitem__, LABELS[: self.num_samples])
+        return LabeledImages(torch.arange(self.num_samples).__getitem__, LABELS[: self.num_samples])
 
     def test_images(self):
-        return LabelledImages((-torch.arange(TEST_SAMPLES)).__getitem__, LABELS[:TEST_SAMPLES])
+        return LabeledImages((-torch.arange(TEST_SAMPLES)).__getitem__, LABELS[:TEST_SAMPLES])
 
     def training_transform(self):
         return lambda image: image + torch.rand((), dtype=torch.float64) / 2
@@ -68,7 +68,7 @@ def test_training_batches_have_the_labels_of_their_images(noise, val_fraction):
     assert torch.equal(target, data.noisy_targets[index])
     assert torch.equal(data.clean_targets[index], LABELS[positions])
     assert torch.equal(positions[index.argsort()], positions.sort().values)
-    assert data.realised_noise_rate == pytest.approx((target != LABELS[positions]).double().mean().item())
+    assert data.realized_noise_rate == pytest.approx((target != LABELS[positions]).double().mean().item())
 
 
 @pytest.mark.parametrize("noisy_val", [True, False])
@@ -235,7 +235,7 @@ class Given(Numbered):
         self.clean, self.test = clean, test
 
     def training_images(self):
-        return LabelledImages(torch.arange(SAMPLES).__getitem__, self.clean, WRONG)
+        return LabeledImages(torch.arange(SAMPLES).__getitem__, self.clean, WRONG)
 
     def test_images(self):
         return super().test_images() if self.test else None
@@ -258,10 +258,10 @@ def test_given_noise_is_trained_on(clean, val_fraction):
     assert torch.equal(data.noisy_targets[index], target)
     if clean is None:
         assert data.clean_targets is None
-        assert data.realised_noise_rate is None
+        assert data.realized_noise_rate is None
     else:
         assert torch.equal(data.clean_targets[index], LABELS[positions])
-        assert data.realised_noise_rate == pytest.approx((target != LABELS[positions]).double().mean().item())
+        assert data.realized_noise_rate == pytest.approx((target != LABELS[positions]).double().mean().item())
     if val_fraction:
         images, target = read(data.val_dataloader()[0])
         assert torch.equal(target, WRONG[images])
@@ -300,7 +300,7 @@ def test_without_a_test_set_the_validation_split_alone_is_evaluated(val_fraction
 def test_an_empty_set_is_refused_before_its_noise_is_drawn():
     class Empty(Numbered):
         def training_images(self):
-            return LabelledImages(torch.arange(0).__getitem__, LABELS[:0])
+            return LabeledImages(torch.arange(0).__getitem__, LABELS[:0])
 
     with pytest.raises(NoisyLabelError, match=r"^The training set of Empty is empty"):
         Empty(noise=FileNoise("nowhere.npy")).setup("fit")
@@ -327,11 +327,11 @@ class Further(Numbered):
 
     def evaluation_images(self):
         labels = LABELS.flip(0)[:5]
-        own = LabelledImages((1000 + torch.arange(5)).__getitem__, labels)
+        own = LabeledImages((1000 + torch.arange(5)).__getitem__, labels)
         return {
             "val": own,
             **super().evaluation_images(),
-            "far": LabelledImages((-1000 - torch.arange(3)).__getitem__, labels[:3]),
+            "far": LabeledImages((-1000 - torch.arange(3)).__getitem__, labels[:3]),
         }
 
 
@@ -361,7 +361,7 @@ class FurtherBlobs(SmallDataModule):
 
     def evaluation_images(self):
         images = self.training_images()
-        return {**super().evaluation_images(), "far": LabelledImages(images.image, 3 - images.labels)}
+        return {**super().evaluation_images(), "far": LabeledImages(images.image, 3 - images.labels)}
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
@@ -409,8 +409,8 @@ def test_fit_writes_the_evidence_of_its_labels(tmp_path):
     assert torch.equal(torch.from_numpy(labels["noisy"]), data.noisy_targets)
     assert torch.equal(torch.from_numpy(labels["clean"]), data.clean_targets)
     assert (manifest["seed"], manifest["num_samples"], manifest["requested_rate"]) == (5, 40, 0.4)
-    assert manifest["realised_rate"] == data.realised_noise_rate
-    assert 0 < data.realised_noise_rate < 1
+    assert manifest["realized_rate"] == data.realized_noise_rate
+    assert 0 < data.realized_noise_rate < 1
 
 
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])

@@ -79,13 +79,13 @@ def test_policies_are_torchvisions(policy):
 
 
 @pytest.mark.parametrize(("cutout", "side"), [(0.5, 16), (0.15, 5), (0.9, 29)])
-def test_cutout_is_a_grey_square(cutout, side):
+def test_cutout_is_a_gray_square(cutout, side):
     strong, places = StrongAugment("rand", 1, 0, cutout), set()
     for seed in range(60):
         torch.manual_seed(seed)
-        grey = (strong(torch.full((3, 32, 32), 7, dtype=torch.uint8)) == 128).all(dim=0)
-        rows, columns = grey.nonzero().unbind(1)
-        if grey.sum() == side**2:  # else an operation has moved the image, or changed its colour
+        gray = (strong(torch.full((3, 32, 32), 7, dtype=torch.uint8)) == 128).all(dim=0)
+        rows, columns = gray.nonzero().unbind(1)
+        if gray.sum() == side**2:  # else an operation has moved the image, or changed its color
             assert rows.max() - rows.min() == columns.max() - columns.min() == side - 1
             places.add((int(rows.min()), int(columns.min())))
     assert len(places) > (10 if side < 29 else 4)
@@ -124,7 +124,7 @@ def test_one_view_is_a_tensor_and_several_are_a_list(dummy):
     assert not torch.equal(pair[0], pair[1])
 
 
-def test_a_strong_view_is_a_weak_one_that_is_augmented_before_it_is_normalised(dummy):
+def test_a_strong_view_is_a_weak_one_that_is_augmented_before_it_is_normalized(dummy):
     weak, strong = by_index(ready())[3], by_index(ready(views=["strong"], strong=lambda pixels: 255 - pixels))[3]
     mean, std = (torch.tensor(values).reshape(3, 1, 1) for values in (MEAN, STD))
 

@@ -135,19 +135,19 @@ def test_the_sizes_are_those_of_dividemix(tmp_path):
     assert (data.image_size, data.crop, data.mean, data.std) == (299, "resized", MEAN, STD)
 
 
-def test_colours_are_jittered_by_the_seed_alone(tmp_path):
+def test_colors_are_jittered_by_the_seed_alone(tmp_path):
     write_webvision(tmp_path, TRAIN, VAL)
 
-    def colours(noise, **options):
+    def colors(noise, **options):
         random.seed(noise)
         np.random.seed(noise)  # noqa: NPY002  what a transform must not draw from
         images, _, index = next(iter(ready(tmp_path, flip=False, batch_size=5, **options).train_dataloader()))
         return images.mean(dim=(2, 3))[index.argsort()]
 
     jitter = {"views": ["strong"], "strong": v2.ColorJitter(0.4, 0.4, 0.4, 0.2)}
-    first = colours(0, **jitter)
-    assert torch.equal(first, colours(1, **jitter))
-    assert (first - colours(0)).abs().amax(dim=1).min() > 0.05
+    first = colors(0, **jitter)
+    assert torch.equal(first, colors(1, **jitter))
+    assert (first - colors(0)).abs().amax(dim=1).min() > 0.05
 
 
 def test_both_test_sets_have_top_five_figures(tmp_path):

@@ -5,14 +5,8 @@ import pytest
 import torch
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import (
-    asymmetric_matrix,
-    labels_hash,
-    noise_rate,
-    pair_flip_matrix,
-    symmetric_matrix,
-    transition_counts,
-)
+from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
+from lightning_noisy.functional.noise import asymmetric_matrix, pair_flip_matrix, symmetric_matrix
 
 MAPPING = {3: 1, 0: 2}
 RATES = [0.0, 0.1, 0.4, 1 / 3, 1.0, 1]

@@ -29,7 +29,7 @@ def expected_bits(*keys):
 
 
 def chi_square(counts, expected):
-    """Standardised: about normal for many cells."""
+    """Standardized: about normal for many cells."""
     counts, expected = torch.as_tensor(counts).double(), torch.as_tensor(expected).double()
     degrees = len(counts) - 1
     return (float(((counts - expected) ** 2 / expected).sum()) - degrees) / math.sqrt(2 * degrees)
@@ -141,7 +141,7 @@ def test_each_bit_is_fair():
     assert ((ones - 0.5).abs() < 5 * 0.5 / math.sqrt(100_000)).all()
 
 
-def test_distinct_streams_and_neighbours_are_uncorrelated():
+def test_distinct_streams_and_neighbors_are_uncorrelated():
     index = torch.arange(100_000)
     draws = torch.stack([hash_uniform(*keys, index) for keys in ((0, 0), (0, 1), (1, 0), (2, 0), (-1, 0))])
     shifted = hash_uniform(0, 0, index + 1)

@@ -215,7 +215,7 @@ def test_edges_of_a_dead_feature_go_first_and_by_their_size(kind, value):
     head = {"linear": LinearHead, "cosine": CosineHead, "kan": KANHead}[kind](3, 6)
     features = torch.randn(7, 3)
     if kind == "cosine":
-        features = features[:1].repeat(7, 1) * torch.rand(7, 1)  # of one direction: constant once normalised
+        features = features[:1].repeat(7, 1) * torch.rand(7, 1)  # of one direction: constant once normalized
     features[:, 1] = value * (features.norm(dim=1) if kind == "cosine" else 1)
     basis, coefficients = head.basis(features).detach(), head.coefficients().detach()
     scores = std_scores(basis, coefficients)

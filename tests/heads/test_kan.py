@@ -1,4 +1,4 @@
-"""The KAN head against the textbook's recursion, its law at the start, its grids and its regulariser."""
+"""The KAN head against the textbook's recursion, its law at the start, its grids and its regularizer."""
 
 import copy
 import math
@@ -20,7 +20,7 @@ from tests.textbook_kan import KANLinear, textbook_basis
 SHAPES = {"base_weight": (4, 3), "spline_weight": (4, 3, 8), "spline_scaler": (4, 3), "grid": (3, 12)}
 
 
-def randomised(head, seed=0):
+def randomized(head, seed=0):
     """A head whose parameters are all of size one, so that none hides behind another."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in head.parameters():
@@ -83,7 +83,7 @@ def made(name, dtype=torch.float64):
     """One of the heads, made in a dtype: a grid made in float32 would keep its rounding."""
     torch.manual_seed(0)
     with default_dtype(dtype):
-        return randomised(HEADS[name]())
+        return randomized(HEADS[name]())
 
 
 HEADS = {
@@ -174,9 +174,9 @@ def test_other_grids_need_no_closed_form(name, monkeypatch):
     assert head(torch.randn(5, 3, dtype=torch.float64)).isfinite().all()
 
 
-def test_normalisation_is_that_of_a_layer_without_parameters():
+def test_normalization_is_that_of_a_layer_without_parameters():
     torch.manual_seed(0)
-    plain = randomised(KANHead(6, 4))
+    plain = randomized(KANHead(6, 4))
     normal = KANHead(6, 4, normalize=True)
     normal.load_state_dict(plain.state_dict(), strict=True)
     x = 50 + 100 * torch.randn(8, 6)
@@ -206,7 +206,7 @@ def test_checkpoints_have_the_form_of_efficient_kan():
     x = points_for(head)
     head.load_state_dict(other.state_dict(), strict=True)
     torch.testing.assert_close(head(x), other(x), rtol=1e-5, atol=1e-4)
-    randomised(head)
+    randomized(head)
     other.load_state_dict(head.state_dict(), strict=True)
     torch.testing.assert_close(head(x), other(x), rtol=1e-5, atol=1e-4)
 
@@ -223,7 +223,7 @@ def test_equals_the_package_efficient_kan(options):
     head.load_state_dict(other.state_dict(), strict=True)
     x = points_for(head)
     torch.testing.assert_close(head(x), other(x), rtol=1e-5, atol=1e-4)
-    randomised(head)
+    randomized(head)
     other.load_state_dict(head.state_dict(), strict=True)
     torch.testing.assert_close(head(x), other(x), rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(head.regularization_loss(), other.regularization_loss())
@@ -289,7 +289,7 @@ FEATURES = {
 def test_update_grid_gives_the_knots_and_the_best_splines(name, eps, size, order):
     torch.manual_seed(0)
     features = FEATURES[name]().double()
-    head = randomised(KANHead(3, 4, size, order, grid_eps=eps).double())
+    head = randomized(KANHead(3, 4, size, order, grid_eps=eps).double())
     before = copy.deepcopy(head.state_dict())
     head.update_grid(features, margin=0.05)
 
@@ -323,7 +323,7 @@ def test_update_grid_gives_the_knots_and_the_best_splines(name, eps, size, order
 def test_update_grid_in_float32_is_that_of_float64(name, eps):
     torch.manual_seed(0)
     features = FEATURES[name]()
-    head = randomised(KANHead(3, 4, grid_eps=eps))
+    head = randomized(KANHead(3, 4, grid_eps=eps))
     twin = copy.deepcopy(head).double()
     head.update_grid(features)
     twin.update_grid(features.double())
@@ -336,7 +336,7 @@ def test_update_grid_is_exact_where_the_new_splines_can_be():
     torch.manual_seed(0)
     features = torch.empty(200, 3).uniform_(-0.99, 0.99)
     features[:2] = torch.tensor([[-0.99], [0.99]])
-    head = randomised(KANHead(3, 4, grid_eps=1.0))
+    head = randomized(KANHead(3, 4, grid_eps=1.0))
     before = head(features)
     head.update_grid(features)  # onto the grid it has, [-1, 1]
     torch.testing.assert_close(head.grid, KANHead(3, 4).grid)
@@ -344,7 +344,7 @@ def test_update_grid_is_exact_where_the_new_splines_can_be():
 
 
 def test_a_constant_feature_and_no_margin_leave_no_grid_and_no_nan():
-    head = randomised(KANHead(1, 3, grid_eps=1.0))
+    head = randomized(KANHead(1, 3, grid_eps=1.0))
     head.update_grid(torch.ones(5, 1), margin=0.0)
     for value in (head(torch.tensor([[1.0], [0.0], [1e4]])), head.spline_weight):
         assert value.isfinite().all()
@@ -352,7 +352,7 @@ def test_a_constant_feature_and_no_margin_leave_no_grid_and_no_nan():
 
 def test_update_grid_of_bfloat16_is_computed_in_full():
     torch.manual_seed(0)
-    head = randomised(KANHead(3, 4)).bfloat16()
+    head = randomized(KANHead(3, 4)).bfloat16()
     before, features = copy.deepcopy(head), torch.randn(60, 3).bfloat16()
     head.update_grid(features)
     assert {value.dtype for value in head.state_dict().values()} == {torch.bfloat16}
@@ -367,7 +367,7 @@ def test_update_grid_of_bfloat16_is_computed_in_full():
 def test_a_changed_grid_is_noticed():
     torch.manual_seed(0)
     features = torch.randn(40, 3).relu()
-    adapted = spread_grid(randomised(KANHead(3, 4)), features)
+    adapted = spread_grid(randomized(KANHead(3, 4)), features)
     state, expected = adapted.state_dict(), adapted(features)
 
     def shows(head):
@@ -401,8 +401,8 @@ def test_a_changed_grid_is_noticed():
 
 
 @pytest.mark.parametrize(("activation", "entropy"), [(1.0, 1.0), (0.3, 0.0), (0.0, 2.0)])
-def test_regularisation_is_the_size_and_the_entropy(activation, entropy):
-    head = randomised(KANHead(3, 4).double())
+def test_regularization_is_the_size_and_the_entropy(activation, entropy):
+    head = randomized(KANHead(3, 4).double())
     sizes = np.abs(head.spline_weight.detach().numpy()).mean(axis=2)
     shares = sizes / sizes.sum()
     expected = activation * sizes.sum() - entropy * (shares * np.log(shares)).sum()
@@ -417,8 +417,8 @@ def test_regularisation_is_the_size_and_the_entropy(activation, entropy):
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-10, 1.0])
-def test_regularisation_of_splines_that_vanish_is_finite(scale):
-    head = randomised(KANHead(3, 4))
+def test_regularization_of_splines_that_vanish_is_finite(scale):
+    head = randomized(KANHead(3, 4))
     head.spline_weight.data *= scale
     head.spline_weight.data[1] = 0.0
     loss = head.regularization_loss()

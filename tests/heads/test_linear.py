@@ -139,7 +139,7 @@ def test_cosine_head_gives_scaled_cosines(temperature):
     assert CosineHead(5, 3).temperature == 8
 
 
-def test_cosine_head_masks_after_it_normalises():
+def test_cosine_head_masks_after_it_normalizes():
     torch.manual_seed(0)
     head = CosineHead(5, 3).double()
     mask = head.edge_mask = (torch.rand(3, 5) < 0.5).double()

@@ -31,12 +31,12 @@ def at_label(values: Array) -> Array:
 
 def attach(loss: NoisyLabelLoss, dtype: torch.dtype = torch.float64) -> NoisyLabelLoss:
     """Give the loss its tables, in float64."""
-    for name, shape in loss.memory_shapes(CLASSES).items():
-        loss.memory[name] = SampleStore(SAMPLES, shape, dtype=dtype)
+    for name, shape in loss.store_shapes(CLASSES).items():
+        loss.stores[name] = SampleStore(SAMPLES, shape, dtype=dtype)
     return loss
 
 
 def rows_of(loss: NoisyLabelLoss, name: str) -> Array:
-    table = loss.memory[name]
+    table = loss.stores[name]
     assert isinstance(table, SampleStore)
     return table.values.numpy()

@@ -98,7 +98,7 @@ class TestActiveNegativeLoss:
         assert loss.lam == 0.0
         assert loss.requires == ("parameters",)
         assert not loss.soft_targets
-        assert loss.memory_shapes(4) == {}
+        assert loss.store_shapes(4) == {}
 
     @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
     def test_focal_base(self, logits: torch.Tensor, reduction: str) -> None:

@@ -88,7 +88,7 @@ def test_torch_criterion(logits: torch.Tensor, reduction: str) -> None:
     expected = reduced(-0.1 * np.log(p) - math.log(1e-4) * (1 - p), reduction)
     np.testing.assert_allclose(loss(logits, LABELS).numpy(), expected, rtol=1e-10)
     assert loss.requires == ()
-    assert loss.memory_shapes(4) == {}
+    assert loss.store_shapes(4) == {}
     assert loss.soft_targets
     rows = torch.eye(4, dtype=torch.float64)[LABELS]
     torch.testing.assert_close(loss(logits, rows), loss(logits, LABELS))
@@ -109,7 +109,7 @@ def test_requires_is_the_union_and_each_loss_gets_its_own(logits: torch.Tensor) 
             return logits.sum(1) * 0.0 + 7.0
 
     loss = ActivePassiveLoss(EarlyLearningRegularization(), Epochs(), 0.0, 1.0)
-    loss.memory["active.prediction"] = SampleStore(7, (4,))
+    loss.stores["active.prediction"] = SampleStore(7, (4,))
     assert loss.requires == ("index", "epoch")
     assert loss(logits, LABELS, index=INDEX, epoch=3).item() == 7.0
 
@@ -137,12 +137,12 @@ def test_both_losses_walk_the_parameters_that_come_once(logits: torch.Tensor) ->
 
 def test_memory_of_a_part_and_of_a_pair_in_a_pair(logits: torch.Tensor) -> None:
     loss = ActivePassiveLoss(EarlyLearningRegularization(momentum=0.5), pair_with_memory(), 1.0, 1.0)
-    assert loss.memory_shapes(4) == {"active.prediction": (4,), "passive.passive.prediction": (4,)}
-    loss.memory = {name: SampleStore(7, shape) for name, shape in loss.memory_shapes(4).items()}
+    assert loss.store_shapes(4) == {"active.prediction": (4,), "passive.passive.prediction": (4,)}
+    loss.stores = {name: SampleStore(7, shape) for name, shape in loss.store_shapes(4).items()}
     loss(logits, LABELS, index=INDEX)
     prediction = np.exp(log_softmax(logits))
     for name, weight in (("active.prediction", 0.5), ("passive.passive.prediction", 0.3)):
-        rows = loss.memory[name].get(torch.arange(7)).numpy()
+        rows = loss.stores[name].get(torch.arange(7)).numpy()
         np.testing.assert_allclose(rows[INDEX], weight * prediction, rtol=1e-5)
         assert not rows[4].any()
 
@@ -151,14 +151,14 @@ def test_new_tables_replace_the_old(logits: torch.Tensor) -> None:
     loss = pair_with_memory()
     values = []
     for _ in range(2):
-        loss.memory = {"passive.prediction": SampleStore(7, (4,))}
+        loss.stores = {"passive.prediction": SampleStore(7, (4,))}
         values.append(loss(logits, LABELS, index=INDEX))
     assert torch.equal(*values)
 
 
 def test_evaluation_mode_reaches_the_parts(logits: torch.Tensor) -> None:
     loss = pair_with_memory().eval()
-    loss.memory["passive.prediction"] = table = SampleStore(7, (4,))
+    loss.stores["passive.prediction"] = table = SampleStore(7, (4,))
     loss(logits, LABELS, index=INDEX)
     assert not table.values.any()
 
@@ -176,11 +176,11 @@ def test_bind_reaches_the_parts(logits: torch.Tensor) -> None:
 
 def test_copy_and_state(logits: torch.Tensor) -> None:
     loss = pair_with_memory()
-    loss.memory["passive.prediction"] = table = SampleStore(7, (4,))
+    loss.stores["passive.prediction"] = table = SampleStore(7, (4,))
     twin = copy.deepcopy(loss)
     twin(logits, LABELS, index=INDEX)
     assert not table.values.any()
-    assert twin.memory["passive.prediction"].get(INDEX).any()
+    assert twin.stores["passive.prediction"].get(INDEX).any()
     assert loss.state_dict() == {}
     assert "ActivePassiveLoss(\n  reduction='mean', alpha=2.0, beta=0.5\n  (active): MeanAbsolute" in repr(loss)
 
@@ -188,7 +188,7 @@ def test_copy_and_state(logits: torch.Tensor) -> None:
 def test_missing_context_is_told_by_the_part(logits: torch.Tensor) -> None:
     with pytest.raises(NoisyLabelError, match=r"^EarlyLearningRegularization expects `index`, the positions"):
         pair_with_memory()(logits, LABELS)
-    with pytest.raises(NoisyLabelError, match=r"^EarlyLearningRegularization keeps a table"):
+    with pytest.raises(NoisyLabelError, match=r"^EarlyLearningRegularization keeps a store"):
         pair_with_memory()(logits, LABELS, index=INDEX)
 
 

@@ -51,7 +51,7 @@ def test_defaults() -> None:
     assert (loss.beta, loss.mode, loss.detach, loss.reduction) == (0.95, "soft", False, "mean")
     assert loss.requires == ()
     assert loss.soft_targets
-    assert loss.state_dict() == loss.memory_shapes(3) == {}
+    assert loss.state_dict() == loss.store_shapes(3) == {}
 
 
 @pytest.mark.parametrize(

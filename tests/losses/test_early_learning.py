@@ -40,12 +40,12 @@ class Table:
 
 def make(dtype: torch.dtype = torch.float64, **arguments: object) -> EarlyLearningRegularization:
     loss = EarlyLearningRegularization(**arguments)  # type: ignore[arg-type]
-    loss.memory["prediction"] = Table(dtype)
+    loss.stores["prediction"] = Table(dtype)
     return loss
 
 
 def table_of(loss: EarlyLearningRegularization) -> Table:
-    table = loss.memory["prediction"]
+    table = loss.stores["prediction"]
     assert isinstance(table, Table)
     return table
 
@@ -133,8 +133,8 @@ def test_cross_entropy_as_the_base_changes_nothing() -> None:
 def test_base_with_needs_of_its_own() -> None:
     loss = make(base=EarlyLearningRegularization(momentum=0.0))
     assert loss.requires == ("index",)
-    assert loss.memory_shapes(10) == {"prediction": (10,), "base.prediction": (10,)}
-    loss.memory["base.prediction"] = table = Table()
+    assert loss.store_shapes(10) == {"prediction": (10,), "base.prediction": (10,)}
+    loss.stores["base.prediction"] = table = Table()
     loss(torch.tensor(STEPS[0]), TARGET, index=INDEX)
     np.testing.assert_allclose(table_of(loss).rows[INDEX].numpy(), 0.3 * table.rows[INDEX].numpy(), rtol=1e-10)
     features = EarlyLearningRegularization(base=NoiseAttentionLoss())
@@ -156,8 +156,8 @@ def test_defaults_and_declarations() -> None:
     assert (loss.lam, loss.momentum, loss.eps, loss.reduction) == (3.0, 0.7, 1e-4, "mean")
     assert loss.requires == ("index",)
     assert loss.soft_targets
-    assert loss.memory_shapes(10) == {"prediction": (10,)}
-    assert loss.memory == {}
+    assert loss.store_shapes(10) == {"prediction": (10,)}
+    assert loss.stores == {}
     assert loss.base is None
 
 

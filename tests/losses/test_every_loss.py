@@ -100,7 +100,7 @@ def call(loss: NoisyLabelLoss, logits: Tensor = LOGITS, target: Tensor = TARGET,
 
 
 def rows(loss: NoisyLabelLoss) -> dict[str, Any]:
-    return {name: rows_of(loss, name).copy() for name in loss.memory}
+    return {name: rows_of(loss, name).copy() for name in loss.stores}
 
 
 def test_every_loss_is_here() -> None:
@@ -171,11 +171,11 @@ def test_refused_targets_leave_the_memory_alone(name: str) -> None:
 @every
 def test_a_table_has_to_be_attached(name: str) -> None:
     loss = make(name)
-    if loss.memory_shapes(CLASSES):
-        loss.memory.clear()
+    if loss.store_shapes(CLASSES):
+        loss.stores.clear()
         for module in loss.modules():
             getattr(module, "memory", {}).clear()
-        with pytest.raises(NoisyLabelError, match=r"^\w+ keeps a table .*$"):
+        with pytest.raises(NoisyLabelError, match=r"^\w+ keeps a store .*$"):
             call(loss)
 
 

@@ -32,7 +32,7 @@ def test_defaults(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     assert isinstance(loss, NoisyLabelLoss)
     assert loss.requires == ()
     assert loss.soft_targets
-    assert loss.memory_shapes(4) == {}
+    assert loss.store_shapes(4) == {}
     torch.testing.assert_close(loss(*batch), naive(*batch, 0.7).mean())
 
 

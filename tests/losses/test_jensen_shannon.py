@@ -114,8 +114,8 @@ def test_what_the_base_requires_it_gets() -> None:
     views = draw(2)
     loss = GeneralizedJensenShannonLoss(0.4, base=EarlyLearningRegularization(momentum=0.5))
     assert loss.requires == ("views", "index")
-    assert loss.memory_shapes(4) == {"base.prediction": (4,)}
-    loss.memory["base.prediction"] = table = SampleStore(7, (4,))
+    assert loss.store_shapes(4) == {"base.prediction": (4,)}
+    loss.stores["base.prediction"] = table = SampleStore(7, (4,))
     loss(views[0], LABELS, views=views, index=INDEX)
     mean = sum(softmax(view) for view in views) / 2
     np.testing.assert_allclose(table.get(INDEX).numpy(), 0.5 * mean, rtol=1e-3)
@@ -130,7 +130,7 @@ def test_defaults_and_repr() -> None:
     assert (loss.num_views, loss.scaled, loss.eps, loss.base, loss.reduction) == (2, True, 1e-7, None, "mean")
     assert loss.requires == ("views",)
     assert loss.soft_targets
-    assert loss.state_dict() == loss.memory_shapes(4) == {}
+    assert loss.state_dict() == loss.store_shapes(4) == {}
     assert repr(loss) == "GeneralizedJensenShannonLoss(reduction='mean', pi=0.1, num_views=2, scaled=True, eps=1e-07)"
 
 

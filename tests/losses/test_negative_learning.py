@@ -26,7 +26,7 @@ def negative_losses(logits: Array, epoch: int, count: int) -> Array:
 @pytest.mark.parametrize("weights", [None, WEIGHTS])
 def test_negative_learning(count: int, weights: list[float] | None) -> None:
     loss = NegativeLearning(count, weights, seed=3, reduction="none")
-    assert loss.memory_shapes(CLASSES) == {}
+    assert loss.store_shapes(CLASSES) == {}
     for epoch, logits in enumerate(epochs(3)):
         expected = negative_losses(logits, epoch, count) * (1.0 if weights is None else np.array(weights)[TARGET])
         np.testing.assert_allclose(loss(torch.tensor(logits), TARGET, index=INDEX, epoch=epoch), expected, rtol=1e-10)

@@ -196,7 +196,7 @@ def test_defaults(case: Case) -> None:
     loss = case.kind(**needed)
     assert {name: getattr(loss, name) for name in case.defaults} == case.defaults
     assert (loss.requires, loss.soft_targets, loss.reduction) == ((), case.soft_targets, "mean")
-    assert loss.state_dict() == loss.memory_shapes(4) == {}
+    assert loss.state_dict() == loss.store_shapes(4) == {}
     arguments = ", ".join(f"{name}={getattr(loss, name)!r}" for name in case.first)
     assert repr(loss) == f"{case.kind.__name__}(reduction='mean'{', ' if arguments else ''}{arguments})"
 

@@ -128,7 +128,7 @@ def test_every_setting_makes_a_loss_that_computes(key: tuple[str, str, str]) -> 
     }
     assert isinstance(loss, NoisyLabelLoss)
     loss.bind(5, classes)
-    loss.memory = {name: SampleStore(6, shape) for name, shape in loss.memory_shapes(classes).items()}
+    loss.stores = {name: SampleStore(6, shape) for name, shape in loss.store_shapes(classes).items()}
     value = loss(logits, torch.arange(6), **{name: offered[name] for name in loss.requires})
     assert value.shape == ()
     assert value.isfinite()

@@ -23,7 +23,7 @@ def test_formula(alpha: float) -> None:
 
 def test_defaults_and_schedule() -> None:
     loss = PeerLoss()
-    assert (loss.alpha, loss.eps, loss.reduction, loss.memory_shapes(3)) == (1.0, 1e-5, "mean", {})
+    assert (loss.alpha, loss.eps, loss.reduction, loss.store_shapes(3)) == (1.0, 1e-5, "mean", {})
     assert list(loss.state_dict()) == ["seed"]
     logits = torch.tensor(epochs(1)[0])
     loss.alpha = 0.0

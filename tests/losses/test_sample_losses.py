@@ -112,12 +112,12 @@ def test_ours() -> None:
 
 def test_context_and_tables_are_the_criterion_s() -> None:
     criterion = L.EarlyLearningRegularization()
-    criterion.memory["prediction"] = SampleStore(9, (4,), dtype=torch.float64)
+    criterion.stores["prediction"] = SampleStore(9, (4,), dtype=torch.float64)
     twin = copy.deepcopy(criterion)
     index = torch.arange(6)
     assert torch.equal(per_sample(criterion)(LOGITS, LABELS, index=index).mean(), twin(LOGITS, LABELS, index=index))
-    assert torch.equal(criterion.memory["prediction"].get(index), twin.memory["prediction"].get(index))
-    assert criterion.memory["prediction"].get(index).any()
+    assert torch.equal(criterion.stores["prediction"].get(index), twin.stores["prediction"].get(index))
+    assert criterion.stores["prediction"].get(index).any()
 
 
 @pytest.mark.parametrize("as_keyword", [False, True])
@@ -307,8 +307,8 @@ def test_a_weighted_part_keeps_its_mean_in_every_composite(name: str, part_reduc
     for reduction, wanted in (("none", expected), ("mean", expected.mean()), ("sum", expected.sum())):
         part = nn.CrossEntropyLoss(WEIGHTS, ignore_index=2, reduction=part_reduction)
         loss = make(part, reduction=reduction)
-        for table, shape in loss.memory_shapes(4).items():
-            loss.memory[table] = SampleStore(6, shape, dtype=torch.float64)
+        for table, shape in loss.store_shapes(4).items():
+            loss.stores[table] = SampleStore(6, shape, dtype=torch.float64)
         np.testing.assert_allclose(loss(LOGITS, LABELS, **context).numpy(), wanted, rtol=1e-7, atol=1e-9)
         assert part.reduction == part_reduction
     np.testing.assert_allclose(per_sample(loss)(LOGITS, LABELS, **context).mean(), expected.mean(), rtol=1e-7)

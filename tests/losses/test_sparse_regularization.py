@@ -119,8 +119,8 @@ def test_what_the_base_requires_it_gets(logits: torch.Tensor) -> None:
     assert loss(logits, LABELS, epoch=3, features="all").item() == 7.0
     early = SparseRegularization(EarlyLearningRegularization(momentum=0.5), 0.5, 0.0, 0.1, 1.0)
     assert early.requires == ("epoch", "index")
-    assert early.memory_shapes(4) == {"base.prediction": (4,)}
-    early.memory["base.prediction"] = table = SampleStore(7, (4,))
+    assert early.store_shapes(4) == {"base.prediction": (4,)}
+    early.stores["base.prediction"] = table = SampleStore(7, (4,))
     early(logits, LABELS, epoch=0, index=INDEX)
     np.testing.assert_allclose(table.get(INDEX).numpy(), 0.5 * tempered_softmax(logits, 0.5), rtol=1e-3)
 
@@ -140,7 +140,7 @@ def test_soft_targets_are_the_base_s_business(logits: torch.Tensor) -> None:
 def test_defaults() -> None:
     loss = SparseRegularization(nn.CrossEntropyLoss(), **CIFAR100)
     assert (loss.every_n_epochs, loss.normalize, loss.eps, loss.reduction) == (1, True, 1e-7, "mean")
-    assert loss.state_dict() == loss.memory_shapes(4) == {}
+    assert loss.state_dict() == loss.store_shapes(4) == {}
     assert "tau=0.5, lam=10.0, p=0.01, rho=1.02, every_n_epochs=1, normalize=True, eps=1e-07" in repr(loss)
 
 

@@ -45,7 +45,7 @@ def test_nlnl_hands_its_history_on() -> None:
         )
     )
     assert loss.requires == ("epoch", "index")
-    assert loss.memory_shapes(CLASSES) == {"label_probability": (3, 2)}
+    assert loss.store_shapes(CLASSES) == {"label_probability": (3, 2)}
     assert not loss.soft_targets
     alone = attach(SelectiveNegativeLearning(window=2, seed=0))
     history = [torch.tensor(logits) for logits in epochs(5)]
@@ -90,9 +90,9 @@ def test_refused_parts() -> None:
     )
     clash = StagedLoss([NegativeLearning(window=2), SelectivePositiveLearning(window=3)], [0, 1])
     with pytest.raises(NoisyLabelError) as caught:
-        clash.memory_shapes(CLASSES)
+        clash.store_shapes(CLASSES)
     assert str(caught.value) == (
-        "The stages of StagedLoss share the table `label_probability`, but SelectivePositiveLearning needs rows of "
+        "The stages of StagedLoss share the store `label_probability`, but SelectivePositiveLearning needs rows of "
         "shape (4, 2) and an earlier stage (3, 2): give both the same arguments (`window`)."
     )
 

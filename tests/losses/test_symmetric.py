@@ -68,7 +68,7 @@ def test_defaults() -> None:
     for loss in (reverse, symmetric):
         assert loss.requires == ()
         assert loss.soft_targets
-        assert loss.memory_shapes(4) == {}
+        assert loss.store_shapes(4) == {}
 
 
 def test_weights_can_be_scheduled(batch: tuple[torch.Tensor, torch.Tensor]) -> None:

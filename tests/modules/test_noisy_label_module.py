@@ -105,8 +105,8 @@ class Pair(torch.utils.data.Dataset):
         return [sample, -2 * sample], *rest
 
 
-class Normalising(Flat):
-    """Features are the inputs after batch normalisation."""
+class Normalizing(Flat):
+    """Features are the inputs after batch normalization."""
 
     def __init__(self, num_features):
         super().__init__(num_features)
@@ -123,7 +123,7 @@ def pair_loader(**options):
 
 def test_views_pass_through_the_network_as_one_batch(tmp_path):
     loss = Recording()
-    module = NoisyLabelModule(Normalising(3), LinearHead, loss, 4)
+    module = NoisyLabelModule(Normalizing(3), LinearHead, loss, 4)
     before = copy.deepcopy(module)
     make_trainer(tmp_path, max_epochs=1).fit(module, pair_loader())
     logits, target, context = loss.seen[0]

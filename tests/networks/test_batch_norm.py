@@ -28,7 +28,7 @@ def test_state_dict_keys_are_those_of_the_plain_layer():
 
 @pytest.mark.parametrize("shape", [(1, 5), (1, 5, 1)])
 @pytest.mark.parametrize("arguments", [{}, {"eps": 0.1}, {"affine": False}, {"momentum": None}])
-def test_a_lone_training_sample_is_normalised_with_the_running_statistics_and_leaves_them(shape, arguments):
+def test_a_lone_training_sample_is_normalized_with_the_running_statistics_and_leaves_them(shape, arguments):
     layer, plain = pair(**arguments)
     before = state(layer)
     sample = torch.randn(shape)

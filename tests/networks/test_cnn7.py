@@ -11,8 +11,8 @@ from lightning_noisy.networks import CNN7, CNN8
 CONVOLUTIONS = [(3, 64), (64, 64), (64, 128), (128, 128), (128, 196), (196, 16)]
 
 
-def randomise(module):
-    """Random affine parameters and statistics of batch normalisation, as after training."""
+def randomize(module):
+    """Random affine parameters and statistics of batch normalization, as after training."""
     for name, tensor in module.state_dict().items():
         if name.endswith(("running_mean", "bias")):
             nn.init.normal_(tensor, std=0.2)
@@ -60,7 +60,7 @@ def test_number_of_parameters_from_the_layers(channels, hidden):
 @pytest.mark.parametrize("hidden", [None, 512])
 def test_features_are_those_of_the_published_layers(hidden):
     torch.manual_seed(0)
-    backbone = randomise(CNN7(hidden=hidden).double())
+    backbone = randomize(CNN7(hidden=hidden).double())
     images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
     by_hand = features_by_hand(backbone.state_dict().values(), images, bool(hidden))
     features = backbone(images)

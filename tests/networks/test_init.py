@@ -25,18 +25,18 @@ BACKBONES = {
     "small_cnn_rgb": lambda: SmallCNN(in_channels=3, width=4, num_features=7),
     "cnn7": CNN7,
     "cnn7_hidden": lambda: CNN7(hidden=512),
-    "cnn7_grey": lambda: CNN7(in_channels=1, hidden=20),
+    "cnn7_gray": lambda: CNN7(in_channels=1, hidden=20),
     "cnn8": CNN8,
-    "cnn8_grey": lambda: CNN8(in_channels=1),
+    "cnn8_gray": lambda: CNN8(in_channels=1),
     "cnn9": CNN9,
-    "cnn9_grey": lambda: CNN9(in_channels=1),
+    "cnn9_gray": lambda: CNN9(in_channels=1),
     "preact_resnet10": lambda: PreActResNet([1, 1, 1, 1]),
     "preact_resnet10_he": lambda: PreActResNet([1, 1, 1, 1], variant="he"),
-    "preact_resnet_grey": lambda: PreActResNet([1, 2], [4, 6], stem_width=5, in_channels=1),
+    "preact_resnet_gray": lambda: PreActResNet([1, 2], [4, 6], stem_width=5, in_channels=1),
     "wide_resnet": lambda: WideResNet(10, 2),
     "resnet18": ResNet18,
     "resnet34": ResNet34,
-    "resnet10_grey": lambda: CIFARResNet([1, 1, 1, 1], in_channels=1),
+    "resnet10_gray": lambda: CIFARResNet([1, 1, 1, 1], in_channels=1),
     "mlp": lambda: MLP(6, (8, 7)),
     "mlp_norm": lambda: MLP(6, (8, 7), batch_norm=True),
     "torchvision": lambda: TorchvisionBackbone("mobilenet_v3_small"),
@@ -87,7 +87,7 @@ def test_a_sample_alone_in_eval_mode_has_its_features_of_the_batch(backbone):
 def test_gradients_reach_every_parameter(backbone):
     batch = images(backbone, 4)
     backbone(batch)
-    backbone.eval()  # in training, batch normalisation cancels the bias in front of it
+    backbone.eval()  # in training, batch normalization cancels the bias in front of it
     features = backbone(batch)
     (features * torch.randn_like(features)).sum().backward()
     missing = [name for name, parameter in backbone.named_parameters() if parameter.grad is None]

@@ -26,7 +26,7 @@ def test_layers_are_linear_with_relu(hidden):
     assert [len(weight) for weight in weights[::2]] == list(hidden)
 
 
-def test_batch_normalisation_lies_between_linear_layer_and_relu():
+def test_batch_normalization_lies_between_linear_layer_and_relu():
     torch.manual_seed(0)
     backbone, x = MLP(5, (6,), batch_norm=True), torch.randn(9, 5)
     state = arrays(backbone)
@@ -69,7 +69,7 @@ def test_every_hidden_layer_drops_in_training_only():
     assert shares[2:] == [0, 0, 0, 0]
 
 
-def test_a_training_batch_of_one_sample_with_batch_normalisation():
+def test_a_training_batch_of_one_sample_with_batch_normalization():
     assert MLP(5, (6, 4), batch_norm=True)(torch.randn(1, 5)).isfinite().all()
 
 

@@ -10,7 +10,7 @@ from lightning_noisy.networks import PreActResNet, PreActResNet18, PreActResNet3
 
 
 def number_of_parameters(blocks, widths, stem, channels, he):
-    """From the layers: convolutions without bias, two parameters a channel in each batch normalisation."""
+    """From the layers: convolutions without bias, two parameters a channel in each batch normalization."""
     total = 9 * channels * stem + (2 * widths[-1] if he else 2 * stem)
     before = stem
     for stage, (count, width) in enumerate(zip(blocks, widths, strict=True)):

@@ -10,7 +10,7 @@ from lightning_noisy.networks import CIFARResNet, ResNet18, ResNet34
 
 
 def number_of_parameters(blocks, channels, num_classes):
-    """From the layers: 3x3 convolutions without bias, two parameters a channel in each batch normalisation."""
+    """From the layers: 3x3 convolutions without bias, two parameters a channel in each batch normalization."""
     total = 9 * channels * 64 + 2 * 64
     before = 64
     for count, width in zip(blocks, (64, 128, 256, 512), strict=True):

@@ -174,9 +174,9 @@ def number_of_parameters_of_inception_resnet_v2():
     mixed_7a = [(1088, 256, 1), (256, 384, 9), (1088, 256, 1), (256, 288, 9), (1088, 256, 1), (256, 288, 9)]
     mixed_7a += [(288, 320, 9)]
     block8 = [(2080, 192, 1), (2080, 192, 1), (192, 224, 3), (224, 256, 3)]
-    normalised = [*stem, *mixed_5b, *10 * block35, *mixed_6a, *20 * block17, *mixed_7a, *10 * block8, (2080, 1536, 1)]
+    normalized = [*stem, *mixed_5b, *10 * block35, *mixed_6a, *20 * block17, *mixed_7a, *10 * block8, (2080, 1536, 1)]
     biased = [*10 * [(128, 320)], *20 * [(384, 1088)], *10 * [(448, 2080)]]
-    return sum(a * b * k + 2 * b for a, b, k in normalised) + sum(a * b + b for a, b in biased)
+    return sum(a * b * k + 2 * b for a, b, k in normalized) + sum(a * b + b for a, b in biased)
 
 
 def test_number_of_parameters_of_inception_resnet_v2_in_the_docstring():

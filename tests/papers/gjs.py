@@ -25,7 +25,7 @@ def cifar(row, data, lr, wd):
 
 
 def webvision(row, lr, batch):
-    """Weak views; their colour jitter comes after crop and flip, and so is what is strong about ours."""
+    """Weak views; their color jitter comes after crop and flip, and so is what is strong about ours."""
     loss = named(PAPER_SETTINGS["GJS"][row]["WebVision"])
     jitter = {"class_path": "torchvision.transforms.v2.ColorJitter", "init_args": JITTER}
     return Settings(

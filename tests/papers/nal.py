@@ -64,7 +64,7 @@ ROWS = {
         {"SELC": {"momentum": 0.9, "warmup_epochs": 40, "floor": 1e-4}},
         noise={},
         data="Animal10NDataModule",
-        images={"crop": "centre"},
+        images={"crop": "center"},
         sgd={},
     ),
     "nal/clothing1m": Settings(

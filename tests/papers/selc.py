@@ -54,7 +54,7 @@ ROWS = {
         selc(40 + 1),
         noise={},
         data="Animal10NDataModule",
-        images={"crop": "centre"},
+        images={"crop": "center"},
         sgd={},
     ),
     "selc/clothing1m": Settings(

@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import labels_hash
+from lightning_noisy.functional.label_statistics import labels_hash
 from lightning_noisy.state import EpochSums, RunState, SampleStore, Section, TrainingSet, common_training_set
 from lightning_noisy.state.sample_store import first_occurrence
 

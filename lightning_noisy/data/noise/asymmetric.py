@@ -73,7 +73,7 @@ class AsymmetricNoise(TransitionMatrixNoise):
     ``"cifar10"``             truck -> automobile, bird -> airplane, cat <-> dog, deer -> horse
     ``"cifar100-superclass"`` the next fine class of the same super-class, cyclic (DAL, GJS)
     ``"cifar100-blocks"``     the next of five consecutive labels, 0-4, 5-9, ..., cyclic, which is not the real
-                              super-class (APL, ANL, AGCE / AUL / AEL, sparse regularisation, SELC, NAL, ELR)
+                              super-class (APL, ANL, AGCE / AUL / AEL, sparse regularization, SELC, NAL, ELR)
     ========================  ========================================================================================
 
     A third meaning of "asymmetric" on CIFAR-100 is the next of all classes (SED, Jo-SRC: :class:`PairFlipNoise`).
@@ -82,7 +82,7 @@ class AsymmetricNoise(TransitionMatrixNoise):
     All classes flip simultaneously, as in the published code of ANL, ELR and GJS. With ``sequential`` one flips after
     the other, in the order of the mapping, so that cats which have just become dogs may be drawn again for dog -> cat:
     the transition matrix is the product of those of the single flips. Together with ``exact`` this is the noise of the
-    code of APL, AGCE / AUL / AEL and sparse regularisation on MNIST and CIFAR-10, where at ``rate=0.4`` about 18.4 % of
+    code of APL, AGCE / AUL / AEL and sparse regularization on MNIST and CIFAR-10, where at ``rate=0.4`` about 18.4 % of
     CIFAR-10's labels are wrong instead of 20 %.
 
     Args:

@@ -115,16 +115,16 @@ class SymmetricNoise(TransitionMatrixNoise):
     The literature has two conventions, and its numbers are not comparable across them:
 
     - ``include_true_class=False``: redrawn from the K - 1 other classes, the true fraction of wrong labels is
-      ``rate``. In the published code of APL, ANL, AGCE / AUL / AEL, sparse regularisation, Co-teaching, CDR and SED.
+      ``rate``. In the published code of APL, ANL, AGCE / AUL / AEL, sparse regularization, Co-teaching, CDR and SED.
     - ``include_true_class=True``: redrawn from all K classes, the true fraction of wrong labels is
       ``rate * (K - 1) / K`` (0.36 for 0.4 and ten classes). In the published code of SELC, NAL, ELR, GJS, Joint
-      Optimisation, DISC and the DivideMix family, and in the label files of DAL. The papers of DCM and NAL speak of
+      Optimization, DISC and the DivideMix family, and in the label files of DAL. The papers of DCM and NAL speak of
       the other classes.
 
     Co-teaching, CDR and SED draw each label on its own, the default here. With ``exact`` a fixed number of labels is
     wrong, the same share of each class and each to a random other class, as in the code of APL and sparse
-    regularisation. ANL fixes the number for each pair of classes, rounded down (79.92 % of CIFAR-10 for 80 %). SELC,
-    NAL, ELR, GJS and Joint Optimisation fix the number of redrawn samples of the whole set, so that the number of wrong
+    regularization. ANL fixes the number for each pair of classes, rounded down (79.92 % of CIFAR-10 for 80 %). SELC,
+    NAL, ELR, GJS and Joint Optimization fix the number of redrawn samples of the whole set, so that the number of wrong
     ones still varies (by 42 of 18,000 for a rate of 0.4 on CIFAR-10, one standard deviation).
 
     Args:
@@ -183,7 +183,7 @@ class TransitionNoise(TransitionMatrixNoise):
 
     Args:
         matrix: K rows, one per clean class, of K probabilities, one per noisy class; or the path of a ``.npy`` file
-            with such an array. Rows sum to 1 within 1e-4 and are normalised.
+            with such an array. Rows sum to 1 within 1e-4 and are normalized.
         exact: Whether the number of wrong labels is fixed, see :class:`TransitionMatrixNoise`.
 
     Raises:
@@ -203,7 +203,7 @@ class TransitionNoise(TransitionMatrixNoise):
         self.exact = exact
 
     def transition_matrix(self, num_classes: int) -> Tensor:
-        """The matrix, float64 (K, K), rows normalised."""
+        """The matrix, float64 (K, K), rows normalized."""
         matrix = self._read() if isinstance(self.matrix, str) else torch.tensor(self.matrix, dtype=torch.float64)
         if len(matrix) != num_classes:
             raise NoisyLabelError(

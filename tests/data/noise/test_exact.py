@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lightning_noisy.data.noise import AsymmetricNoise, PairFlipNoise, SymmetricNoise, TransitionNoise
-from lightning_noisy.functional.noise import flip_counts, labels_hash, transition_counts
+from lightning_noisy.functional.label_statistics import labels_hash, transition_counts
+from lightning_noisy.functional.noise import flip_counts
 
 CLEAN = torch.arange(50_000) * 7 % 10
 FLIPS = [(9, 1), (2, 0), (3, 5), (5, 3), (4, 7)]

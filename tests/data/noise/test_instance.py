@@ -10,7 +10,7 @@ from scipy import special, stats
 from lightning_noisy.data.noise import InstanceDependentNoise
 from lightning_noisy.data.noise import instance as module
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import labels_hash, noise_rate, transition_counts
+from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 
 STREAM = int.from_bytes(b"noise", "big")
 MASK = 2**64 - 1
@@ -62,7 +62,7 @@ def test_labels_equal_the_published_algorithm(scale, rate, std):
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(0.2, 0.2055), (0.4, 0.4)])
-def test_the_realised_rate_is_that_of_the_truncated_normal(rate, expected):
+def test_the_realized_rate_is_that_of_the_truncated_normal(rate, expected):
     """The published label files have 0.2049 and 0.2048, 0.4029 and 0.3995."""
     clean = torch.arange(20_000) % 10
     noisy = InstanceDependentNoise(rate).corrupt(clean, 10, 1, lambda n: IMAGES(n % 3000))

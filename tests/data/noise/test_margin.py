@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from lightning_noisy.data.noise import PMDNoise
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import labels_hash, noise_rate
+from lightning_noisy.functional.label_statistics import labels_hash, noise_rate
 
 SAMPLES, CLASSES = 4000, 5
 CLEAN = torch.arange(SAMPLES) * 3 % CLASSES

@@ -17,7 +17,7 @@ from lightning_noisy.data.noise import (
 )
 from lightning_noisy.data.noise import matrix as module
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import labels_hash, noise_rate, transition_counts
+from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 
 CIFAR10 = {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}
 MODELS = [
@@ -42,7 +42,7 @@ def balanced(samples=50_000, num_classes=10):
 
 
 @each_model
-def test_realised_transitions_are_those_of_the_matrix(noise):
+def test_realized_transitions_are_those_of_the_matrix(noise):
     clean = balanced()
     expected = noise.transition_matrix(10) * 5000
 
@@ -58,7 +58,7 @@ def test_realised_transitions_are_those_of_the_matrix(noise):
     [(MODELS[0], 0.4), (MODELS[1], 0.36), (MODELS[2], 0.2), (MODELS[4], 0.45), (SymmetricNoise(0.8, True), 0.72)],
     ids=repr,
 )
-def test_realised_rate_is_what_the_docstring_says(noise, expected):
+def test_realized_rate_is_what_the_docstring_says(noise, expected):
     clean = balanced()
     rates = torch.tensor([noise_rate(clean, noise.corrupt(clean, 10, seed)) for seed in range(20)]).double()
 
@@ -352,7 +352,7 @@ def test_a_matrix_is_drawn_from_by_rows_or_file(tmp_path, dtype):
     assert given.describe() == {"class": "TransitionNoise", "matrix": ROWS, "exact": False}
 
 
-def test_rows_are_normalised():
+def test_rows_are_normalized():
     matrix = TransitionNoise([[0.5, 0.49995], [0.0, 1.00009]]).transition_matrix(2)
 
     torch.testing.assert_close(matrix.sum(1), torch.ones(2, dtype=torch.float64), rtol=0, atol=1e-15)

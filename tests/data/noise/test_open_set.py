@@ -6,7 +6,7 @@ from scipy import stats
 
 from lightning_noisy.data.noise import InstanceDependentNoise, OpenSetNoise, PairFlipNoise, SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import labels_hash, noise_rate, transition_counts
+from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 
 CLEAN = torch.arange(50_000) * 7 % 100
 OUTSIDE = CLEAN >= 80

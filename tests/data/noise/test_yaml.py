@@ -113,7 +113,7 @@ def test_a_run_sees_its_images(config, tmp_path):
 
     found = manifest(tmp_path)
     assert found["noise"] == {"class": "InstanceDependentNoise", "rate": 0.4, "std": 0.1, "scale": 1.0}
-    assert found["realised_rate"] == pytest.approx(0.4, abs=0.05)
+    assert found["realized_rate"] == pytest.approx(0.4, abs=0.05)
     assert (tmp_path / "runs/run/version_0/figures/transition.png").exists()
 
 
@@ -125,4 +125,4 @@ def test_a_run_takes_the_probabilities_of_a_file(config, tmp_path, capsys):
 
     assert "`rate` to lie between 0." in command_line_error(capsys, config, *noise, "--data.noise.rate", 0)
     quiet("fit", config, *noise, "--data.noise.rate", 0.5, "--trainer.logger.version", 0)
-    assert manifest(tmp_path)["realised_rate"] == pytest.approx(0.5, abs=0.05)
+    assert manifest(tmp_path)["realized_rate"] == pytest.approx(0.5, abs=0.05)

@@ -148,7 +148,7 @@ def test_clean_labels_beside_noisy_ones(tmp_path, noisy_val):
     assert data.class_names == ["a", "b", "c"]
     assert data.noisy_targets.tolist() == [0, 1, 0]
     assert data.clean_targets.tolist() == [1, 1, 2]
-    assert data.realised_noise_rate == pytest.approx(2 / 3)
+    assert data.realized_noise_rate == pytest.approx(2 / 3)
     assert read(data.val_dataloader()[0])[1] == [0 if noisy_val else 1]
     assert read(data.test_dataloader())[1] == [0]
 
@@ -166,7 +166,7 @@ def test_noise_makes_the_labels_clean(tmp_path):
     table = write_table(tmp_path / "t.csv", rows_of("abcabc"))
     data = ready(table, noise=SymmetricNoise(1.0))
     assert data.clean_targets.tolist() == [0, 1, 2, 0, 1, 2]
-    assert data.realised_noise_rate > 0
+    assert data.realized_noise_rate > 0
     with pytest.raises(NoisyLabelError, match="comes with noisy labels, but got noise="):
         ready(write_table(tmp_path / "u.csv", ROWS, HEADER), clean_column="true", noise=SymmetricNoise(1.0))
 

@@ -13,7 +13,7 @@ Transform = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """A set of images with clean labels, noisy labels, or both.
 
     Args:
@@ -29,7 +29,7 @@ class LabelledImages:
     samples: Tensor | None = None
 
     @classmethod
-    def in_memory(cls, samples: Tensor, labels: Tensor | None, noisy: Tensor | None = None) -> LabelledImages:
+    def in_memory(cls, samples: Tensor, labels: Tensor | None, noisy: Tensor | None = None) -> LabeledImages:
         """A set whose images are the rows of one tensor (N, ...)."""
         return cls(samples.__getitem__, labels, noisy, samples)
 

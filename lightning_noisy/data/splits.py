@@ -1,0 +1,76 @@
+"""Which labels a run trains on, and which part of the training set is kept for validation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.data.labeled_images import LabeledImages
+from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.functional.random import hash_uniform
+
+_SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the same seed
+
+
+def training_labels(
+    images: LabeledImages, noise: LabelNoise | None, num_classes: int, seed: int, owner: str
+) -> tuple[Tensor | None, Tensor]:
+    """Clean labels of a training set, where known, and those of the run, each int64 (N,).
+
+    Args:
+        images: The training set.
+        noise: Label noise; None keeps the labels.
+        num_classes: K.
+        seed: Seed of the noise.
+        owner: Name of the data module, for messages.
+
+    Raises:
+        NoisyLabelError: The set is empty, or comes with noisy labels and gets noise as well.
+    """
+    given = images.labels if images.noisy is None else images.noisy
+    assert given is not None, "images without labels"
+    if len(given) == 0:
+        raise NoisyLabelError(f"The training set of {owner} is empty.")
+    if noise is None:
+        return images.labels, given
+    if images.noisy is not None:
+        raise NoisyLabelError(
+            f"The training set of {owner} comes with noisy labels, but got noise={noise!r} as well: leave it out."
+        )
+    return images.labels, noise.corrupt(given, num_classes, seed, images.image)
+
+
+def known_labels_of(clean: Tensor | None, owner: str) -> Tensor:
+    """Clean labels of a validation split that is asked not to be noisy.
+
+    Raises:
+        NoisyLabelError: Nobody knows them.
+    """
+    if clean is None:
+        raise NoisyLabelError(
+            f"Expected argument `noisy_val` to be true, as nobody knows the clean labels of {owner}, but got False: "
+            "leave it out."
+        )
+    return clean
+
+
+def split_rows(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of the training and the validation split, each ascending, int64: a function of the seed.
+
+    Args:
+        count: Samples N.
+        fraction: Share of the validation split, in [0, 1).
+        seed: Seed of the split.
+
+    Raises:
+        NoisyLabelError: No sample is left for training.
+    """
+    size = round(fraction * count)
+    if size == count:
+        raise NoisyLabelError(
+            f"Expected argument `val_fraction` to leave training samples, but got {fraction}, which takes all {count}: "
+            "lower it."
+        )
+    order = hash_uniform(seed, _SPLIT_STREAM, torch.arange(count)).argsort()
+    return order[size:].sort().values, order[:size].sort().values
