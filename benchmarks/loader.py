@@ -1,7 +1,7 @@
 """Images per second of the CIFAR-10 training loader, in one process with one thread, beside what people use.
 
 Run from a clone, on data in the layout of torchvision: ``OMP_NUM_THREADS=1 python -m benchmarks.loader --root data``.
-The loaders take turns; each figure is a median. What it does not show: workers, and the time that a network takes.
+The loaders take turns; each number is a median. What it does not show: workers, and the time that a network takes.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ def run(measured: Callable[..., dict[str, float]] = measure) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    figures = measured(options.root, options.rounds)
-    record = {"machine": describe_machine(), "batch": BATCH, "rounds": options.rounds, "images per second": figures}
+    speeds = measured(options.root, options.rounds)
+    record = {"machine": describe_machine(), "batch": BATCH, "rounds": options.rounds, "images per second": speeds}
     write_record(RESULTS / "loader.json", record)
-    for name, figure in figures.items():
-        print(f"{figure:>9,.0f} images/s  {name}")
+    for name, speed in speeds.items():
+        print(f"{speed:>9,.0f} images/s  {name}")
 
 
 if __name__ == "__main__":

@@ -42,6 +42,18 @@ def test_batches_begun_and_processed(tmp_path):
     assert seen == [(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]
 
 
+def test_set_epoch_length(tmp_path):
+    class Longer(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            trainer.train_dataloader.batch_sampler.batch_size = 6 if trainer.current_epoch else 12
+            private_api.set_epoch_length(trainer, begun=False)
+            assert trainer.num_training_batches == trainer.val_check_batch == (4 if trainer.current_epoch else 2)
+
+    trainer = make_trainer(tmp_path, [Longer()])
+    trainer.fit(ForeignModule(), loader(), loader())
+    assert trainer.global_step == 2 + 4
+
+
 @pytest.mark.parametrize(
     ("options", "interval"),
     [

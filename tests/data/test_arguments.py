@@ -32,11 +32,9 @@ def test_the_command_line_shows_them_all(name, tmp_path, monkeypatch, capsys):
     isolate(monkeypatch, tmp_path)
     kind = getattr(data, name)
     root = ["--data.root", "folder"] if "root" in inspect.signature(kind.__init__).parameters else []
+    arguments = ["--data", name, *root, *NEEDED.get(name, []), "--data.noise", "null", "--print_config"]
     with pytest.raises(SystemExit):
-        shared = ["--data.noise", "null", "--print_config"]
-        quiet("fit", "quickstart", "--data", name, *root, *NEEDED.get(name, []), *shared)
-            "fit", "quickstart", "--data", name, *root, *NEEDED.get(name, []), "--data.noise", "null", "--print_config"
-        )
+        quiet("fit", "quickstart", *arguments)
     shown = yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]
     workers = {"num_workers": 2} if issubclass(kind, (ImageListDataModule, TorchvisionDataModule)) else {}
     kept = {"batch_size": 64}  # of the quickstart's own data module

@@ -11,12 +11,14 @@ from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC
 from lightning_noisy.data import (
     BalancedSampler,
+    CIFAR10DataModule,
     EpochSampler,
     IndexedDataset,
     ResumableLoader,
     WeightedEpochSampler,
     announce_length,
 )
+from tests._dummies import write_cifar
 from tests.foreign import ForeignModule, make_tensors, make_trainer, make_validation_loader
 from tests.small import SmallDataModule, assert_same, make_module
 
@@ -213,6 +215,31 @@ def test_a_data_module_scores_its_training_split_in_order(tmp_path):
     assert torch.equal(whole.labels[rows], data.clean_targets)
     make_trainer(tmp_path, max_epochs=1).fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=data)
     assert data.sampler is data.train_dataloader().sampler
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_processes_score_every_sample_once(monkeypatch, num_workers):
+    seen = []
+    for rank in range(3):
+        data = SmallDataModule(seed=0, num_workers=num_workers)
+        monkeypatch.setattr(data, "_processes", lambda rank=rank: (3, rank))
+        data.setup("fit")
+        mine = torch.cat([index for _, _, index in data.scoring_loader()]).tolist()
+        assert mine == list(range(rank, 40, 3))
+        seen += mine
+    assert sorted(seen) == list(range(40))
+
+
+def test_scored_images_are_those_of_evaluation_in_one_view(tmp_path, monkeypatch):
+    images = {
+        part: np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), dtype=np.uint8) for part in ("train", "test")
+    }
+    write_cifar(monkeypatch, tmp_path, "CIFAR10", images, {part: np.arange(30) % 10 for part in images})
+    data = CIFAR10DataModule(str(tmp_path), views=["weak", "strong"], num_workers=0, seed=0)
+    data.setup("fit")
+    scored = torch.cat([batch for batch, _, _ in data.scoring_loader()])
+    evaluated = data.evaluation_transform()(torch.as_tensor(images["train"]).permute(0, 3, 1, 2))
+    assert torch.equal(scored, evaluated)
 
 
 def test_a_strategy_selects_at_the_start_of_an_epoch(tmp_path):
