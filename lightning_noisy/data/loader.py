@@ -224,6 +224,16 @@ def announce_length(trainer: Trainer, begun: bool = False) -> None:
         set_epoch_length(trainer, begun)
 
 
+def follow_resume(trainer: Trainer) -> None:
+    """Bring a Trainer's count of batches to what its loaders were at, when training starts or goes on.
+
+    Lightning counts before loaders know what they visit, and asks then whether the saved epoch was at its end.
+    """
+    if _epoch_samplers(trainer):
+        set_epoch_length(trainer, begun=True)
+        announce_length(trainer)
+
+
 def _epoch_samplers(trainer: Trainer) -> list[EpochSampler]:
     samplers = [getattr(loader, "sampler", None) for loader in training_loaders(trainer)]
     return [sampler for sampler in samplers if isinstance(sampler, EpochSampler)]

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from lightning_noisy.data.batch import Batch
-from lightning_noisy.data.loader import announce_length
+from lightning_noisy.data.loader import announce_length, follow_resume
 from lightning_noisy.private_api import batches_begun, checkpoint_interval
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
@@ -59,9 +59,13 @@ class RunDriver(Callback):
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
         self._resuming = True
-        announce_length(trainer)  # of a selection that a checkpoint brought
+        follow_resume(trainer)
         fresh = batches_begun(trainer) == 0
         self.state.begin(training_set, labels, fresh, pl_module.device, seed, trainer.max_epochs)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        announce_length(trainer)  # of a selection that was made inside the epoch before
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
