@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_noisy.errors import check_argument, check_count
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.random import hash_bits, hash_uniform
 
 
@@ -64,6 +64,19 @@ class BatchTransform(ABC):
             draws: Random numbers for its samples; None for a transform that draws nothing.
         """
 
+    def needed(self, draws: Draws | None) -> Draws:
+        """The draws, for a transform that cannot do without.
+
+        Raises:
+            NoisyLabelError: There are none: it was called for an image that is loaded alone.
+        """
+        if draws is None:
+            raise NoisyLabelError(
+                f"{type(self).__name__} transforms batches of data in memory, but was called for a single image: give "
+                "`LabeledImages.in_memory(...)`, or use a transform of torchvision."
+            )
+        return draws
+
 
 class Unchanged(BatchTransform):
     """Batches as they are."""
@@ -108,7 +121,7 @@ class RandomCrop(BatchTransform):
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Crop images (B, C, H, W) to (B, C, size, size)."""
-        assert draws is not None
+        draws = self.needed(draws)
         padded = F.pad(images, [self.padding] * 4, value=self.fill)
         windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1)
         top, left = draws.integers(windows.shape[2]), draws.integers(windows.shape[3])
@@ -121,7 +134,7 @@ class RandomFlip(BatchTransform):
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Flip images (B, C, H, W)."""
-        assert draws is not None
+        draws = self.needed(draws)
         flipped = (draws.uniform() < 0.5).to(images.device)
         return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
@@ -148,7 +161,7 @@ class Cutout(BatchTransform):
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Cut a square out of images (B, C, H, W)."""
-        assert draws is not None
+        draws = self.needed(draws)
         rows, columns = (self._band(side, draws).to(images.device) for side in images.shape[2:])
         return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], self.value)
 
@@ -191,7 +204,7 @@ class EachImage(BatchTransform):
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Any:
         """Transform images one by one; views stay apart."""
-        assert draws is not None
+        draws = self.needed(draws)
         with torch.random.fork_rng(devices=[]):
             made = [self._seeded(image, seed) for image, seed in zip(images, draws.seeds(), strict=True)]
         if isinstance(made[0], (list, tuple)):
@@ -215,7 +228,7 @@ class Views(BatchTransform):
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> list[Tensor]:
         """The views, in the order of the transforms."""
-        assert draws is not None
+        draws = self.needed(draws)
         return [transform(images, draws.view(stream)) for stream, transform in enumerate(self.transforms)]
 
 

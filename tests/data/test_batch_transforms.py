@@ -18,6 +18,7 @@ from lightning_noisy.data.batch_transforms import (
     Unchanged,
     Views,
 )
+from lightning_noisy.data.image_datasets import TrainingDataset
 from lightning_noisy.data.in_memory import InMemoryDataset, collate
 from lightning_noisy.data.loader import EpochSampler, ResumableLoader
 from lightning_noisy.data.views import StrongAugment, batch_view_transform
@@ -189,3 +190,17 @@ def test_transforms_of_batches_read_nothing_back():
 
 def test_every_transform_is_one_of_batches():
     assert all(issubclass(kind, BatchTransform) for kind in (Compose, Cutout, EachImage, Normalize, RandomCrop, Views))
+
+
+@pytest.mark.parametrize("transform", [RandomCrop(SIDE, 1), RandomFlip(), Cutout(0.5, 0), EachImage(jitter)])
+def test_a_transform_of_batches_says_what_it_is_for(transform):
+    dataset = TrainingDataset(IMAGES.__getitem__, torch.arange(COUNT) % 4, transform)
+    with pytest.raises(NoisyLabelError, match=f"{type(transform).__name__} transforms batches of data in memory"):
+        dataset[0]
+
+
+def test_what_a_data_set_holds_is_not_changed():
+    before = IMAGES.clone()
+    dataset = InMemoryDataset(IMAGES, torch.arange(COUNT), torch.arange(COUNT), Unchanged())
+    dataset.__getitems__([1, 2]).columns[0].zero_()
+    assert torch.equal(IMAGES, before)
