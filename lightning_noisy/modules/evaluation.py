@@ -32,6 +32,12 @@ class Evaluation(nn.ModuleDict):
         if split not in self:
             self[split] = nn.ModuleDict(self._metrics())
 
+    def reset(self) -> None:
+        """Begin anew. A test before may have left tensors of inference mode, which a fit cannot add to."""
+        for split in self.values():
+            for metric in cast(nn.ModuleDict, split).values():
+                cast(Metric, metric).reset()
+
     def measure(self, split: str, logits: Tensor, target: Tensor) -> dict[str, Metric]:
         """Take in a batch; returns the metrics of the split by their names in logs.
 

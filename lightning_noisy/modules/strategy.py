@@ -102,13 +102,13 @@ class StrategyModule(LightningModule, ABC):
             outputs: What the network says of the batch.
             batch: The batch.
         """
-        logits, target, context = self._arguments(loss, outputs, batch)
+        logits, target, context = criterion_arguments(loss, outputs, batch, self.current_epoch, self.run)
         with self._calling(outputs, batch):
             return cast(Tensor, loss(logits, target, **context))
 
     def sample_losses(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> SampleLosses:
         """The same for each sample, (B,), with the weights that the criterion's own mean gives them."""
-        logits, target, context = self._arguments(loss, outputs, batch)
+        logits, target, context = criterion_arguments(loss, outputs, batch, self.current_epoch, self.run)
         with self._calling(outputs, batch):
             return per_sample(loss)(logits, target, **context)
 
@@ -191,6 +191,10 @@ class StrategyModule(LightningModule, ABC):
             self._prepare()  # a resume from an epoch's last batch does not pass the start of the next one
 
     @override
+    def on_validation_start(self) -> None:
+        self.evaluation.reset()
+
+    @override
     def on_train_epoch_start(self) -> None:
         self._prepare()
 
@@ -218,11 +222,6 @@ class StrategyModule(LightningModule, ABC):
                 now.called = None
         predicted = outputs.logits.detach()[:, : self.num_classes].argmax(dim=1)
         self.section.sums.add(len(batch.target), acc=(predicted == batch.target).float().mean())
-
-    def _arguments(
-        self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch
-    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        return criterion_arguments(loss, outputs, batch, self.current_epoch, self.run)
 
     def _record(self, loss: Tensor, index: Tensor, batch_idx: int) -> None:
         epoch = self.current_epoch

@@ -379,3 +379,13 @@ def test_a_step_outside_a_trainer_says_so():
     module = make_module(nn.CrossEntropyLoss())
     with pytest.raises(NoisyLabelError, match="NoisyLabelModule is in no run yet: steps are for a Trainer"):
         module.training_step([torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int64), torch.arange(4)], 0)
+
+
+def test_a_fit_after_a_test_goes_on_measuring(tmp_path):
+    module = make_module(nn.CrossEntropyLoss())
+    make_trainer(tmp_path, max_epochs=1).fit(module, datamodule=SmallDataModule(seed=0))
+    make_trainer(tmp_path).test(module, datamodule=SmallDataModule(seed=0), verbose=False)
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, datamodule=SmallDataModule(seed=0))
+    (alone,) = make_trainer(tmp_path).test(module, datamodule=SmallDataModule(seed=0), verbose=False)
+    assert trainer.callback_metrics["test/acc"] == alone["test/acc"]
