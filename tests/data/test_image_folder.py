@@ -377,7 +377,7 @@ def test_an_epoch_larger_than_the_training_set_is_refused(tmp_path):
         ({"image_size": 32.0}, "`image_size` to be an int of at least 1, but got 32.0"),
         ({"resize": 0.5}, "`resize` to be an int of at least 0, or None, but got 0.5"),
         ({"resize": -1}, "`resize` to be an int of at least 0, or None"),
-        ({"crop": "center"}, "`crop` to be 'resized', 'random' or 'center', but got 'center'"),
+        ({"crop": "middle"}, "`crop` to be 'resized', 'random' or 'center', but got 'middle'"),
         ({"padding": 4}, "`padding` to be 0 without a random crop, but got 4"),
         ({"padding": -1, "crop": "random"}, "`padding` to be"),
         ({"mean": (0.5,)}, "`mean` to be three floats"),
