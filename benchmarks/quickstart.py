@@ -1,6 +1,6 @@
 """The quickstart against plain cross entropy, seeds 0 to 4: last-epoch test accuracy and the README's picture.
 
-    python benchmarks/quickstart.py --results benchmarks/results/quickstart.json --picture docs/images/quickstart.png
+    python -m benchmarks.quickstart --results benchmarks/results/quickstart.json --picture docs/images/quickstart.png
 
 It shows that on small scans with 40 % symmetric noise the robust parts together keep the network from memorizing. It
 does not show what each part gives, nor anything about other data.
@@ -11,17 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import lightning
-import torch
-
+from benchmarks.record import describe_machine
 from lightning_noisy.callbacks import ConfidenceTracker, RunSummary
 from lightning_noisy.cli import main
 from lightning_noisy.files import written_aside
@@ -47,20 +43,6 @@ def run(config: str, seed: int) -> dict[str, Any]:
     }
 
 
-def describe_machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return {
-        "commit": commit.stdout.strip(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "lightning": lightning.__version__,
-    }
-
-
 def benchmark(seeds: list[int], results: Path, picture: Path) -> dict[str, Any]:
     """Run both configurations, interleaved, and record table and picture."""
     results, picture = results.resolve(), picture.resolve()
@@ -81,7 +63,7 @@ def benchmark(seeds: list[int], results: Path, picture: Path) -> dict[str, Any]:
             "realized_noise_rate": [fit["realized_noise_rate"] for fit in fits],
         }
         print(f"{name:>14}: mean last epoch {100 * statistics.mean(last):.2f} %, {table[name]['seconds']} s")
-    command = "python benchmarks/quickstart.py --seeds " + " ".join(map(str, seeds))
+    command = "python -m benchmarks.quickstart --seeds " + " ".join(map(str, seeds))
     record = {"command": command, "machine": describe_machine(), "runs": table}
     with written_aside(results) as file:
         file.write((json.dumps(record, indent=2) + "\n").encode())
