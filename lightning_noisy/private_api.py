@@ -35,19 +35,26 @@ def set_epoch_length(trainer: Trainer, begun: bool) -> None:
     While a resume is pending, Lightning still asks whether the saved epoch was at its end: the count of batches then
     stays until the first batch has ``begun``.
     """
-    loop = trainer.fit_loop
-    combined, fetcher, limit = loop._combined_loader, loop._data_fetcher, trainer.limit_train_batches
-    if combined is None or fetcher is None or combined._iterator is None:
+    loop, fetcher = trainer.fit_loop, trainer.fit_loop._data_fetcher
+    if loop._combined_loader is None or fetcher is None:
         return
-    lengths = [len(loader) for loader in combined.flattened]
-    limits: list[int | float] = [min(n, limit) if isinstance(limit, int) else int(n * limit) for n in lengths]
-    combined.limits = combined._iterator.limits = limits
-    fetcher.length = len(combined)
+    fetcher.length = epoch_length(trainer)
     if loop.epoch_loop.restarting and not begun:
         return
     loop.max_batches = fetcher.length
     if isinstance(trainer.val_check_interval, float) and trainer.val_check_batch != float("inf"):
         trainer.val_check_batch = max(1, int(loop.max_batches * trainer.val_check_interval))
+
+
+def epoch_length(trainer: Trainer) -> int:
+    """The batches of the epoch as its loaders are now; ``trainer.num_training_batches`` is what was counted."""
+    combined, limit = trainer.fit_loop._combined_loader, trainer.limit_train_batches
+    assert combined is not None
+    lengths = [len(loader) for loader in combined.flattened]
+    combined.limits = [min(n, limit) if isinstance(limit, int) else int(n * limit) for n in lengths]
+    if combined._iterator is not None:
+        combined._iterator.limits = combined.limits
+    return len(combined)
 
 
 def checkpoint_interval(checkpoint: ModelCheckpoint) -> tuple[int, timedelta | None]:

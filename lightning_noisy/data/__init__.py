@@ -7,13 +7,14 @@ from lightning_noisy.data.cifar80n import CIFAR80NODataModule
 from lightning_noisy.data.clothing1m import Clothing1MDataModule
 from lightning_noisy.data.csv_images import CSVDataModule
 from lightning_noisy.data.digits import DigitsDataModule
+from lightning_noisy.data.epoch_length import announce_length
 from lightning_noisy.data.features import FeaturesDataModule
 from lightning_noisy.data.image_folder import ImageFolderDataModule
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.labeled_images import LabeledImages
-from lightning_noisy.data.loader import EpochSampler, ResumableLoader, announce_length
+from lightning_noisy.data.loader import EpochSampler, ResumableLoader
 from lightning_noisy.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import (

@@ -6,15 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.collectives import process_count, process_rank
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.random import hash_bits
-from lightning_noisy.private_api import set_epoch_length
-from lightning_noisy.trainer_access import training_loaders
 
 _ORDER_STREAM = 0x6F72646572  # keeps the order apart from other draws under the same seed
 
@@ -59,8 +56,8 @@ class EpochSampler(DistributedSampler[Any]):
 
         Between two epochs it holds at once, and the lengths of sampler and loader follow; inside an epoch, from the
         next one on. Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a strategy's
-        ``prepare_epoch``; a callback then calls :func:`announce_length`, so that the Trainer knows how long the epoch
-        is. The selection is saved with the loader. A resume from the last batch of an epoch does not pass Lightning's
+        ``prepare_epoch``; a callback then calls :func:`~lightning_noisy.data.announce_length`, so that the Trainer
+        knows how long the epoch is. The selection is saved with the loader. A resume from the last batch of an epoch does not pass Lightning's
         ``on_train_epoch_start`` of the next one, so a callback selects in ``on_train_start`` as well; ``prepare_epoch``
         is called in any case.
 
@@ -205,35 +202,3 @@ class ResumableLoader(DataLoader[Any]):
         if state["batches"] < len(self):
             sampler.skip = state["batches"] * here["batch_size"]
             self._batches = state["batches"]
-
-
-def announce_length(trainer: Trainer, begun: bool = False) -> None:
-    """Tell a Trainer how long the epoch is that begins, after samplers have selected what it visits.
-
-    Number of batches, last batch and validation at the epoch's end follow. A strategy's ``prepare_epoch`` needs no
-    call. In a project of your own it needs a callback of this package in the Trainer, which follows a resume.
-
-    Args:
-        trainer: The Trainer.
-        begun: The first batch has begun.
-    """
-    samplers = _epoch_samplers(trainer)
-    for sampler in samplers:
-        sampler.set_epoch(trainer.current_epoch)  # Lightning does so after `on_train_start`
-    if samplers:
-        set_epoch_length(trainer, begun)
-
-
-def follow_resume(trainer: Trainer) -> None:
-    """Bring a Trainer's count of batches to what its loaders were at, when training starts or goes on.
-
-    Lightning counts before loaders know what they visit, and asks then whether the saved epoch was at its end.
-    """
-    if _epoch_samplers(trainer):
-        set_epoch_length(trainer, begun=True)
-        announce_length(trainer)
-
-
-def _epoch_samplers(trainer: Trainer) -> list[EpochSampler]:
-    samplers = [getattr(loader, "sampler", None) for loader in training_loaders(trainer)]
-    return [sampler for sampler in samplers if isinstance(sampler, EpochSampler)]

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
-from lightning_noisy.data.loader import announce_length
+from lightning_noisy.data.epoch_length import announce_length
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses

@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from lightning_noisy.data.batch import Batch
-from lightning_noisy.data.loader import announce_length, follow_resume
+from lightning_noisy.data.epoch_length import announce_length, check_length, follow_resume
 from lightning_noisy.private_api import batches_begun, checkpoint_interval
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
@@ -72,6 +72,8 @@ class RunDriver(Callback):
         if self._resuming:
             self._resuming = False
             announce_length(trainer, begun=True)
+        if batch_idx == 0:
+            check_length(trainer)
         skipped = self.state.open_epoch
         if skipped is not None and skipped != trainer.current_epoch:
             _log_late(trainer, self.state.close_epoch(), skipped)

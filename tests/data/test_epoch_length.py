@@ -5,10 +5,12 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
+from torch.utils.data import TensorDataset
 
-from lightning_noisy.callbacks import StepSeed
-from lightning_noisy.data import announce_length
-from tests.foreign import make_trainer
+from lightning_noisy.callbacks import SELC, StepSeed
+from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader, announce_length
+from lightning_noisy.errors import NoisyLabelError
+from tests.foreign import ForeignModule, make_tensors, make_trainer
 from tests.small import MemoryLogger, SmallDataModule, assert_same, make_module
 
 SIZES = [40, 24, 17, 60, 8]
@@ -112,3 +114,18 @@ def test_a_selection_at_the_end_of_an_epoch_is_that_of_the_next(tmp_path, option
 
     assert [len(callback.batches(epoch)) for epoch in range(3)] == [5, 3, 8]
     assert callback.validated == {0, 1, 2}
+
+
+def test_a_trainer_that_was_not_told_is_refused(tmp_path):
+    """Our modules tell it themselves, also what a callback has selected."""
+
+    class Silent(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                loader.sampler.select(range(16))
+
+    x, noisy, _ = make_tensors()
+    dataset = IndexedDataset(TensorDataset(x, noisy))
+    loader = ResumableLoader(dataset, batch_size=8, sampler=EpochSampler(dataset))
+    with pytest.raises(NoisyLabelError, match="have 2 batches in this epoch, but the Trainer counts 3: call"):
+        make_trainer(tmp_path, [SELC(), Silent()]).fit(ForeignModule(), loader)

@@ -14,7 +14,7 @@ class FakeTrainer:
 
     def __init__(self):
         self.current_epoch, self.global_step, self.world_size, self.log_every_n_steps = 0, 7, 1, 50
-        self.callbacks = [object()]
+        self.callbacks, self.train_dataloader = [object()], None
         self.late, self.logged = [], []
         self.loggers = [SimpleNamespace(log_metrics=lambda metrics, step: self.late.append((metrics, step)))] * 2
         self.lightning_module = SimpleNamespace(
