@@ -57,9 +57,9 @@ class EpochSampler(DistributedSampler[Any]):
         Between two epochs it holds at once, and the lengths of sampler and loader follow; inside an epoch, from the
         next one on. Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a strategy's
         ``prepare_epoch``; a callback then calls :func:`~lightning_noisy.data.announce_length`, so that the Trainer
-        knows how long the epoch is. The selection is saved with the loader. A resume from the last batch of an epoch does not pass Lightning's
-        ``on_train_epoch_start`` of the next one, so a callback selects in ``on_train_start`` as well; ``prepare_epoch``
-        is called in any case.
+        knows how long the epoch is. The selection is saved with the loader. A resume from the last batch of an epoch
+        does not pass Lightning's ``on_train_epoch_start`` of the next one, so a callback selects in ``on_train_start``
+        as well; ``prepare_epoch`` is called in any case.
 
         Args:
             indices: Positions in the data set, int64 (M,) with M >= 1; one that stands there twice is visited twice.
