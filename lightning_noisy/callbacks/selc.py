@@ -115,7 +115,7 @@ class SELC(CriterionCallback):
             return call.target
         rows = self._rows(call)
         if call.epoch >= self.warmup_epochs and (call.epoch + 1) % self.every_n_epochs == 0:
-            rows = self._table(call).update(call.index, self._moved(call, rows).clamp(min=self.floor))
+            rows = self._store(call).update(call.index, self._moved(call, rows).clamp(min=self.floor))
         return call.soft_target(rows)
 
     @override
@@ -131,7 +131,7 @@ class SELC(CriterionCallback):
             return {}
         return {self.metric("target", "correction_acc"): (labels == self._clean)[known].double().mean().item()}
 
-    def _table(self, call: TargetCall) -> SampleStore:
+    def _store(self, call: TargetCall) -> SampleStore:
         return self.section.store("target", (call.num_classes,), device=call.logits.device)
 
     def _moved(self, call: TargetCall, rows: Tensor) -> Tensor:
@@ -146,6 +146,6 @@ class SELC(CriterionCallback):
 
     def _rows(self, call: TargetCall) -> Tensor:
         """The batch's rows; those never written (all zero) are the given labels, one-hot and clipped."""
-        rows = self._table(call).get(call.index)
+        rows = self._store(call).get(call.index)
         given = call.rows(call.given).to(rows).clamp(min=self.floor)
         return torch.where(rows.sum(dim=1, keepdim=True) > 0, rows, given)

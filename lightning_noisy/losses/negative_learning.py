@@ -17,7 +17,7 @@ from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.trainer_access import run_seed
 
 _STREAM = 0x6E656761746976  # keeps these draws apart from other draws under the same seed
-_TABLE = "label_probability"
+_STORE = "label_probability"
 
 
 class NegativeLearning(NoisyLabelLoss):
@@ -94,7 +94,7 @@ class NegativeLearning(NoisyLabelLoss):
         Returns:
             ``{"label_probability": (window + 1, 2)}``, or no store.
         """
-        return {_TABLE: window_shape(self.window, 1)} if self.window > 0 else {}
+        return {_STORE: window_shape(self.window, 1)} if self.window > 0 else {}
 
     def _weights(self, remembered: Tensor, num_classes: int) -> Tensor | None:
         """What selection makes of each sample (B,); None is 1 for all."""
@@ -222,7 +222,7 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         Returns:
             ``{"label_probability": (window + 1, 2)}``.
         """
-        return {_TABLE: window_shape(self.window, 1)}
+        return {_STORE: window_shape(self.window, 1)}
 
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
@@ -235,7 +235,7 @@ def _label_probability_before(
     loss: NoisyLabelLoss, logits: Tensor, target: Tensor, index: Tensor, epoch: int
 ) -> Tensor:
     """The labels' mean probability (B,) in the epochs before, 1 without a past; in training this one's is noted."""
-    store = loss.recall(_TABLE)
+    store = loss.recall(_STORE)
     rows = store.get(index)
     if loss.training:
         probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1))
