@@ -183,13 +183,19 @@ class Normalize(BatchTransform):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         scale, center = torch.tensor(std, dtype=torch.float64), torch.tensor(mean, dtype=torch.float64)
-        self._factor = (1 / (255 * scale)).float().view(-1, 1, 1)
-        self._shift = (-center / scale).float().view(-1, 1, 1)
+        shift, factor = (-center / scale).float().view(-1, 1, 1), (1 / (255 * scale)).float().view(-1, 1, 1)
+        self._constants = {shift.device: (shift, factor)}
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Normalize bytes."""
-        shift, factor = self._shift.to(images.device), self._factor.to(images.device)
+        shift, factor = self._constants.get(images.device) or self._bring(images.device)
         return torch.addcmul(shift, images.float(), factor)
+
+    def _bring(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The constants on a device, copied there once: a copy for each batch would make an accelerator wait."""
+        shift, factor = self._constants[torch.device("cpu")]
+        self._constants[device] = shift.to(device), factor.to(device)
+        return self._constants[device]
 
 
 class EachImage(BatchTransform):

@@ -188,6 +188,28 @@ def test_transforms_of_batches_read_nothing_back():
         Views([RandomFlip(), RandomCrop(SIDE, 1)])(IMAGES, many)
 
 
+class NoTransfer(torch.utils._python_dispatch.TorchDispatchMode):
+    """Refuses tensors that go from one device to another."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        devices = {value.device for value in args if isinstance(value, torch.Tensor) and value.ndim > 0}
+        wanted = (kwargs or {}).get("device")
+        if function.name() == "aten::_to_copy" and wanted is not None:
+            devices.add(torch.device(wanted))
+        assert len(devices) < 2, (function.name(), devices)
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_a_transform_needs_comes_to_a_device_once():
+    weak, there = PIPELINES["weak"](), torch.device("meta")
+    index = torch.arange(COUNT, device=there)
+    images = IMAGES.to(there)
+    weak(images, draws(index))
+    with NoTransfer():
+        made = weak(images, draws(index))
+    assert (made.device, made.dtype, made.shape) == (there, torch.float32, IMAGES.shape)
+
+
 def test_every_transform_is_one_of_batches():
     assert all(issubclass(kind, BatchTransform) for kind in (Compose, Cutout, EachImage, Normalize, RandomCrop, Views))
 
