@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+import torchvision
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -44,7 +45,7 @@ def ordinary_loader(root: str) -> DataLoader[Any]:
 
 
 class PlainBatches:
-    """A crop and a flip by hand, all images of a batch drawn from one stream: the strongest plain alternative.
+    """A crop and a flip by hand, all images of a batch drawn from one stream: what one would write without the package.
 
     Args:
         root: Folder with the data.
@@ -101,7 +102,13 @@ def run(measured: Callable[..., dict[str, float]] = measure) -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     speeds = measured(options.root, options.rounds)
-    record = {"machine": describe_machine(), "batch": BATCH, "rounds": options.rounds, "images per second": speeds}
+    record = {
+        "command": f"OMP_NUM_THREADS=1 python -m benchmarks.loader --root data --rounds {options.rounds}",
+        "machine": {**describe_machine(), "torchvision": torchvision.__version__},
+        "batch": BATCH,
+        "rounds": options.rounds,
+        "images per second": speeds,
+    }
     write_record(RESULTS / "loader.json", record)
     for name, speed in speeds.items():
         print(f"{speed:>9,.0f} images/s  {name}")

@@ -1,7 +1,9 @@
-"""How often one training batch of the quickstart crosses from one file of the package into another, and back.
+"""How often a training batch of the quickstart crosses from one file of the package into another, and back.
 
-Run from a clone: ``python -m benchmarks.moves``. It prints the number of moves, the share of the loader and the most
-frequent pairs of files; nothing is recorded. A call and its return are two moves. What it does not show: time.
+Run from a clone: ``python -m benchmarks.moves``. It looks at every batch of two epochs, since the first ones and those
+that log do more, and prints how many batches make how many moves, the share of ``data/`` and, of the commonest kind,
+the most frequent pairs of files; nothing is recorded. A call and its return are two moves; a call that comes from
+outside, from Lightning or torch alone, is none. What it does not show: time.
 """
 
 from __future__ import annotations
@@ -20,8 +22,7 @@ from lightning_noisy.cli import main
 
 PACKAGE = f"{Path(lightning_noisy.__file__).parent}/"
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"
-BATCH = 5
-"""The batch that is looked at: masks and tables are there by then."""
+EPOCHS = 2
 
 
 class Moves:
@@ -38,7 +39,7 @@ class Moves:
 
     @property
     def of_loader(self) -> int:
-        """Moves that begin or end in the loader and what it calls."""
+        """Moves that begin in a file of ``data/``: the loader's, and what else is asked of the data."""
         return sum(count for (caller, _), count in self.pairs.items() if caller.startswith("data/"))
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
@@ -54,14 +55,14 @@ class Moves:
             self._files.pop()
 
 
-def count_moves() -> Moves:
-    """Train the quickstart for an epoch, and look at one batch."""
-    moves, advance, batches = Moves(), _TrainingEpochLoop.advance, []
+def count_moves() -> list[Moves]:
+    """Train the quickstart for two epochs, and look at each batch."""
+    batches: list[Moves] = []
+    advance = _TrainingEpochLoop.advance
 
     def watched(loop: _TrainingEpochLoop, fetcher: Any) -> None:
-        batches.append(fetcher)
-        if len(batches) == BATCH:
-            sys.setprofile(moves)
+        batches.append(Moves())
+        sys.setprofile(batches[-1])
         try:
             advance(loop, fetcher)
         finally:
@@ -73,17 +74,27 @@ def count_moves() -> Moves:
     try:
         with tempfile.TemporaryDirectory() as folder:
             root = [f"--trainer.default_root_dir={folder}", "--trainer.accelerator=cpu"]
-            main(["fit", "--config", str(CONFIG), "--trainer.max_epochs=1", *silent, *root])
+            main(["fit", "--config", str(CONFIG), f"--trainer.max_epochs={EPOCHS}", *silent, *root])
     finally:
         _TrainingEpochLoop.advance = advance  # type: ignore[method-assign]
-    return moves
+    return batches
+
+
+def kinds(batches: list[Moves]) -> list[tuple[Moves, int]]:
+    """One batch of each number of moves, and how many are like it; the commonest first."""
+    counts = Counter((batch.total, batch.of_loader) for batch in batches)
+    example = {(batch.total, batch.of_loader): batch for batch in batches}
+    return [(example[kind], count) for kind, count in counts.most_common()]
 
 
 def run() -> None:
     """Count, and print."""
-    moves = count_moves()
-    print(f"{moves.total} moves between files in a batch, {moves.of_loader} of them the loader's")
-    for (caller, called), count in moves.pairs.most_common(12):
+    batches = count_moves()
+    for moves, count in kinds(batches):
+        print(
+            f"{moves.total} moves between files, {moves.of_loader} of them from data/: {count} of {len(batches)} batches"
+        )
+    for (caller, called), count in kinds(batches)[0][0].pairs.most_common(12):
         print(f"{count:5}  {caller} -> {called}")
 
 

@@ -478,10 +478,13 @@ def test_methods_figure():
 
 def test_a_batch_of_the_quickstart_stays_in_few_files(tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
-    counted = moves.count_moves()
-    assert 20 < counted.total < 120
-    assert 2 <= counted.of_loader < 20
-    assert counted.pairs["state/run_driver.py", "state/run_state.py"] == 4
+    batches = moves.count_moves()
+    commonest, count = moves.kinds(batches)[0]
+    assert count > 0.8 * len(batches)
+    assert 20 < commonest.total < 120
+    assert 2 <= commonest.of_loader < 20
+    assert commonest.pairs["state/run_driver.py", "state/run_state.py"] == 4
+    assert batches[-1].of_loader == commonest.of_loader  # the last batch of an epoch holds fewer samples
 
 
 def test_loaders_are_measured_by_turns(tmp_path, monkeypatch):
@@ -492,6 +495,7 @@ def test_loaders_are_measured_by_turns(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["loader", "--root", str(tmp_path), "--rounds", "1"])
     written = {}
     loader.run(lambda root, rounds: loader.measure(root, rounds, batches=1))
+    assert written["loader.json"]["command"] == "OMP_NUM_THREADS=1 python -m benchmarks.loader --root data --rounds 1"
     figures = written["loader.json"]["images per second"]
     assert list(figures) == list(json.loads((RESULTS / "loader.json").read_text())["images per second"])
     assert all(figure > 0 for figure in figures.values())
