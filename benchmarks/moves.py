@@ -91,9 +91,8 @@ def run() -> None:
     """Count, and print."""
     batches = count_moves()
     for moves, count in kinds(batches):
-        print(
-            f"{moves.total} moves between files, {moves.of_loader} of them from data/: {count} of {len(batches)} batches"
-        )
+        share = f"{moves.of_loader} of them from data/"
+        print(f"{moves.total} moves between files, {share}: {count} of {len(batches)} batches")
     for (caller, called), count in kinds(batches)[0][0].pairs.most_common(12):
         print(f"{count:5}  {caller} -> {called}")
 
