@@ -1,8 +1,8 @@
 """How often a training batch of the quickstart crosses from one file of the package into another, and back.
 
-Run from a clone: ``python -m benchmarks.moves``. It looks at every batch of two epochs, since the first ones and those
-that log do more, and prints how many batches make how many moves, the share of ``data/`` and, of the commonest kind,
-the most frequent pairs of files; nothing is recorded. A call and its return are two moves; a call that comes from
+Run from a clone: ``python -m benchmarks.moves``. It looks at every batch of six epochs, five of warm-up and one in which
+SELC changes targets, since the first ones and those that log do more, and prints how many batches make how many moves,
+the share of ``data/`` and, of the commonest kind, the most frequent pairs of files; nothing is recorded. A call and its return are two moves; a call that comes from
 outside, from Lightning or torch alone, is none. What it does not show: time.
 """
 
@@ -22,7 +22,7 @@ from lightning_noisy.cli import main
 
 PACKAGE = f"{Path(lightning_noisy.__file__).parent}/"
 CONFIG = Path(__file__).resolve().parent.parent / "configs" / "quickstart.yaml"
-EPOCHS = 2
+EPOCHS = 6
 
 
 class Moves:
@@ -56,7 +56,7 @@ class Moves:
 
 
 def count_moves() -> list[Moves]:
-    """Train the quickstart for two epochs, and look at each batch."""
+    """Train the quickstart for six epochs, and look at each batch."""
     batches: list[Moves] = []
     advance = _TrainingEpochLoop.advance
 

@@ -128,6 +128,12 @@ class HeadMask:
         # nn.Module's own assignment looks through parameters, buffers and modules first.
         object.__setattr__(self.head, "edge_mask", mask)
 
+    def leave_batch(self, keep: bool) -> None:
+        """See no forward pass until the next batch, and show no mask either unless it is to be kept."""
+        self.stop_listening()
+        if not keep:
+            self.show(None)
+
     def forget(self) -> None:
         """Begin without a past."""
         self.mask = self.gradient = self.renewed_at = None

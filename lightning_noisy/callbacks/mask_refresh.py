@@ -220,9 +220,7 @@ class MaskRefresh(Callback):
 
     def _leave_batch(self) -> None:
         for head in self.heads.values():
-            head.stop_listening()
-            if self.apply_in == "train":
-                head.show(None)
+            head.leave_batch(keep=self.apply_in == "always")
 
     def _apply_always(self, pl_module: LightningModule) -> None:
         for head in self.heads.values():

@@ -113,9 +113,10 @@ class SELC(CriterionCallback):
         """Update the rows of the batch when it is their time, and return them."""
         if call.epoch < self.warmup_epochs and self.floor == 0:
             return call.target
-        rows = self._rows(call)
+        store = self.section.store("target", tuple(call.logits.shape[1:]), device=call.logits.device)
+        rows = self._rows(store, call)
         if call.epoch >= self.warmup_epochs and (call.epoch + 1) % self.every_n_epochs == 0:
-            rows = self._store(call).update(call.index, self._moved(call, rows).clamp(min=self.floor))
+            rows = store.update(call.index, self._moved(call, rows).clamp(min=self.floor))
         return call.soft_target(rows)
 
     @override
@@ -131,9 +132,6 @@ class SELC(CriterionCallback):
             return {}
         return {self.metric("target", "correction_acc"): (labels == self._clean)[known].double().mean().item()}
 
-    def _store(self, call: TargetCall) -> SampleStore:
-        return self.section.store("target", (call.num_classes,), device=call.logits.device)
-
     def _moved(self, call: TargetCall, rows: Tensor) -> Tensor:
         """Rows moved towards the prediction, where the criterion pays enough attention."""
         moved = torch.lerp(call.probabilities.to(rows), rows, self.momentum)
@@ -144,8 +142,8 @@ class SELC(CriterionCallback):
         attention = criterion.sample_attention(call.logits, **call.context)
         return torch.where((attention > self.attention_threshold).unsqueeze(1), moved, rows)
 
-    def _rows(self, call: TargetCall) -> Tensor:
+    def _rows(self, store: SampleStore, call: TargetCall) -> Tensor:
         """The batch's rows; those never written (all zero) are the given labels, one-hot and clipped."""
-        rows = self._store(call).get(call.index)
+        rows = store.get(call.index)
         given = call.rows(call.given).to(rows).clamp(min=self.floor)
         return torch.where(rows.sum(dim=1, keepdim=True) > 0, rows, given)

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_noisy.functional.random import hash_seed
-from lightning_noisy.state import RunDriver
+from lightning_noisy.state import RunDriver, RunState
 
 
 class StepSeed(Callback):
@@ -24,12 +24,18 @@ class StepSeed(Callback):
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
+        self._run: RunState | None = None
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        RunDriver.of(trainer)
+        self._run = RunDriver.of(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        seed = RunDriver.of(trainer).seed if self.seed is None else self.seed
+        assert self._run is not None, "no run before `setup`"
+        seed = self._run.seed if self.seed is None else self.seed
         torch.manual_seed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies stand outside the run that the original takes part in."""
+        return {**self.__dict__, "_run": None}

@@ -67,6 +67,7 @@ class StrategyModule(LightningModule, ABC):
         self.loss_stores: LossStores | None = None
         """What its losses keep, from the start of a fit on."""
         self._run: RunState | None = None
+        self._hits: list[Tensor] = []
 
     @abstractmethod
     def step(self, batch: Any) -> Tensor:
@@ -133,6 +134,7 @@ class StrategyModule(LightningModule, ABC):
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         unpacked = unpack_batch(batch)
+        self._hits = []
         loss = self.step(unpacked)
         parts = list(unpacked.values()) if isinstance(unpacked, Mapping) else [unpacked]
         self._record(loss, torch.cat([part.index for part in parts]), batch_idx)
@@ -200,7 +202,7 @@ class StrategyModule(LightningModule, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies take part in no run."""
-        return {**super().__getstate__(), "_run": None, "loss_stores": None}
+        return {**super().__getstate__(), "_run": None, "loss_stores": None, "_hits": []}
 
     def _prepare(self) -> None:
         if self.run.prepared_epoch != self.current_epoch:
@@ -220,8 +222,9 @@ class StrategyModule(LightningModule, ABC):
         finally:
             if now is not None:
                 now.called = None
-        predicted = outputs.logits.detach()[:, : self.num_classes].argmax(dim=1)
-        self.section.sums.add(len(batch.target), acc=(predicted == batch.target).float().mean())
+        if now is not None:
+            predicted = outputs.logits.detach()[:, : self.num_classes].argmax(dim=1)
+            self._hits.append((predicted == batch.target).float())
 
     def _record(self, loss: Tensor, index: Tensor, batch_idx: int) -> None:
         epoch = self.current_epoch
@@ -232,7 +235,8 @@ class StrategyModule(LightningModule, ABC):
                 "lower the learning rate, clip gradients, or look at these inputs."
             ),
         )
-        self.section.sums.add(len(index), loss=loss)
+        hits = {"acc": torch.cat(self._hits)} if self._hits else {}
+        self.section.sums.add(len(index), loss=loss, **hits)
         self.log("train/loss_step", loss, prog_bar=True)
 
     def _epoch_metrics(self) -> dict[str, float]:

@@ -21,18 +21,19 @@ class EpochSums:
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, float] = {}
 
-    def add(self, weight: int, **means: Tensor) -> None:
-        """Add the means of one batch.
+    def add(self, weight: int, **values: Tensor) -> None:
+        """Add what one batch gives.
 
         Args:
             weight: Number of samples B.
-            **means: Batch means, scalar tensors.
+            **values: Batch means, scalar tensors; or values (M,), which count one each.
         """
-        for name, mean in means.items():
-            term = mean.detach().double() * weight
+        for name, value in values.items():
+            wide = value.detach().double()
+            term, count = (wide * weight, weight) if value.ndim == 0 else (wide.sum(), len(value))
             known = self._sums.get(name)
             self._sums[name] = term if known is None else known.to(term.device) + term
-            self._weights[name] = self._weights.get(name, 0) + weight
+            self._weights[name] = self._weights.get(name, 0) + count
 
     def merge(self) -> None:
         """Add up the sums of all processes on rank 0: a collective. The others start again from zero."""

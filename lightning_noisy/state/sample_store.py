@@ -165,7 +165,8 @@ class SampleStore:
 
     def _check_rows(self, index: Tensor, values: Tensor) -> None:
         wanted = (len(index), *self.shape)
-        check_argument(values.shape == wanted, "values", f"rows of shape {wanted}", tuple(values.shape))
+        if values.shape != wanted:
+            check_argument(False, "values", f"rows of shape {wanted}", tuple(values.shape))
 
     def _compute(self, rows: Tensor) -> Tensor:
         return rows.float() if rows.dtype == torch.float16 else rows

@@ -87,7 +87,7 @@ class Section:
             self.stores[name] = SampleStore(self.num_samples, shape, fill, dtype, home)
         found = self.stores[name]
         found.in_run = True
-        if found.shape != shape:
+        if found.values.shape[1:] != shape:
             raise NoisyLabelError(
                 f"The checkpoint's store `{name}` of {self.owner} has rows of shape {found.shape}, this run needs "
                 f"{shape}: resume with the number of classes that wrote it."

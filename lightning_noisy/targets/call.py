@@ -47,7 +47,7 @@ class TargetCall:
     def rows(self, target: Tensor) -> Tensor:
         """Labels (B,) or soft targets (B, K) as rows (B, K) in float32 (float64 of float64 logits)."""
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
-        return target.to(dtype) if target.is_floating_point() else F.one_hot(target, self.num_classes).to(dtype)
+        return target.to(dtype) if target.is_floating_point() else F.one_hot(target, self.logits.shape[1]).to(dtype)
 
     def soft_target(self, rows: Tensor) -> Tensor:
         """Rows (B, K) as a target of this call: under autocast float32, since the criterion computes in it."""

@@ -191,12 +191,13 @@ class TargetPipeline:
         )
 
     def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._final is not None and not self._changers:
+            return args, kwargs
         call = self._signature.bind(args, kwargs)
         if self._final is None:
-            self._signature.check_rows(call.logits, call.target)
             self._given, self._final = call.target, self._run(call.logits.detach(), call.target, call.context)
-        elif self._changers:
-            self._check_repeated(call.logits, call.target)
+        else:
+            self._check_repeated(call.target)
         if not self._changers:
             return args, kwargs
         call.arguments.arguments[call.target_name] = self._final
@@ -215,9 +216,8 @@ class TargetPipeline:
                 observer.observe_target(call)
         return call.target
 
-    def _check_repeated(self, logits: Tensor, given: Tensor) -> None:
+    def _check_repeated(self, given: Tensor) -> None:
         """A later call of a batch must be about the same labels, since it gets the same target."""
-        self._signature.check_rows(logits, given)
         assert self._given is not None
         same = given.shape == self._given.shape and (given == self._given).all()
         self.run.checks.require(
@@ -233,18 +233,14 @@ class TargetPipeline:
         if not self._seen and self.run.labels is not None:
             check_labels(self.run.labels, num_classes, "the training labels")
         self._seen = True
+        inside, finite = (given >= 0) & (given < num_classes), logits.isfinite().all(dim=1)
         self.run.checks.require(
-            ((given >= 0) & (given < num_classes)).all(),
-            lambda: (
-                f"Expected labels in [0, {num_classes}) at `{name}`, but the batch has {int(given.min())} to "
-                f"{int(given.max())}."
-            ),
-        )
-        finite = logits.isfinite().all(dim=1)
-        self.run.checks.require(
-            finite.all(),
+            (inside & finite).all(),
             lambda: (
                 f"The logits are not finite in epoch {epoch}, batch {batch_idx}, samples "
                 f"{index[~finite].tolist()[:8]}: lower the learning rate or look at these inputs."
+                if inside.all()
+                else f"Expected labels in [0, {num_classes}) at `{name}`, but the batch has {int(given.min())} to "
+                f"{int(given.max())}."
             ),
         )

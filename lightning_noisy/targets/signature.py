@@ -46,7 +46,7 @@ class CriterionSignature:
         """Take the arguments of a call apart.
 
         Raises:
-            NoisyLabelError: There is no logits or target among them.
+            NoisyLabelError: They are not logits (B, K) and labels (B,), and what else it takes.
         """
         bound = self._signature.bind(*args, **kwargs)
         first_two = self._names[:2]
@@ -58,14 +58,10 @@ class CriterionSignature:
         named = {name: bound.arguments[name] for name in self._names[2:] if name in bound.arguments}
         context = named | {name: value for name, value in bound.kwargs.items() if name not in first_two}
         logits, target = (bound.arguments[name] for name in first_two)
+        self._check_rows(logits, target)
         return BoundCall(bound, logits, target, first_two[1], context)
 
-    def check_rows(self, logits: Tensor, given: Tensor) -> None:
-        """Refuse a call that is not about logits (B, K) and labels (B,).
-
-        Raises:
-            NoisyLabelError: It is not.
-        """
+    def _check_rows(self, logits: Tensor, given: Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] < 2:
             raise NoisyLabelError(
                 f"Expected `{self.name}` to get logits (B, K) with K >= 2 classes, but got {tuple(logits.shape)}."
