@@ -1,9 +1,10 @@
 """How often a training batch of the quickstart crosses from one file of the package into another, and back.
 
-Run from a clone: ``python -m benchmarks.moves``. It looks at every batch of six epochs, five of warm-up and one in which
-SELC changes targets, since the first ones and those that log do more, and prints how many batches make how many moves,
-the share of ``data/`` and, of the commonest kind, the most frequent pairs of files; nothing is recorded. A call and its return are two moves; a call that comes from
-outside, from Lightning or torch alone, is none. What it does not show: time.
+Run from a clone: ``python -m benchmarks.moves``. It looks at every batch of six epochs, five of warm-up and one in
+which SELC changes targets, since the first ones and those that log do more. It prints how many batches make how many
+moves, the share of ``data/`` and, of the commonest kind, the most frequent pairs of files; nothing is recorded. A call
+and its return are two moves; a call that comes from outside, from Lightning or torch alone, is none. What it does not
+show: time.
 """
 
 from __future__ import annotations

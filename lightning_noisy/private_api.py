@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 import sys
 from datetime import timedelta
+from math import inf
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
@@ -38,23 +40,41 @@ def set_epoch_length(trainer: Trainer, begun: bool) -> None:
     loop, fetcher = trainer.fit_loop, trainer.fit_loop._data_fetcher
     if loop._combined_loader is None or fetcher is None:
         return
-    fetcher.length = epoch_length(trainer)
-    if loop.epoch_loop.restarting and not begun:
+    length = epoch_length(trainer)
+    fetcher.length = None if length == inf else int(length)
+    if fetcher.length is None or (loop.epoch_loop.restarting and not begun):
         return
     loop.max_batches = fetcher.length
     if isinstance(trainer.val_check_interval, float) and trainer.val_check_batch != float("inf"):
         trainer.val_check_batch = max(1, int(loop.max_batches * trainer.val_check_interval))
 
 
-def epoch_length(trainer: Trainer) -> int:
-    """The batches of the epoch as its loaders are now; ``trainer.num_training_batches`` is what was counted."""
+def epoch_length(trainer: Trainer) -> float:
+    """The batches of the epoch as its loaders are now; ``trainer.num_training_batches`` is what was counted.
+
+    Infinite where a loader without length goes on until its end, as Lightning has it.
+    """
     combined, limit = trainer.fit_loop._combined_loader, trainer.limit_train_batches
     assert combined is not None
-    lengths = [len(loader) for loader in combined.flattened]
-    combined.limits = [min(n, limit) if isinstance(limit, int) else int(n * limit) for n in lengths]
+    lengths = [inf if length is None else length for length in map(sized_len, combined.flattened)]
+    combined.limits = [_limited(length, limit) for length in lengths]
     if combined._iterator is not None:
         combined._iterator.limits = combined.limits
-    return len(combined)
+    length = sized_len(combined)
+    return inf if length is None else length
+
+
+def _limited(length: float, limit: int | float) -> float:
+    if isinstance(limit, int):
+        return min(length, limit)
+    return length if length == inf else int(length * limit)
+
+
+def data_module_in_use(trainer: Trainer) -> LightningDataModule | None:
+    """The data module whose loaders a Trainer runs on; it keeps that of an earlier call beside loaders of one's own."""
+    kept: LightningDataModule | None = getattr(trainer, "datamodule", None)
+    source = getattr(getattr(trainer, "_active_loop", None), "_data_source", None)
+    return kept if source is None or source.instance is kept else None
 
 
 def checkpoint_interval(checkpoint: ModelCheckpoint) -> tuple[int, timedelta | None]:

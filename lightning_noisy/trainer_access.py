@@ -11,11 +11,12 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities import CombinedLoader
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.private_api import data_module_in_use
 
 
 def from_datamodule(trainer: Trainer, name: str) -> Any:
-    """An attribute of the Trainer's data module, None without either."""
-    return getattr(getattr(trainer, "datamodule", None), name, None)
+    """An attribute of the data module that the Trainer is running on, None without either."""
+    return getattr(data_module_in_use(trainer), name, None)
 
 
 def run_folder(trainer: Trainer) -> str | None:

@@ -14,12 +14,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.compile import from_compiled
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_noisy import private_api
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.heads import MaskableHead
 from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.small import SmallDataModule
 
 # The Trainer
 
@@ -94,6 +96,43 @@ def test_calling_module(tmp_path):
     make_trainer(tmp_path, max_epochs=1).fit(module, loader(), loader())
     assert found == [module] * 3 + [None] * 3
     assert module.ask() is None
+
+
+def test_data_module_in_use(tmp_path):
+    trainer, data = make_trainer(tmp_path, limit_train_batches=1), SmallDataModule()
+    found = []
+
+    class Asking(ForeignModule):
+        def training_step(self, *args):
+            found.append(private_api.data_module_in_use(trainer))
+
+        def validation_step(self, *args):
+            found.append(private_api.data_module_in_use(trainer))
+
+    trainer.fit(Asking(), datamodule=data)
+    trainer.validate(Asking(), loader(), verbose=False)
+    assert found == [data] * (len(found) - 3) + [None] * 3
+    assert len(found) > 5
+
+
+def test_epoch_length(tmp_path):
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(torch.arange(4))
+
+    lengths = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer, pl_module):
+            lengths.append(private_api.epoch_length(trainer))
+
+    class Taken(ForeignModule):
+        def training_step(self, *args):
+            return None
+
+    for loaders, limit in [(loader(), 1.0), (loader(), 2), (loader(), 0.4), (DataLoader(Stream()), 1.0)]:
+        make_trainer(tmp_path, [Look()], 1, limit_train_batches=limit).fit(Taken(), loaders)
+    assert lengths == [3, 2, 1, float("inf")]
 
 
 # The command line

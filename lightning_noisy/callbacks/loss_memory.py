@@ -29,35 +29,36 @@ class LossMemory(Callback):
     """
 
     def __init__(self) -> None:
-        self._stores: LossStores | None = None
+        self._stores = LossStores()
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        RunDriver.of(trainer)
+        self._join(trainer, pl_module)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(getattr(pl_module, "loss_stores", None), LossStores):  # a module of this package
-            return
-        self._stores = LossStores(pl_module)
-        if not self._stores:
+        self._join(trainer, pl_module)  # losses that `configure_model` has made
+        if not (self._stores or _keeps_its_own(pl_module)):
             rank_zero_warn(f"LossMemory does nothing: no loss of {type(pl_module).__name__} keeps a store.")
-        self._stores.join(RunDriver.of(trainer))
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._stores is not None:
-            self._stores.begin()
+        self._stores.begin()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._end()
+        self._stores.end()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._end()
+        self._stores.end()
 
-    def _end(self) -> None:
-        if self._stores is not None:
-            self._stores.end()
-            self._stores = None
+    def _join(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run = RunDriver.of(trainer)
+        if not _keeps_its_own(pl_module):
+            self._stores.join(run, pl_module)
+
+
+def _keeps_its_own(pl_module: LightningModule) -> bool:
+    """Whether it is a module of this package."""
+    return isinstance(getattr(pl_module, "loss_stores", None), LossStores)

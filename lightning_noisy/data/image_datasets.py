@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lightning_noisy.data.epoch_index import epoch_of
 from lightning_noisy.functional.random import hash_seed
-
-SampleKey = tuple[int, int]
-"""(epoch, index): what the sampler asks the training set for, so that workers know the epoch as well."""
 
 
 class TrainingDataset(Dataset[Any]):
@@ -28,6 +26,8 @@ class TrainingDataset(Dataset[Any]):
         seed: Seed of the augmentation.
     """
 
+    augments_by_epoch = True
+
     def __init__(
         self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any], seed: int = 0
     ) -> None:
@@ -39,13 +39,12 @@ class TrainingDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: SampleKey | int) -> tuple[Any, Tensor, int]:
-        epoch, index = key if isinstance(key, tuple) else (0, key)
+    def __getitem__(self, index: int) -> tuple[Any, Tensor, int]:
         image = self.images(index)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(hash_seed(self.seed, epoch, index))
+            torch.default_generator.manual_seed(hash_seed(self.seed, epoch_of(index), index))
             image = self.transform(image)
-        return image, self.targets[index], index
+        return image, self.targets[index], int(index)
 
 
 class EvaluationDataset(Dataset[Any]):

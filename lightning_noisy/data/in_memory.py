@@ -27,6 +27,8 @@ class InMemoryDataset(Dataset[Any]):
         indexed: Whether samples carry their index in [0, N).
     """
 
+    augments_by_epoch = True
+
     def __init__(
         self,
         samples: Tensor,
@@ -46,13 +48,12 @@ class InMemoryDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Any, ...]:
-        return self.__getitems__([key])[0]
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        return self.__getitems__([index])[0]
 
-    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> Columns:
-        """The samples of many keys: positions, or (epoch, position)."""
-        pairs = [key if isinstance(key, tuple) else (0, key) for key in keys]
-        epoch, index = torch.tensor(pairs).unbind(dim=1)
+    def __getitems__(self, indices: Sequence[int]) -> Columns:
+        """The samples at many positions."""
+        index, epoch = torch.tensor(indices), torch.tensor([getattr(position, "epoch", 0) for position in indices])
         made = self.transform(self.samples[self.rows[index]], Draws(self.seed, epoch, index))
         columns = made, self.targets[index]
         return Columns((*columns, index) if self.indexed else columns)

@@ -44,13 +44,12 @@ class IndexedDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(cast(Sized, self.dataset))
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Any:
-        index = key[1] if isinstance(key, tuple) else key
+    def __getitem__(self, index: int) -> Any:
         sample = self.dataset[index]
         if isinstance(sample, dict):
-            return {**sample, "index": index}
+            return {**sample, "index": int(index)}
         if isinstance(sample, (tuple, list)):
-            return (*sample, index)
+            return (*sample, int(index))
         raise NoisyLabelError(
             f"Expected samples to be tuples (x, y) or dicts, but sample {index} is a {type(sample).__name__}."
         )
@@ -67,6 +66,14 @@ def indexed_set(dataset: Any) -> Any:
         inside = inside.dataset
     carries_index = isinstance(inside, IndexedDataset) or getattr(inside, "indexed", False)
     return inside if carries_index else dataset
+
+
+def hides_epoch(dataset: Any) -> bool:
+    """Whether a ``Subset`` stands between a loader and a set that augments anew in each epoch."""
+    inside = dataset
+    while isinstance(inside, (Subset, IndexedDataset)):
+        inside = inside.dataset
+    return isinstance(dataset, Subset) and getattr(inside, "augments_by_epoch", False)
 
 
 def known_labels(dataset: Any) -> Tensor | None:

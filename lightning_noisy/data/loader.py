@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.collectives import process_count, process_rank
+from lightning_noisy.data.epoch_index import EpochIndex
+from lightning_noisy.data.indexed import hides_epoch
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.random import hash_bits
 
@@ -30,7 +32,10 @@ class EpochSampler(DistributedSampler[Any]):
         seed: Seed of the order.
 
     Yields:
-        Keys ``(epoch, index)``, which the training sets of this package and ``IndexedDataset`` understand.
+        Positions that know their epoch, see :class:`~lightning_noisy.data.epoch_index.EpochIndex`.
+
+    Raises:
+        NoisyLabelError: ``dataset`` is a ``Subset`` of a set that augments anew in each epoch.
 
     Example::
 
@@ -41,6 +46,11 @@ class EpochSampler(DistributedSampler[Any]):
     def __init__(
         self, dataset: Dataset[Any], num_replicas: int | None = None, rank: int | None = None, seed: int = 0
     ) -> None:
+        if hides_epoch(dataset):
+            raise NoisyLabelError(
+                "A Subset hides the epoch from the set inside, whose augmentation would be the same in each: make the "
+                "EpochSampler of the whole set, and call `select(subset.indices)`."
+            )
         world = process_count() if num_replicas is None else num_replicas
         super().__init__(dataset, world, process_rank() if rank is None else rank, shuffle=True, seed=seed)
         self._count = len(dataset)  # type: ignore[arg-type]
@@ -96,7 +106,7 @@ class EpochSampler(DistributedSampler[Any]):
         order = self.order()
         filled = order.repeat(-(-self.total_size // len(order)))[: self.total_size]
         mine = filled[self.rank :: self.num_replicas].tolist()
-        return iter([(self.epoch, index) for index in mine[self.skip :]])
+        return iter([EpochIndex(index, self.epoch) for index in mine[self.skip :]])
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and selections as plain values."""

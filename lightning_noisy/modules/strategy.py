@@ -64,8 +64,8 @@ class StrategyModule(LightningModule, ABC):
         self.evaluation = Evaluation(num_classes)
         self.section = Section("module", metrics=self._epoch_metrics)
         """What the module keeps."""
-        self.loss_stores: LossStores | None = None
-        """What its losses keep, from the start of a fit on."""
+        self.loss_stores = LossStores()
+        """What its losses keep."""
         self._run: RunState | None = None
         self._hits: list[Tensor] = []
 
@@ -171,12 +171,11 @@ class StrategyModule(LightningModule, ABC):
         self._run.add(self.section)
         for split in from_datamodule(self.trainer, "validation_splits") or ():
             self.evaluation.add_split(split)
-        if stage == "fit":
-            self.loss_stores = LossStores(self)
-            self.loss_stores.join(self._run)
+        self.loss_stores.join(self._run, self)
 
     @override
     def on_fit_start(self) -> None:
+        self.loss_stores.join(self.run, self)  # those that `configure_model` has made
         classes = from_datamodule(self.trainer, "num_classes")
         if classes is not None and classes != self.num_classes:
             raise NoisyLabelError(
@@ -187,10 +186,17 @@ class StrategyModule(LightningModule, ABC):
     def on_train_start(self) -> None:
         if self.run.labels is not None:
             check_labels(self.run.labels, self.num_classes, "the training labels")
-        assert self.loss_stores is not None
+        if RunDriver.in_trainer(self.trainer) is None:  # a trial of Lightning's finders
+            self.loss_stores.try_out(self.trainer, self.device)
+            return
         self.loss_stores.begin()
         if not self.run.fresh:
             self._prepare()  # a resume from an epoch's last batch does not pass the start of the next one
+
+    @override
+    def on_train_end(self) -> None:
+        if RunDriver.in_trainer(self.trainer) is None:
+            self.loss_stores.begin()
 
     @override
     def on_validation_start(self) -> None:
@@ -202,7 +208,7 @@ class StrategyModule(LightningModule, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies take part in no run."""
-        return {**super().__getstate__(), "_run": None, "loss_stores": None, "_hits": []}
+        return {**super().__getstate__(), "_run": None, "_hits": []}
 
     def _prepare(self) -> None:
         if self.run.prepared_epoch != self.current_epoch:
@@ -235,8 +241,9 @@ class StrategyModule(LightningModule, ABC):
                 "lower the learning rate, clip gradients, or look at these inputs."
             ),
         )
-        hits = {"acc": torch.cat(self._hits)} if self._hits else {}
-        self.section.sums.add(len(index), loss=loss, **hits)
+        if self.run.batch is not None:
+            hits = {"acc": torch.cat(self._hits)} if self._hits else {}
+            self.section.sums.add(len(index), loss=loss, **hits)
         self.log("train/loss_step", loss, prog_bar=True)
 
     def _epoch_metrics(self) -> dict[str, float]:

@@ -5,49 +5,69 @@ from __future__ import annotations
 from typing import Any
 from weakref import ref
 
+import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
+from lightning_noisy.state.training_set import training_set_of
 
 
 class LossStores:
     """Gives the losses of a module the stores that they keep.
 
     Stores are made at a loss's first call in training, whose logits tell the number of classes.
-
-    Args:
-        root: The LightningModule. A loss inside another one belongs to that.
     """
 
-    def __init__(self, root: nn.Module) -> None:
-        self._losses = [(name, loss) for name, loss in _outermost_losses(root) if loss.store_shapes(num_classes=2)]
-        self._sections = [Section(type(loss).__name__, f"loss {name}") for name, loss in self._losses]
+    def __init__(self) -> None:
+        self._losses: list[NoisyLabelLoss] = []
+        self._sections: list[Section] = []
         self._hooks: list[RemovableHandle] = []
 
     def __bool__(self) -> bool:
         """Whether there is a loss that keeps a store."""
         return bool(self._losses)
 
-    def join(self, run: RunState) -> None:
-        """Let a run own what the losses keep."""
+    def join(self, run: RunState, root: nn.Module) -> None:
+        """Let a run own what the losses of a module keep: at each stage, so that also a test's checkpoint has it.
+
+        Args:
+            run: The run.
+            root: The LightningModule. A loss inside another one belongs to that.
+        """
+        named = [(name, loss) for name, loss in _outermost_losses(root) if loss.store_shapes(num_classes=2)]
+        losses = [loss for _, loss in named]
+        if losses != self._losses:
+            self._losses = losses
+            self._sections = [Section(type(loss).__name__, f"loss {name}") for name, loss in named]
         for section in self._sections:
             run.add(section)
 
     def begin(self) -> None:
         """Training starts: what a loss held before is another run's."""
-        self.end()
-        for (_, loss), section in zip(self._losses, self._sections, strict=True):
-            loss.stores = {}
-            self._hooks.append(_attach_at_first_call(loss, section))
+        self._attach(self._sections)
+
+    def try_out(self, trainer: Trainer, device: torch.device) -> None:
+        """A trial starts, of which nothing is to be kept; :meth:`begin` ends it."""
+        scratch = [Section(section.owner, section.key) for section in self._sections]
+        for section in scratch:
+            section.begin(training_set_of(trainer, section.owner)[0].num_samples, device)
+        self._attach(scratch)
 
     def end(self) -> None:
         """Training is over; the losses keep what they have."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+    def _attach(self, sections: list[Section]) -> None:
+        self.end()
+        for loss, section in zip(self._losses, sections, strict=True):
+            loss.stores = {}
+            self._hooks.append(_attach_at_first_call(loss, section))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies hold no losses: these are the original's."""

@@ -15,8 +15,8 @@ from lightning_noisy.data.epoch_length import announce_length, check_length, fol
 from lightning_noisy.private_api import batches_begun, checkpoint_interval
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
-from lightning_noisy.state.training_set import common_training_set
-from lightning_noisy.trainer_access import log_interval, run_seed, training_loaders
+from lightning_noisy.state.training_set import training_set_of
+from lightning_noisy.trainer_access import log_interval, run_seed
 
 
 class RunDriver(Callback):
@@ -37,11 +37,17 @@ class RunDriver(Callback):
     def of(cls, trainer: Trainer) -> RunState:
         """The state of the Trainer's run."""
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        found = next((callback for callback in callbacks if isinstance(callback, cls)), None)
+        found = cls.in_trainer(trainer)
         if found is None:
             found = cls()
-            callbacks.insert(0, found)
+            trainer.callbacks = [found, *callbacks]  # type: ignore[attr-defined]  # Lightning goes through the old list
         return found.state
+
+    @classmethod
+    def in_trainer(cls, trainer: Trainer) -> RunDriver | None:
+        """The Trainer's driver; None without one, as while Lightning's finders train without the callbacks."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        return next((callback for callback in callbacks if isinstance(callback, cls)), None)
 
     @property
     @override
@@ -53,9 +59,7 @@ class RunDriver(Callback):
         needing = next((section.owner for section in self.state.sections.values() if section.per_sample), None)
         training_set, labels = None, None
         if needing is not None:
-            training_set, labels = common_training_set(
-                [getattr(loader, "dataset", None) for loader in training_loaders(trainer)], needing
-            )
+            training_set, labels = training_set_of(trainer, needing)
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
         self._resuming = True

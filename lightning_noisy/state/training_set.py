@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_noisy.data.indexed import indexed_set, known_labels
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.label_statistics import labels_hash
+from lightning_noisy.trainer_access import training_loaders
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class TrainingSet:
             f"The checkpoint's per-sample state belongs to {what}: resume with the data, noise and seed that wrote it, "
             "or start afresh without `ckpt_path`."
         )
+
+
+def training_set_of(trainer: Trainer, owner: str) -> tuple[TrainingSet, Tensor | None]:
+    """The set that a Trainer's training loaders index, see :func:`common_training_set`."""
+    return common_training_set([getattr(loader, "dataset", None) for loader in training_loaders(trainer)], owner)
 
 
 def common_training_set(datasets: Sequence[Any], owner: str) -> tuple[TrainingSet, Tensor | None]:

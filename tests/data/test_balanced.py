@@ -26,7 +26,7 @@ def one_by_one(targets, size, epoch, seed):
     whole.set_epoch(epoch)
     classes = len(set(targets.tolist()))
     taken, counts = [], dict.fromkeys(targets.tolist(), 0)
-    for _, index in whole:
+    for index in whole:
         label = int(targets[index])
         if counts[label] < size / classes and len(taken) < size:
             taken.append(index)
@@ -41,7 +41,7 @@ def test_epochs_are_those_of_the_published_loop(targets, share, epoch, seed):
     expected = one_by_one(targets, size, epoch, seed)
     made = sampler(targets, size, epoch, seed)
 
-    assert list(made) == [(epoch, index) for index in expected]
+    assert [(key, key.epoch) for key in made] == [(index, epoch) for index in expected]
     assert len(made) == len(expected)
 
 
@@ -52,8 +52,8 @@ def test_processes_share_the_batches_of_one(world, per_process, batches, seed):
     targets = torch.arange(40) % 5
     if size > 40:
         return
-    single = [index for _, index in sampler(targets, size, 1, seed)]
-    ranks = [[index for _, index in sampler(targets, size, 1, seed, world, rank)] for rank in range(world)]
+    single = list(sampler(targets, size, 1, seed))
+    ranks = [list(sampler(targets, size, 1, seed, world, rank)) for rank in range(world)]
     for b in range(batches):
         union = list(itertools.chain(*(rank[b * per_process : (b + 1) * per_process] for rank in ranks)))
         assert sorted(union) == sorted(single[b * world * per_process : (b + 1) * world * per_process])
@@ -63,28 +63,28 @@ def test_processes_share_the_batches_of_one(world, per_process, batches, seed):
 @quick
 def test_where_samples_do_not_divide_ranks_are_as_long(targets, share, world, epoch):
     size = max(1, round(share * len(targets)))
-    single = {index for _, index in sampler(targets, size, epoch)}
+    single = set(sampler(targets, size, epoch))
     ranks = [list(sampler(targets, size, epoch, 0, world, rank)) for rank in range(world)]
 
     assert len({len(rank) for rank in ranks}) == 1
-    assert {index for rank in ranks for _, index in rank} == single
+    assert {index for rank in ranks for index in rank} == single
 
 
 def test_epochs_differ_and_classes_do_not():
     targets = (torch.arange(100) % 10 == 0).long()  # 90 and 10
-    epochs = [{index for _, index in sampler(targets, 12, epoch)} for epoch in range(8)]
+    epochs = [set(sampler(targets, 12, epoch)) for epoch in range(8)]
 
     assert all(targets[list(epoch)].tolist().count(1) == 6 for epoch in epochs)
     assert all(a != b for a, b in itertools.combinations(epochs, 2))
     assert len(set().union(*epochs)) > 40
-    assert {index for _, index in sampler(targets, 12, 0, seed=1)} != epochs[0]
+    assert set(sampler(targets, 12, 0, seed=1)) != epochs[0]
 
 
 def test_a_scarce_class_shortens_the_epoch():
     targets = torch.tensor([0] * 20 + [1] * 3)
     made = sampler(targets, 20)
 
-    assert sorted(targets[index].item() for _, index in made) == [0] * 10 + [1] * 3
+    assert sorted(targets[index].item() for index in made) == [0] * 10 + [1] * 3
     assert made.size == len(made) == 13
 
 

@@ -1,12 +1,15 @@
 import itertools
+import pickle
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, RandomSampler, Subset
+from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 
+from lightning_noisy.data.epoch_index import EpochIndex
 from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
+from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.loader import EpochSampler, EvaluationSampler, ResumableLoader
 from lightning_noisy.errors import NoisyLabelError
 
@@ -29,10 +32,6 @@ def order(num_samples, epoch=0, seed=0, world=1, rank=0):
     return list(sampler)
 
 
-def indices(keys):
-    return [index for _, index in keys]
-
-
 # EpochSampler
 
 
@@ -45,10 +44,10 @@ def test_the_order_is_a_function_of_seed_and_epoch():
         list(sampler)
 
     assert list(sampler) == list(sampler) == whole
-    assert sorted(indices(whole)) == list(range(50))
+    assert sorted(whole) == list(range(50))
     others = [order(50, 4, 7), order(50, 3, 8), order(50, 0, 7), order(50, 3, 0)]
-    assert all(indices(other) != indices(whole) for other in others)
-    assert indices(whole) != list(range(50))
+    assert all(other != whole for other in others)
+    assert whole != list(range(50))
 
 
 def test_the_order_leaves_the_global_generator_alone():
@@ -59,7 +58,7 @@ def test_the_order_leaves_the_global_generator_alone():
 
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_keys_carry_the_epoch(epoch):
-    assert {key[0] for key in order(9, epoch)} == {epoch}
+    assert {key.epoch for key in order(9, epoch)} == {epoch}
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(0, 3), st.integers(0, 9))
@@ -67,8 +66,8 @@ def test_keys_carry_the_epoch(epoch):
 def test_processes_share_the_batches_of_one(world, per_process, batches, epoch, seed):
     batch = world * per_process
     num_samples = batch * batches
-    single = indices(order(num_samples, epoch, seed))
-    ranks = [indices(order(num_samples, epoch, seed, world, rank)) for rank in range(world)]
+    single = order(num_samples, epoch, seed)
+    ranks = [order(num_samples, epoch, seed, world, rank) for rank in range(world)]
 
     for b in range(batches):
         union = [i for rank in ranks for i in rank[b * per_process : (b + 1) * per_process]]
@@ -78,7 +77,7 @@ def test_processes_share_the_batches_of_one(world, per_process, batches, epoch, 
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 3))
 @quick
 def test_where_samples_do_not_divide_some_are_repeated_and_none_is_missing(num_samples, world, epoch):
-    ranks = [indices(order(num_samples, epoch, 0, world, rank)) for rank in range(world)]
+    ranks = [order(num_samples, epoch, 0, world, rank) for rank in range(world)]
     union = list(itertools.chain(*ranks))
 
     assert {len(rank) for rank in ranks} == {-(-num_samples // world)}
@@ -275,7 +274,7 @@ def test_a_checkpoint_without_a_position_changes_nothing():
 def test_a_sample_is_image_given_label_and_index():
     dataset = make_dataset(5, transform=lambda image: image + 1)
 
-    image, target, index = dataset[(3, 2)]
+    image, target, index = dataset[EpochIndex(2, 3)]
     assert (image.item(), target.item(), index) == (21.0, 6, 2)
     assert len(dataset) == 5
     _, target, index = next(iter(DataLoader(Subset(dataset, [4, 1]), 2)))
@@ -283,20 +282,20 @@ def test_a_sample_is_image_given_label_and_index():
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index():
-    keys = list(itertools.product(range(3), range(4)))
-    first = {key: make_dataset(4, seed=1)[key][0].item() for key in keys}
+    keys = [EpochIndex(index, epoch) for epoch in range(3) for index in range(4)]
+    first = [make_dataset(4, seed=1)[key][0].item() for key in keys]
     torch.manual_seed(123)
     dataset = make_dataset(4, seed=1)
-    again = {}
+    again = []
     for key in reversed(keys):
         torch.rand(3)
-        again[key] = dataset[key][0].item()
+        again.append(dataset[pickle.loads(pickle.dumps(key))][0].item())  # as it travels to a worker
 
-    assert again == first
-    draws = {value % 10 for value in first.values()}
+    assert again == first[::-1]
+    draws = {value % 10 for value in first}
     other = {make_dataset(4, seed=2)[key][0].item() % 10 for key in keys}
     assert len(draws | other) == 2 * len(keys)
-    assert dataset[2][0].item() == first[(0, 2)]
+    assert dataset[2][0].item() == first[2]
 
 
 def test_augmentation_leaves_the_global_generator_alone():
@@ -307,9 +306,9 @@ def test_augmentation_leaves_the_global_generator_alone():
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    make_dataset(4)[(1, 2)]
+    make_dataset(4)[EpochIndex(2, 1)]
     with pytest.raises(RuntimeError, match="broken"):
-        make_dataset(4, transform=broken)[(1, 2)]
+        make_dataset(4, transform=broken)[EpochIndex(2, 1)]
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -330,3 +329,18 @@ def test_evaluation_has_image_and_label():
 
     assert len(dataset) == 2
     assert [(x, y.item()) for x, y in (dataset[0], dataset[1])] == [(10.0, 3), (12.0, 4)]
+
+
+def test_the_order_is_over_any_data_set_and_its_parts():
+    plain = TensorDataset(torch.arange(20).reshape(10, 2), torch.arange(10))
+    sampler = EpochSampler(plain, 1, 0)
+    sampler.set_epoch(1)
+    rows = [x.tolist() for x, _ in (plain[key] for key in sampler)]
+    assert sorted(rows) == plain.tensors[0].tolist()
+
+    part = Subset(IndexedDataset(plain), [7, 1, 4])
+    loader = ResumableLoader(part, batch_size=3, sampler=EpochSampler(part, 1, 0))
+    assert next(iter(loader))[2].sort().values.tolist() == [1, 4, 7]
+
+    with pytest.raises(NoisyLabelError, match=r"whole set, and call `select\(subset.indices\)`"):
+        EpochSampler(Subset(make_dataset(5), [1, 2]), 1, 0)
