@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from math import inf
+from typing import Any
 
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher
 from torch import nn
+from torch.utils.data import DataLoader
 
 # The Trainer
 
@@ -75,6 +80,50 @@ def data_module_in_use(trainer: Trainer) -> LightningDataModule | None:
     kept: LightningDataModule | None = getattr(trainer, "datamodule", None)
     source = getattr(getattr(trainer, "_active_loop", None), "_data_source", None)
     return kept if source is None or source.instance is kept else None
+
+
+def being_iterated(trainer: Trainer) -> tuple[list[Any], bool]:
+    """The iterators of the training loaders, and whether Lightning reads one batch ahead of the one that it trains.
+
+    It does beside a loader without length. Where the training step fetches for itself, there are none.
+    """
+    combined, fetcher = trainer.fit_loop._combined_loader, trainer.fit_loop._data_fetcher
+    assert combined is not None
+    if isinstance(fetcher, _DataLoaderIterDataFetcher) or fetcher is None or combined._iterator is None:
+        return [], False
+    return combined._iterator.iterators, fetcher.length is None
+
+
+@contextmanager
+def surrounded(owner: object, name: str, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """A method of one object that is changed until the end of the context; Lightning calls it by its name."""
+    setattr(owner, name, around(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        delattr(owner, name)
+
+
+class WatchedLoader(DataLoader[Any]):
+    """A DataLoader whose iterators ask :meth:`watch` for the sampler that they read keys from."""
+
+    def watch(self, sampler: Any) -> Any:
+        """The sampler, or what stands for it."""
+        return sampler
+
+    @property
+    def _index_sampler(self) -> Any:
+        return self.watch(super()._index_sampler)
+
+    def renew_persistent(self) -> None:
+        """Let an iterator with persistent workers, which stays for all epochs, read from what :meth:`watch` gives."""
+        if self._iterator is not None:
+            self._iterator._index_sampler = self._index_sampler
+
+
+def keys_and_count(iterator: Any) -> tuple[Any, int]:
+    """Where an iterator of a DataLoader reads keys from, and how many batches it has given; None where it is none."""
+    return getattr(iterator, "_sampler_iter", None), getattr(iterator, "_num_yielded", 0)
 
 
 def checkpoint_interval(checkpoint: ModelCheckpoint) -> tuple[int, timedelta | None]:

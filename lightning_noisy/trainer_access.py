@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -37,9 +37,23 @@ def log_interval(trainer: Trainer) -> int:
     return max(1, interval)
 
 
+LoaderPath = tuple[Any, ...]
+"""Where a training loader stands in the dict or list of them; empty for the only one."""
+
+
+def named_loaders(trainer: Trainer) -> dict[LoaderPath, Any]:
+    """The training loaders of a Trainer, one or several, by their places, in Lightning's order."""
+    return dict(_leaves(trainer.train_dataloader))
+
+
 def training_loaders(trainer: Trainer) -> list[Any]:
     """The training loaders of a Trainer, one or several, in a flat list."""
-    return _flat(trainer.train_dataloader)
+    return list(named_loaders(trainer).values())
+
+
+def loaders_in(tree: Any) -> list[Any]:
+    """The loaders in a dict, list or CombinedLoader of them, or the only one."""
+    return [loader for _, loader in _leaves(tree)]
 
 
 def check_not_sharded(trainer: Trainer, what: str) -> None:
@@ -59,11 +73,14 @@ def check_not_sharded(trainer: Trainer, what: str) -> None:
         )
 
 
-def _flat(loaders: Any) -> list[Any]:
-    if isinstance(loaders, CombinedLoader):
-        return list(loaders.flattened)
-    if isinstance(loaders, Mapping):
-        return [leaf for loader in loaders.values() for leaf in _flat(loader)]
-    if isinstance(loaders, Sequence):
-        return [leaf for loader in loaders for leaf in _flat(loader)]
-    return [loaders]
+def _leaves(tree: Any, path: LoaderPath = ()) -> Iterator[tuple[LoaderPath, Any]]:
+    if isinstance(tree, CombinedLoader):
+        yield from _leaves(tree.iterables, path)
+    elif isinstance(tree, Mapping):
+        for name, part in tree.items():
+            yield from _leaves(part, (*path, name))
+    elif isinstance(tree, (list, tuple)):
+        for position, part in enumerate(tree):
+            yield from _leaves(part, (*path, position))
+    else:
+        yield path, tree

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching, MaskRefresh
 from lightning_noisy.data import IndexedDataset
-from lightning_noisy.data.batch import Batch
+from lightning_noisy.data.batch import Batch, batch_index
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import RunState, TrainingSet
 from lightning_noisy.targets import TargetPipeline
@@ -50,6 +51,12 @@ def running(samples=6):
     return run
 
 
+def several(batch):
+    """A batch of several loaders whose samples carry their index."""
+    parts = batch.items() if isinstance(batch, dict) else enumerate(batch)
+    return Batch(batch, 0, 0, {str(name): partial(batch_index, part) for name, part in parts if part is not None})
+
+
 def pipeline_at(criterion, run=None):
     root = nn.Module()
     root.criterion = criterion
@@ -59,7 +66,7 @@ def pipeline_at(criterion, run=None):
 def enter(pipeline, index=None, epoch=0, batch_idx=0):
     """Begin a batch of samples with this index."""
     index = INDEX if index is None else index
-    pipeline.run.enter_batch(Batch((None, None, index), epoch, batch_idx))
+    pipeline.run.enter_batch(Batch(None, epoch, batch_idx, {"": lambda: index}))
 
 
 class WithContext(nn.Module):
@@ -213,9 +220,9 @@ def test_the_index_of_a_batch_from_several_loaders(batch, key, rows, index):
     call = torch.randn(rows, 4), torch.zeros(rows, dtype=torch.int64)
     if isinstance(index, str):
         with pytest.raises(NoisyLabelError, match=re.escape(index)):
-            run.enter_batch(Batch(batch, 0, 0)) or criterion(*call)
+            run.enter_batch(several(batch)) or criterion(*call)
     else:
-        run.enter_batch(Batch(batch, 0, 0))
+        run.enter_batch(several(batch))
         criterion(*call)
         assert observer.calls[0].index.tolist() == index
 
@@ -412,20 +419,17 @@ class TestAtStart:
         message = f"sample 20 has label {wrong}"
         refuses(tmp_path, [SELC()], ForeignModule(), tuple_loader(labels), message)
 
-    def test_batch_without_index(self, tmp_path):
-        class Pair(ForeignModule):
-            def training_step(self, batch, batch_idx):
-                return self.criterion(self(batch[0]), batch[1])
-
-        x, noisy, _ = make_tensors()
-        error = refuses(tmp_path, [SELC()], Pair(), make_loader(TensorDataset(x, noisy)), "has no index")
+    def test_batch_without_the_index_that_was_named(self, tmp_path):
+        error = refuses(tmp_path, [SELC(index_key="id")], ForeignModule(), tuple_loader(), "has no index")
         assert "float32 tensor (8, 6)" in str(error)
-        assert "IndexedDataset" in str(error)
+        assert "`index_key`" in str(error)
 
     def test_indices_of_another_set(self, tmp_path):
         x, noisy, _ = make_tensors()
         loader = make_loader(TensorDataset(x, noisy, torch.arange(20, 44)))
-        refuses(tmp_path, [SELC()], ForeignModule(), loader, "indices in [0, 24), but the batch has 20 to 27")
+        refuses(
+            tmp_path, [SELC(index_key=2)], ForeignModule(), loader, "indices in [0, 24), but the batch has 20 to 27"
+        )
 
     def test_clean_targets_of_another_length(self, tmp_path):
         callbacks = [ConfidenceTracker(torch.zeros(5, dtype=torch.int64))]

@@ -22,13 +22,17 @@ class CriterionCallback(Callback, ABC):
 
     Args:
         criterion: Dotted name of the criterion module; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict. Of a
+        index_key: Where the batch holds the index of its samples: a position, the name of an entry or attribute, or a
+            function of the batch. None takes what an ``IndexedDataset`` gives, else what the loader hands out. Of a
             batch from several loaders it names the loader.
+        check_labels: Whether the labels at the criterion are held to those of the samples that the index names, where
+            the data set tells them, else to those that came first. False for labels that change on purpose.
     """
 
-    def __init__(self, criterion: str | None = None, index_key: IndexKey = None) -> None:
+    def __init__(self, criterion: str | None = None, index_key: IndexKey = None, check_labels: bool = True) -> None:
         self.criterion = criterion
         self.index_key = index_key
+        self.check_labels = check_labels
         self.section = Section(type(self).__name__, self.state_key, self.epoch_metrics)
         """What the callback keeps."""
         self._run: RunState | None = None
@@ -76,7 +80,7 @@ class CriterionCallback(Callback, ABC):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pipeline = TargetPipeline.at(self.run, pl_module, self.criterion, self.index_key)
+        self._pipeline = TargetPipeline.at(self.run, pl_module, self.criterion, self.index_key, self.check_labels)
         self.join(self._pipeline)
 
     def __getstate__(self) -> dict[str, Any]:

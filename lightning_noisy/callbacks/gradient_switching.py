@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -43,8 +45,7 @@ class GradientSwitching(CriterionCallback):
             batch a sample has one label, and grows its pool once.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, a second callback that replaces the target or a
@@ -70,10 +71,9 @@ class GradientSwitching(CriterionCallback):
         redraw: str = "step",
         total_epochs: int | None = None,
         seed: int | None = None,
-        criterion: str | None = None,
-        index_key: int | str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(criterion, index_key)
+        super().__init__(**options)
         check_count(total_epochs, "total_epochs", optional=True)
         check_argument(lam_prediction >= 0, "lam_prediction", "a float of at least 0", lam_prediction)
         check_argument(lam_random >= 0, "lam_random", "a float of at least 0", lam_random)

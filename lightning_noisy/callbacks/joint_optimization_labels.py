@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -32,8 +34,7 @@ class JointOptimizationLabels(CriterionCallback):
         warmup_epochs: Epochs with the given labels, at least 1. Public code: 70 of 200.
         window: n, at least 1. Published: 10.
         labels: ``"soft"``: the mean; ``"hard"``: its maximum.
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets, or a second
@@ -56,10 +57,9 @@ class JointOptimizationLabels(CriterionCallback):
         warmup_epochs: int = 70,
         window: int = 10,
         labels: str = "soft",
-        criterion: str | None = None,
-        index_key: int | str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(criterion, index_key)
+        super().__init__(**options)
         check_count(warmup_epochs, "warmup_epochs")
         check_count(window, "window")
         check_argument(labels in ("soft", "hard"), "labels", "'soft' or 'hard'", labels)

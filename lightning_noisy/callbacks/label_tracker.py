@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
@@ -28,8 +28,7 @@ class LabelTracker(CriterionCallback):
             ``clean_targets``.
         clean_key: Name of the array inside an .npz file.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
     """
 
     figure_tag: ClassVar[str]
@@ -40,10 +39,9 @@ class LabelTracker(CriterionCallback):
         clean_targets: Tensor | str | None = None,
         clean_key: str | None = None,
         figure_every_n_epochs: int = 10,
-        criterion: str | None = None,
-        index_key: int | str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(criterion, index_key)
+        super().__init__(**options)
         self.clean_targets = CleanTargets(clean_targets, clean_key)
         tag = self.metric(self.figure_tag, "").rstrip("/")
         name = self.figure_name + tag.removeprefix(self.figure_tag).replace("/", "-")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.npz_writer import NpzWriter
-from lightning_noisy.data.batch import IndexKey
 from lightning_noisy.targets import TargetCall
 
 _UNKNOWN = -1
@@ -27,8 +28,7 @@ class LabelWriter(NpzWriter):
     Args:
         path: Name of the file, ending in .npz; relative names lie in the run's folder (without a logger, in the
             Trainer's ``default_root_dir``).
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: Another suffix; at fit, a checkpoint of another data set.
@@ -40,8 +40,8 @@ class LabelWriter(NpzWriter):
 
     content = "Labels"
 
-    def __init__(self, path: str = "labels.npz", criterion: str | None = None, index_key: IndexKey = None) -> None:
-        super().__init__(path, criterion, index_key)
+    def __init__(self, path: str = "labels.npz", **options: Any) -> None:
+        super().__init__(path, **options)
 
     def observe_target(self, call: TargetCall) -> None:
         """Note the labels of the batch."""

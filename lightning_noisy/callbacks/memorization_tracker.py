@@ -41,8 +41,7 @@ class MemorizationTracker(LabelTracker):
             ``clean_targets``.
         clean_key: Name of the array inside an .npz file.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: At start: no clean labels, or some that do not fit the training set; a checkpoint of another

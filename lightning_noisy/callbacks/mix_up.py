@@ -47,9 +47,8 @@ class MixUp(CriterionCallback):
     Args:
         alpha: Parameter of the Beta distribution, finite and more than 0. SELC+ has 0.9; large ones mix halves.
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
         input_key: Where the batch holds the inputs; None takes the first entry of a list, or ``image`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: ``alpha`` outside its range; at start, a criterion that cannot take soft targets; at a batch
@@ -71,11 +70,10 @@ class MixUp(CriterionCallback):
         self,
         alpha: float = 1.0,
         seed: int | None = None,
-        criterion: str | None = None,
-        index_key: int | str | None = None,
         input_key: int | str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(criterion, index_key)
+        super().__init__(**options)
         check_argument(0 < alpha < math.inf, "alpha", "a finite float > 0", alpha)
         self.alpha = alpha
         self.seed = seed

@@ -13,7 +13,6 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.data.batch import IndexKey
 from lightning_noisy.errors import check_argument
 from lightning_noisy.files import written_aside
 from lightning_noisy.targets import TargetCall, TargetPipeline
@@ -55,8 +54,7 @@ class NpzWriter(CriterionCallback):
 
     Args:
         path: Name of the file, relative to the run's folder (without a logger, to ``default_root_dir``), or absolute.
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: ``path`` does not end in .npz.
@@ -65,8 +63,8 @@ class NpzWriter(CriterionCallback):
     content: ClassVar[str]
     """What the file holds, for messages."""
 
-    def __init__(self, path: str, criterion: str | None = None, index_key: IndexKey = None) -> None:
-        super().__init__(criterion, index_key)
+    def __init__(self, path: str, **options: Any) -> None:
+        super().__init__(**options)
         check_npz_path(path)
         self.path = path
 

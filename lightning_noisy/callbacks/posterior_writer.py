@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.npz_writer import NpzWriter
-from lightning_noisy.data.batch import IndexKey
 from lightning_noisy.targets import TargetCall
 
 
@@ -25,8 +26,7 @@ class PosteriorWriter(NpzWriter):
     Args:
         path: Name of the file, ending in .npz; relative names lie in the run's folder (without a logger, in the
             Trainer's ``default_root_dir``).
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: Another suffix; at fit, a checkpoint of another data set.
@@ -42,8 +42,8 @@ class PosteriorWriter(NpzWriter):
 
     content = "Probabilities"
 
-    def __init__(self, path: str = "posterior.npz", criterion: str | None = None, index_key: IndexKey = None) -> None:
-        super().__init__(path, criterion, index_key)
+    def __init__(self, path: str = "posterior.npz", **options: Any) -> None:
+        super().__init__(path, **options)
 
     def observe_target(self, call: TargetCall) -> None:
         """Note the probabilities of the batch."""

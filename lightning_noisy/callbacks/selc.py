@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -44,10 +46,9 @@ class SELC(CriterionCallback):
         floor: Least entry of a target, not renormalized; from the first epoch on if positive. SELC: 0. NAL: 1e-4.
         attention_threshold: :math:`\delta` in [0, 1); None moves all rows, whatever the criterion. NAL's code has 0,
             which is the same, since :math:`\tau` is positive.
-        criterion: Dotted name of the criterion; None takes ``loss``, else ``criterion``.
-        index_key: Where the batch holds the index; None takes the last entry of a tuple, or ``index`` of a dict.
         clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module.
         clean_key: Name of the array inside an .npz file.
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets, one without
@@ -74,12 +75,11 @@ class SELC(CriterionCallback):
         every_n_epochs: int = 1,
         floor: float = 0.0,
         attention_threshold: float | None = None,
-        criterion: str | None = None,
-        index_key: int | str | None = None,
         clean_targets: Tensor | str | None = None,
         clean_key: str | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(criterion, index_key)
+        super().__init__(**options)
         check_argument(0 <= momentum < 1, "momentum", "a float in [0, 1)", momentum)
         check_count(warmup_epochs, "warmup_epochs", least=0)
         check_count(every_n_epochs, "every_n_epochs")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError
 
-IndexKey = int | str | None
-"""Where a batch holds its index; None is the last entry of a tuple, or ``index`` of a dict."""
+IndexKey = int | str | Callable[[Any], Any] | None
+"""Where a training batch holds its index: a position in a tuple, an entry of a dict, an attribute of another object, or
+a function of the batch. None takes what the samples of an ``IndexedDataset`` carry, else what the loader hands out."""
 
 _WANTED = (
     "wanted (images, target, index) or a dict with the entry `index`, an int64 tensor (B,): "
-    "wrap the training set in `lightning_noisy.data.IndexedDataset`, or name the entry with `index_key`"
+    "wrap the training set in `lightning_noisy.data.IndexedDataset`, or say with `index_key` where it is"
 )
 
 
@@ -41,20 +43,30 @@ class Batch:
         content: What the loaders gave.
         epoch: Number of the epoch, from 0.
         batch_idx: Number of the batch in the epoch, from 0.
+        indices: Gives the index (B,), int64, of each training loader's part, by the loader's name; that of the only one
+            is empty.
     """
 
-    def __init__(self, content: Any, epoch: int, batch_idx: int) -> None:
+    def __init__(self, content: Any, epoch: int, batch_idx: int, indices: Mapping[str, Callable[[], Tensor]]) -> None:
         self.content = content
         self.epoch = epoch
         self.batch_idx = batch_idx
         self.called: Tensor | None = None
         """The index (B,) of the rows that the step is about to give to a criterion, if it says so."""
+        self._from_loaders = indices
         self._indices: dict[IndexKey, dict[str, Tensor]] = {}
 
     def indices(self, key: IndexKey = None) -> dict[str, Tensor]:
-        """The index of each training loader's part, see :func:`batch_indices`."""
+        """The index of each training loader's part.
+
+        Args:
+            key: Where the batch holds it, see :data:`IndexKey`; or the loader that is meant.
+
+        Raises:
+            NoisyLabelError: Nobody knows it.
+        """
         if key not in self._indices:
-            self._indices[key] = batch_indices(self.content, key)
+            self._indices[key] = self._read(key)
         return self._indices[key]
 
     def index(self, key: IndexKey = None) -> Tensor:
@@ -70,36 +82,20 @@ class Batch:
             )
         return next(iter(parts.values()))
 
-
-def batch_indices(batch: Any, index_key: IndexKey = None) -> dict[str, Tensor]:
-    """The dataset indices of a training batch, for each loader that it comes from.
-
-    Args:
-        batch: A tuple or list of at least three entries whose last one is the index, a dict with the entry ``index``,
-            or, from several loaders, a list or dict of such batches.
-        index_key: Another position or entry; of a batch from several loaders, the loader's.
-
-    Returns:
-        Name of the loader (that of the only one is empty) -> int64 (B,).
-
-    Raises:
-        NoisyLabelError: There is no such entry, or it is no vector of integers.
-    """
-    parts = _parts(batch)
-    if index_key is None and parts:
-        return {name: batch_index(part) for name, part in parts.items()}
-    if parts and str(index_key) in parts:
-        return {"": batch_index(parts[str(index_key)])}
-    return {"": batch_index(batch, index_key)}
+    def _read(self, key: IndexKey) -> dict[str, Tensor]:
+        if key is None:
+            return {name: index() for name, index in self._from_loaders.items()}
+        loader = self._from_loaders.get(str(key)) if key != "" else None
+        return {"": batch_index(self.content, key) if loader is None else loader()}
 
 
 def batch_index(batch: Any, index_key: IndexKey = None) -> Tensor:
-    """The dataset indices of a training batch of one loader.
+    """The dataset indices that a training batch of one loader carries.
 
     Args:
         batch: A tuple or list of at least three entries whose last one is the index, or a dict with the entry
             ``index``.
-        index_key: Another position or entry.
+        index_key: Somewhere else, see :data:`IndexKey`.
 
     Returns:
         int64 (B,).
@@ -107,21 +103,31 @@ def batch_index(batch: Any, index_key: IndexKey = None) -> Tensor:
     Raises:
         NoisyLabelError: There is no such entry, or it is no vector of integers.
     """
-    key: Any = index_key
-    if index_key is None:
-        key = "index" if isinstance(batch, Mapping) else -1
-    if isinstance(batch, Mapping):
-        found = key in batch
-    elif isinstance(batch, (tuple, list)):
-        shortest = 3 if index_key is None else 1
-        found = isinstance(key, int) and len(batch) >= shortest and -len(batch) <= key < len(batch)
-    else:
-        found = False
-    index = batch[key] if found else None
+    index = index_key(batch) if callable(index_key) else _entry(batch, index_key)
+    if isinstance(index, (np.ndarray, list)):
+        index = _as_tensor(index)
     if not isinstance(index, Tensor) or index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
         came = _describe(batch) if index is None else f"{_describe(index)} as the index"
         raise NoisyLabelError(f"The training batch has no index: got {came}; {_WANTED}.")
     return index.long()
+
+
+def _entry(batch: Any, key: int | str | None) -> Any:
+    """An entry of a tuple by its position, of a dict by its key, of another object by its name; None without it."""
+    if isinstance(batch, Mapping):
+        return batch.get("index" if key is None else key)
+    if isinstance(batch, (tuple, list)) and key not in getattr(batch, "_fields", ()):
+        shortest, position = (3, -1) if key is None else (1, key)
+        inside = isinstance(position, int) and len(batch) >= shortest and -len(batch) <= position < len(batch)
+        return batch[position] if inside else None  # type: ignore[index]
+    return getattr(batch, key, None) if isinstance(key, str) else None
+
+
+def _as_tensor(values: Any) -> Any:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return values
 
 
 def unpack_batch(batch: Any) -> TrainingBatch | dict[str, TrainingBatch]:

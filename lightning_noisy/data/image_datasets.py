@@ -26,7 +26,7 @@ class TrainingDataset(Dataset[Any]):
         seed: Seed of the augmentation.
     """
 
-    augments_by_epoch = True
+    augments_by_epoch = indexed = True
 
     def __init__(
         self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any], seed: int = 0

@@ -23,7 +23,8 @@ class IndexedDataset(Dataset[Any]):
         dataset: Data set of tuples, lists or dicts, with a length.
 
     Raises:
-        NoisyLabelError: It has no length, is empty, or (at access) its samples are neither tuples nor dicts.
+        NoisyLabelError: It has no length, is empty, or (at access) its samples are neither tuples nor dicts, or dicts
+            with an entry ``index`` of their own.
 
     Example::
 
@@ -47,6 +48,11 @@ class IndexedDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         sample = self.dataset[index]
         if isinstance(sample, dict):
+            if "index" in sample:
+                raise NoisyLabelError(
+                    f"Sample {int(index)} has an entry `index` of its own, which IndexedDataset would hide: leave "
+                    "IndexedDataset away, callbacks take the index from the loader."
+                )
             return {**sample, "index": int(index)}
         if isinstance(sample, (tuple, list)):
             return (*sample, int(index))
@@ -61,11 +67,30 @@ def indexed_set(dataset: Any) -> Any:
     Of a ``Subset`` of a set whose samples carry their index, that is the set inside, since its samples keep the index
     they have there; of any other, the data set itself.
     """
-    inside = dataset
-    while isinstance(inside, Subset):
-        inside = inside.dataset
-    carries_index = isinstance(inside, IndexedDataset) or getattr(inside, "indexed", False)
-    return inside if carries_index else dataset
+    inside = inside_subsets(dataset)
+    return inside if carries_index(inside) else dataset
+
+
+def inside_subsets(dataset: Any) -> Any:
+    """The set of which a ``Subset``, or a Subset of one, is a part; any other set itself."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def carries_index(dataset: Any) -> bool:
+    """Whether the samples of a set, or of what it is a ``Subset`` of, carry their index."""
+    inside = inside_subsets(dataset)
+    return isinstance(inside, IndexedDataset) or getattr(inside, "indexed", False)
+
+
+def positions_in(dataset: Any, root: Any) -> Tensor | None:
+    """Where the samples of a ``Subset`` stand in a set around which it is, int64 (M,); None of the set itself."""
+    if dataset is root or not isinstance(dataset, Subset):
+        return None
+    here = torch.as_tensor(dataset.indices, dtype=torch.int64)
+    further = positions_in(dataset.dataset, root)
+    return here if further is None else further[here]
 
 
 def hides_epoch(dataset: Any) -> bool:
@@ -94,7 +119,9 @@ def known_labels(dataset: Any) -> Tensor | None:
     if isinstance(dataset, IndexedDataset):
         return known_labels(dataset.dataset)
     if isinstance(dataset, TensorDataset):
-        return _as_labels(dataset.tensors[1], len(dataset)) if len(dataset.tensors) > 1 else None
+        columns = [_as_labels(column, len(dataset)) for column in dataset.tensors[1:]]
+        labels = [column for column in columns if column is not None]
+        return labels[0] if len(labels) == 1 else None  # of several nobody knows which
     if getattr(dataset, "target_transform", None) is not None:
         return None
     attribute = getattr(dataset, "targets", getattr(dataset, "labels", None))

@@ -170,14 +170,18 @@ class ResumableLoader(DataLoader[Any]):
         super().__init__(dataset, **options)
         self._epoch = self._batches = 0
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator: Lightning asks for the iterator before it sets the epoch, and workers prefetch at once.
-        size = self.batch_size or 1
+    def __iter__(self) -> PositionedIterator:  # type: ignore[override]
+        return PositionedIterator(self)
+
+    def begin(self) -> Iterator[Any]:
+        """The batches from where the sampler starts."""
         if isinstance(self.sampler, EpochSampler):
-            self._epoch, self._batches = self.sampler.epoch, self.sampler.skip // size
-        for batch in super().__iter__():
-            self._batches += 1
-            yield batch
+            self._epoch, self._batches = self.sampler.epoch, self.sampler.skip // (self.batch_size or 1)
+        return super().__iter__()
+
+    def count(self) -> None:
+        """A batch has been given."""
+        self._batches += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and position, and what the position depends on."""
@@ -212,3 +216,25 @@ class ResumableLoader(DataLoader[Any]):
         if state["batches"] < len(self):
             sampler.skip = state["batches"] * here["batch_size"]
             self._batches = state["batches"]
+
+
+class PositionedIterator(Iterator[Any]):
+    """Batches of a ResumableLoader, which begins when the first one is asked for.
+
+    Lightning asks for the iterator before it sets the epoch, and workers would prefetch at once.
+
+    Args:
+        loader: The loader, which learns how far it has come.
+    """
+
+    def __init__(self, loader: ResumableLoader) -> None:
+        self._loader = loader
+        self.batches: Iterator[Any] | None = None
+        """The iterator of the ``DataLoader``, from the first batch on."""
+
+    def __next__(self) -> Any:
+        if self.batches is None:
+            self.batches = self._loader.begin()
+        batch = next(self.batches)
+        self._loader.count()
+        return batch

@@ -1,9 +1,10 @@
 """State that survives a resume and a second process: per-sample stores, metrics of an epoch, and their one owner."""
 
+from lightning_noisy.state.batch_listener import BatchListener
 from lightning_noisy.state.epoch_sums import EpochSums
 from lightning_noisy.state.loss_stores import LossStores
 from lightning_noisy.state.run_driver import RunDriver, check_members
-from lightning_noisy.state.run_state import BatchListener, RunState
+from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.sample_store import SampleStore
 from lightning_noisy.state.section import Section, Stateful
 from lightning_noisy.state.training_set import TrainingSet, common_training_set

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.data.epoch_length import announce_length, check_length, follow_resume
-from lightning_noisy.private_api import batches_begun, checkpoint_interval
+from lightning_noisy.data.index_recorder import record, stop_recording
+from lightning_noisy.data.index_source import IndexSource
+from lightning_noisy.data.indexed import known_labels
+from lightning_noisy.private_api import batches_begun, checkpoint_interval, surrounded
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of
-from lightning_noisy.trainer_access import log_interval, run_seed
+from lightning_noisy.trainer_access import loaders_in, log_interval, named_loaders, run_seed, training_loaders
 
 
 class RunDriver(Callback):
@@ -32,6 +38,9 @@ class RunDriver(Callback):
     def __init__(self) -> None:
         self.state = RunState()
         self._resuming = False
+        self._source: IndexSource | None = None
+        self._loaders: list[Any] = []
+        self._recording = ExitStack()
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -40,6 +49,7 @@ class RunDriver(Callback):
         found = cls.in_trainer(trainer)
         if found is None:
             found = cls()
+            found._record_loaders(trainer)
             trainer.callbacks = [found, *callbacks]  # type: ignore[attr-defined]  # Lightning goes through the old list
         return found.state
 
@@ -55,21 +65,34 @@ class RunDriver(Callback):
         return "lightning_noisy"
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._record_loaders(trainer)
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         needing = next((section.owner for section in self.state.sections.values() if section.per_sample), None)
-        training_set, labels = None, None
+        training_set = root = None
         if needing is not None:
-            training_set, labels = training_set_of(trainer, needing)
+            training_set, root = training_set_of(trainer, needing, self.state.index_keys)
+        self._follow_loaders(trainer, root)
+        if needing is not None:
+            rank_zero_info(f"lightning_noisy tells training samples apart by {self._source}.")
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
         self._resuming = True
         follow_resume(trainer)
         fresh = batches_begun(trainer) == 0
-        self.state.begin(training_set, labels, fresh, pl_module.device, seed, trainer.max_epochs)
+        self.state.begin(training_set, known_labels(root), fresh, pl_module.device, seed, trainer.max_epochs)
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         announce_length(trainer)  # of a selection that was made inside the epoch before
+        if list(map(id, training_loaders(trainer))) != list(map(id, self._loaders)):
+            root = None
+            if self.state.training_set is not None:
+                training_set, root = training_set_of(trainer, "This run", self.state.index_keys)
+                self.state.follow(training_set, trainer.current_epoch)
+            self._follow_loaders(trainer, root)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -81,7 +104,9 @@ class RunDriver(Callback):
         skipped = self.state.open_epoch
         if skipped is not None and skipped != trainer.current_epoch:
             _log_late(trainer, self.state.close_epoch(), skipped)
-        self.state.enter_batch(Batch(batch, trainer.current_epoch, batch_idx))
+        assert self._source is not None
+        indices = self._source.of_now(trainer, batch, batch_idx)
+        self.state.enter_batch(Batch(batch, trainer.current_epoch, batch_idx, indices))
 
     @override
     def on_train_batch_end(
@@ -118,15 +143,42 @@ class RunDriver(Callback):
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.state.end()
+        self._end()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _record_loaders(self, trainer: Trainer) -> None:
+        """From now on loaders record which positions they hand out, if anybody keeps rows; before any is read."""
+        self._recording.close()
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+
+        def recorded(process: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            def processed(loader: Any) -> Any:
+                loader = process(loader)
+                if any(section.per_sample for section in self.state.sections.values()):
+                    for one in loaders_in(loader):
+                        record(one)
+                        self._recording.callback(stop_recording, one)
+                return loader
+
+            return processed
+
+        self._recording.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
+
+    def _follow_loaders(self, trainer: Trainer, root: Any) -> None:
+        named = named_loaders(trainer)
+        self._loaders, self._source = list(named.values()), IndexSource(named, root)
+
+    def _end(self) -> None:
+        self._recording.close()
         self.state.end()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a Trainer's callbacks start with a state of their own."""
-        return {"state": RunState(), "_resuming": False}
+        return vars(RunDriver())
 
 
 def check_members(trainer: Trainer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -11,30 +11,11 @@ from torch import Tensor
 from lightning_noisy.checks import DeferredChecks
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.state.batch_listener import BatchListener
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import TrainingSet
 
 _LIGHTNING_FALLBACK = 1000
-
-
-class BatchListener(Protocol):
-    """Acts inside training batches alone."""
-
-    def enter_batch(self, batch: Batch) -> None:
-        """A training batch begins."""
-        ...
-
-    def end_batch(self) -> None:
-        """It has run to its end. Refuse one that went by without having a part in it."""
-        ...
-
-    def leave_batch(self) -> None:
-        """It was given up."""
-        ...
-
-    def detach(self) -> None:
-        """Training is over: leave no trace."""
-        ...
 
 
 class RunState:
@@ -48,12 +29,16 @@ class RunState:
         """What each member keeps, by its key."""
         self.listeners: list[BatchListener] = []
         """Who acts inside training batches."""
+        self.index_keys: set[str] = set()
+        """Where they read the index, or which loaders they name; empty where the loaders' own way counts."""
         self.checks = DeferredChecks()
         """Conditions on tensors, read back at the next pause."""
         self.training_set: TrainingSet | None = None
         """The set of this run; None before training and where no section needs it."""
         self.labels: Tensor | None = None
         """Its given labels, int64 (N,), where they are known."""
+        self.learned_labels = Section("The training set", "labels")
+        """Where they are not: the labels at each criterion, as they came the first time."""
         self.fresh = True
         """Whether the run has begun without a past."""
         self.seed = 0
@@ -116,11 +101,32 @@ class RunState:
         if fresh or not self._begun:
             self.seed, self.max_epochs, self._begun = seed, max_epochs, True
         elif self.training_set is not None and training_set is not None:
-            training_set.check_same(self.training_set)
+            other = training_set.difference(self.training_set)
+            if other is not None:
+                raise NoisyLabelError(
+                    f"The checkpoint's per-sample state belongs to {other}: resume with the data, noise and seed that "
+                    "wrote it, or start afresh without `ckpt_path`."
+                )
+        if training_set is not None and labels is None:
+            self.add(self.learned_labels)
         self._say_what_is_missing()
         self.training_set, self.labels = training_set, labels
         for section in self.sections.values():
             section.begin(None if training_set is None else training_set.num_samples, device)
+
+    def follow(self, training_set: TrainingSet, epoch: int) -> None:
+        """An epoch begins with other loaders.
+
+        Raises:
+            NoisyLabelError: They read another training set.
+        """
+        assert self.training_set is not None
+        other = training_set.difference(self.training_set)
+        if other is not None:
+            raise NoisyLabelError(
+                f"The loaders of epoch {epoch} read another set, but per-sample state belongs to {other}: wrap the "
+                "whole training set in `IndexedDataset` once, and give each epoch's loader a Subset of it."
+            )
 
     def enter_batch(self, batch: Batch) -> None:
         """A training batch begins, and with the first one its epoch."""
@@ -172,6 +178,7 @@ class RunState:
         for listener in self.listeners:
             listener.detach()
         self.listeners = []
+        self.index_keys = set()
         self._over = True
 
     def total_epochs(self, owner: str, given: int | None = None, key: str | None = None) -> int:
@@ -200,19 +207,24 @@ class RunState:
         return {
             "num_samples": known.num_samples if known else None,
             "labels_hash": known.labels_hash if known else None,
+            "part_hash": known.part_hash if known else None,
             "seed": self.seed,
             "max_epochs": self.max_epochs,
             "schedules": dict(self.schedules),
             "open_epoch": self.open_epoch,
             "prepared_epoch": self.prepared_epoch,
-            "sections": {key: section.state_dict() for key, section in self.sections.items()},
+            "sections": {
+                key: section.state_dict()
+                for key, section in self.sections.items()
+                if section is not self.learned_labels or section.stores
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was saved; whether it belongs to the training set is asked when training begins."""
         self.training_set = None
         if state["num_samples"] is not None:
-            self.training_set = TrainingSet(state["num_samples"], state["labels_hash"])
+            self.training_set = TrainingSet(state["num_samples"], state["labels_hash"], state["part_hash"])
         self.seed, self.max_epochs = state["seed"], state["max_epochs"]
         self.schedules = dict(state["schedules"])
         self.open_epoch, self.prepared_epoch = state["open_epoch"], state["prepared_epoch"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
-from torch import Tensor
 
-from lightning_noisy.data.indexed import indexed_set, known_labels
+from lightning_noisy.data.indexed import IndexedDataset, indexed_set, inside_subsets, known_labels, positions_in
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.label_statistics import labels_hash
-from lightning_noisy.trainer_access import training_loaders
+from lightning_noisy.trainer_access import named_loaders
 
 
 @dataclass(frozen=True)
@@ -25,46 +24,54 @@ class TrainingSet:
     labels_hash: str | None = None
     """SHA-256 of the given labels, None where they cannot be read without loading every sample."""
 
+    part_hash: str | None = None
+    """SHA-256 of the positions that a ``Subset`` takes, None of another set."""
+
     @classmethod
     def of(cls, dataset: Any) -> TrainingSet:
-        """Identify a map-style data set: its length, and the hash of its labels where they are known."""
-        labels = known_labels(dataset)
-        return cls(len(dataset), None if labels is None else labels_hash(labels))
+        """Identify a map-style data set: length, labels where they are known, and of which rows it is a part."""
+        wrapped = dataset.dataset if isinstance(dataset, IndexedDataset) else dataset
+        labels, part = known_labels(dataset), positions_in(wrapped, inside_subsets(wrapped))
+        return cls(len(dataset), *(None if numbers is None else labels_hash(numbers) for numbers in (labels, part)))
 
-    def check_same(self, saved: TrainingSet) -> None:
-        """Refuse state that was written for another training set.
-
-        Raises:
-            NoisyLabelError: Another number of samples, or other labels.
-        """
-        if saved.num_samples != self.num_samples:
-            what = f"{saved.num_samples} training samples, this run has {self.num_samples}"
-        elif None not in (saved.labels_hash, self.labels_hash) and saved.labels_hash != self.labels_hash:
-            what = "other given labels (their hash differs)"
-        else:
-            return
-        raise NoisyLabelError(
-            f"The checkpoint's per-sample state belongs to {what}: resume with the data, noise and seed that wrote it, "
-            "or start afresh without `ckpt_path`."
-        )
+    def difference(self, earlier: TrainingSet) -> str | None:
+        """How an earlier set was another one, in words; None where it was the same as far as one can know."""
+        if earlier.num_samples != self.num_samples:
+            return f"{earlier.num_samples} training samples, this run has {self.num_samples}"
+        if None not in (earlier.labels_hash, self.labels_hash) and earlier.labels_hash != self.labels_hash:
+            return "other given labels (their hash differs)"
+        if earlier.part_hash != self.part_hash:
+            return "another part of the data (other indices of a `Subset`)"
+        return None
 
 
-def training_set_of(trainer: Trainer, owner: str) -> tuple[TrainingSet, Tensor | None]:
-    """The set that a Trainer's training loaders index, see :func:`common_training_set`."""
-    return common_training_set([getattr(loader, "dataset", None) for loader in training_loaders(trainer)], owner)
-
-
-def common_training_set(datasets: Sequence[Any], owner: str) -> tuple[TrainingSet, Tensor | None]:
-    """The one set that all training loaders index, and its labels where they are known.
+def training_set_of(trainer: Trainer, owner: str, only: Collection[str] = ()) -> tuple[TrainingSet, Any]:
+    """The set that a Trainer's training loaders index, see :func:`common_training_set`.
 
     Args:
-        datasets: The loaders' data sets. Of a ``Subset`` of an indexed set, the set inside gives the indices.
+        trainer: The Trainer.
+        owner: Who needs it, for messages.
+        only: Names of the loaders that count; those that are none do not, and without any all loaders do.
+    """
+    named = {".".join(map(str, path)): loader for path, loader in named_loaders(trainer).items()}
+    chosen = [loader for name, loader in named.items() if name in only] or list(named.values())
+    return common_training_set([getattr(loader, "dataset", None) for loader in chosen], owner)
+
+
+def common_training_set(datasets: Sequence[Any], owner: str) -> tuple[TrainingSet, Any]:
+    """The one set that all training loaders index: what identifies it, and the set itself.
+
+    Args:
+        datasets: The loaders' data sets. Of a ``Subset`` of an indexed set the set inside gives the indices, and of
+            several Subsets of one set that set does.
         owner: Who needs it, for messages.
 
     Raises:
         NoisyLabelError: There is none, one that cannot be counted, or several different ones.
     """
-    roots = [indexed_set(dataset) for dataset in datasets]
+    inside = [inside_subsets(dataset) for dataset in datasets]
+    parts_of_one = len(inside) > 1 and all(one is inside[0] for one in inside)
+    roots = inside[:1] if parts_of_one else [indexed_set(dataset) for dataset in datasets]
     if not roots or any(not hasattr(root, "__len__") or not hasattr(root, "__getitem__") for root in roots):
         names = ", ".join(type(dataset).__name__ for dataset in datasets) or "none"
         raise NoisyLabelError(
@@ -79,4 +86,4 @@ def common_training_set(datasets: Sequence[Any], owner: str) -> tuple[TrainingSe
             "of one set: wrap the whole training set in `IndexedDataset` once, and give each loader a Subset or a "
             "sampler of it."
         )
-    return sets[0], known_labels(roots[0])
+    return sets[0], roots[0]

@@ -14,11 +14,13 @@ from weakref import ref
 import torch
 from torch import Tensor, nn
 
-from lightning_noisy.checks import check_labels, check_not_compiled
+from lightning_noisy.checks import check_not_compiled
 from lightning_noisy.data.batch import Batch, IndexKey
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state import RunState
+from lightning_noisy.targets.batch_check import BatchCheck
 from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver
+from lightning_noisy.targets.called_rows import CalledRows
 from lightning_noisy.targets.criterion import check_soft_targets, find_criterion
 from lightning_noisy.targets.signature import CriterionSignature
 
@@ -41,13 +43,15 @@ class TargetPipeline:
         self.name = name
         self.index_key: IndexKey = None
         """Where its members read the index."""
+        self.check_labels = True
+        """Whether the labels at the criterion are held to those of the samples that the index names."""
         self._signature = CriterionSignature(criterion, name)
         self._criterion = ref(criterion)
         self._changers: list[TargetChanger] = []
         self._observers: list[TargetObserver] = []
         self._batch: Batch | None = None
-        self._given_parts: dict[str, Tensor] = {}
-        self._parts: dict[str, Tensor] = {}
+        self._rows = CalledRows(run, name)
+        self._check = BatchCheck(run, name)
         self._given: Tensor | None = None
         self._final: Tensor | None = None
         self._seen = False
@@ -69,7 +73,14 @@ class TargetPipeline:
         return self._criterion()
 
     @classmethod
-    def at(cls, run: RunState, root: nn.Module, name: str | None, index_key: IndexKey = None) -> TargetPipeline:
+    def at(
+        cls,
+        run: RunState,
+        root: nn.Module,
+        name: str | None,
+        index_key: IndexKey = None,
+        check_labels: bool = True,
+    ) -> TargetPipeline:
         """The run's pipeline at a criterion, made now if there is none.
 
         Args:
@@ -77,6 +88,7 @@ class TargetPipeline:
             root: The LightningModule.
             name: Dotted name of the criterion; None takes the first of ``loss``, ``criterion`` that exists.
             index_key: Where a member reads the index; None goes with the others.
+            check_labels: Whether labels are held to those of the samples; not if one member says so.
 
         Raises:
             NoisyLabelError: There is no such module, or another member reads the index elsewhere.
@@ -91,6 +103,9 @@ class TargetPipeline:
                 "`index_key`."
             )
         pipeline.index_key = pipeline.index_key if index_key is None else index_key
+        pipeline.check_labels &= check_labels
+        if isinstance(pipeline.index_key, (int, str)):
+            run.index_keys.add(str(pipeline.index_key))
         return pipeline
 
     def add_changer(self, changer: TargetChanger) -> None:
@@ -124,13 +139,12 @@ class TargetPipeline:
         """
         self._given = self._final = None
         self._batch = batch
-        self._given_parts = batch.indices(self.index_key)
-        self._parts = {name: self._inside(index) for name, index in self._given_parts.items()}
+        self._rows.enter_batch(batch, self.index_key)
 
     def leave_batch(self) -> None:
         """The training batch was given up."""
         self._batch = self._given = self._final = None
-        self._given_parts, self._parts = {}, {}
+        self._rows.leave_batch()
 
     def end_batch(self) -> None:
         """The training batch has ended.
@@ -147,49 +161,6 @@ class TargetPipeline:
         self.leave_batch()
         self._handle.remove()
 
-    def _inside(self, index: Tensor) -> Tensor:
-        """An index of which nothing is read outside the stores, whatever it holds."""
-        training_set = self.run.training_set
-        assert training_set is not None
-        kept = index.clamp(0, training_set.num_samples - 1)
-        self.run.checks.require(
-            (kept == index).all(),
-            lambda: (
-                f"Expected indices in [0, {training_set.num_samples}), but the batch has {int(index.min())} to "
-                f"{int(index.max())}: wrap the set that the loader reads in `IndexedDataset`; a part of it is a "
-                "`Subset(IndexedDataset(train_set), ...)`, or a Subset that is wrapped."
-            ),
-        )
-        return kept
-
-    def _index(self, rows: int) -> Tensor:
-        """The index of a call with this many rows.
-
-        Raises:
-            NoisyLabelError: No part of the batch has as many, or several have.
-        """
-        assert self._batch is not None
-        called = self._batch.called
-        if called is not None:
-            known = [self._parts[name] for name, index in self._given_parts.items() if index is called]
-            return known[0] if known else self._inside(called)
-        parts = list(self._parts.values())
-        fitting = [index for index in parts if len(index) == rows]
-        if len(parts) > 1 and sum(map(len, parts)) == rows:
-            fitting.append(torch.cat(parts))
-        if len(fitting) == 1:
-            return fitting[0]
-        if fitting:
-            raise NoisyLabelError(
-                f"`{self.name}` was called with {rows} rows of logits, as many as several loaders give "
-                f"({', '.join(self._parts)}): name the one it is called with by `index_key`."
-            )
-        counts = " + ".join(str(len(index)) for index in parts)
-        raise NoisyLabelError(
-            f"`{self.name}` was called with {rows} rows of logits, but the batch has {counts} indices: call it once "
-            "per view or with the whole batch."
-        )
-
     def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if self._final is not None and not self._changers:
             return args, kwargs
@@ -205,8 +176,9 @@ class TargetPipeline:
 
     def _run(self, logits: Tensor, given: Tensor, context: Mapping[str, Any]) -> Tensor:
         assert self._batch is not None
-        index = self._index(len(logits)).to(logits.device)
-        self._check_values(self._batch, index, logits, given)
+        self._seen = True
+        index = self._rows.of_call(len(logits)).to(logits.device)
+        self._check(self._batch, index, logits, given, self.check_labels)
         labels = given.long().clamp(0, logits.shape[1] - 1)
         call = TargetCall(index, logits, labels, labels, self._batch.epoch, context)
         with torch.no_grad():
@@ -225,22 +197,5 @@ class TargetPipeline:
             lambda: (
                 f"`{self.name}` was called twice in a batch with different labels (mixup? a second head?): its target "
                 "is changed once a batch; give the other use a criterion of its own."
-            ),
-        )
-
-    def _check_values(self, batch: Batch, index: Tensor, logits: Tensor, given: Tensor) -> None:
-        epoch, batch_idx, num_classes, name = batch.epoch, batch.batch_idx, logits.shape[1], self.name
-        if not self._seen and self.run.labels is not None:
-            check_labels(self.run.labels, num_classes, "the training labels")
-        self._seen = True
-        inside, finite = (given >= 0) & (given < num_classes), logits.isfinite().all(dim=1)
-        self.run.checks.require(
-            (inside & finite).all(),
-            lambda: (
-                f"The logits are not finite in epoch {epoch}, batch {batch_idx}, samples "
-                f"{index[~finite].tolist()[:8]}: lower the learning rate or look at these inputs."
-                if inside.all()
-                else f"Expected labels in [0, {num_classes}) at `{name}`, but the batch has {int(given.min())} to "
-                f"{int(given.max())}."
             ),
         )

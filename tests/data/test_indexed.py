@@ -65,7 +65,9 @@ def test_dicts_get_the_entry_index_and_are_not_changed():
     rows = [{"x": 1, "y": 2}, {"x": 3, "y": 4, "index": 99}]
     dataset = IndexedDataset(rows)
 
-    assert [dataset[i] for i in range(2)] == [{"x": 1, "y": 2, "index": 0}, {"x": 3, "y": 4, "index": 1}]
+    assert dataset[0] == {"x": 1, "y": 2, "index": 0}
+    with pytest.raises(NoisyLabelError, match="Sample 1 has an entry `index` of its own"):
+        dataset[1]
     assert rows == [{"x": 1, "y": 2}, {"x": 3, "y": 4, "index": 99}]
 
 
@@ -146,7 +148,7 @@ def labeled(*labels):
     ("dataset", "labels"),
     [
         (TensorDataset(torch.zeros(3, 2), torch.tensor([4, 5, 6])), [4, 5, 6]),
-        (TensorDataset(torch.zeros(2), torch.tensor([4, 5]), torch.tensor([7, 8])), [4, 5]),
+        (TensorDataset(torch.zeros(2), torch.zeros(2), torch.tensor([4, 5]), torch.zeros(2, 3).long()), [4, 5]),
         (IndexedDataset(labeled(4, 5)), [4, 5]),
         (Subset(labeled(4, 5, 6, 7), [3, 0, 0]), [7, 4, 4]),
         (Subset(labeled(4, 5, 6, 7), range(1, 3)), [5, 6]),
@@ -179,6 +181,7 @@ def test_labels_are_found_through_wrappers(dataset, labels):
         TensorDataset(torch.zeros(3)),
         TensorDataset(torch.zeros(3), torch.zeros(3)),
         TensorDataset(torch.zeros(3), torch.zeros(3, 2).long()),
+        TensorDataset(torch.zeros(2), torch.tensor([4, 5]), torch.tensor([7, 8])),
         [(0, 1), (0, 1)],
         IndexedDataset(Labeled(3)),
         Subset(Labeled(3), [0]),

@@ -15,6 +15,7 @@ class FakeTrainer:
     def __init__(self):
         self.current_epoch, self.global_step, self.world_size, self.log_every_n_steps = 0, 7, 1, 50
         self.callbacks, self.train_dataloader = [object()], None
+        self.state = SimpleNamespace(fn=None)
         self.late, self.logged = [], []
         self.loggers = [SimpleNamespace(log_metrics=lambda metrics, step: self.late.append((metrics, step)))] * 2
         self.lightning_module = SimpleNamespace(
@@ -23,6 +24,7 @@ class FakeTrainer:
 
     def train(self, epoch, batches, ends=True):
         driver, module = self.callbacks[0], self.lightning_module
+        driver._source = SimpleNamespace(of_now=lambda trainer, batch, batch_idx: {})
         self.current_epoch = epoch
         for batch_idx in range(batches):
             driver.on_train_batch_start(self, module, None, batch_idx)

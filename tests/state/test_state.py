@@ -246,7 +246,8 @@ UNKNOWN: dict[str, tuple[Dataset[Any], int]] = {
 
 @pytest.mark.parametrize(("dataset", "labels"), KNOWN.values(), ids=KNOWN.keys())
 def test_training_set_of_known_labels(dataset: Dataset[Any], labels: list[int]) -> None:
-    assert TrainingSet.of(dataset) == TrainingSet(len(labels), labels_hash(torch.tensor(labels)))
+    found = TrainingSet.of(dataset)
+    assert (found.num_samples, found.labels_hash) == (len(labels), labels_hash(torch.tensor(labels)))
 
 
 @pytest.mark.parametrize(("dataset", "count"), UNKNOWN.values(), ids=UNKNOWN.keys())
@@ -255,28 +256,42 @@ def test_training_set_of_unknown_labels(dataset: Dataset[Any], count: int) -> No
 
 
 def test_training_sets_are_told_apart() -> None:
-    ours = TrainingSet(5, "a")
-    ours.check_same(TrainingSet(5, "a"))
-    ours.check_same(TrainingSet(5, None))
-    TrainingSet(5, None).check_same(ours)
+    ours = TrainingSet(5, "a", "p")
+    assert ours.difference(TrainingSet(5, "a", "p")) is None
+    assert ours.difference(TrainingSet(5, None, "p")) is None
+    assert TrainingSet(5, None, "p").difference(ours) is None
     for saved, what in (
-        (TrainingSet(6, "a"), "6 training samples, this run has 5"),
+        (TrainingSet(6, "a", "p"), "6 training samples, this run has 5"),
         (TrainingSet(6, None), "6 training samples, this run has 5"),
-        (TrainingSet(5, "b"), "other given labels"),
+        (TrainingSet(5, "b", "p"), "other given labels"),
+        (TrainingSet(5, "a", "q"), "another part of the data"),
     ):
+        assert str(ours.difference(saved)).startswith(what)
         with pytest.raises(NoisyLabelError, match=f"per-sample state belongs to {what}") as caught:
-            ours.check_same(saved)
+            begun(begun(RunState(), saved), ours, fresh=False)
         assert "ckpt_path" in str(caught.value)
+        with pytest.raises(NoisyLabelError, match=f"epoch 3 read another set, but .* belongs to {what}") as caught:
+            begun(RunState(), saved).follow(ours, epoch=3)
         assert "\n" not in str(caught.value)
+
+
+def test_parts_of_a_set_differ_by_their_rows() -> None:
+    parts = [Subset([(0, 0)] * 3, rows) for rows in ([0, 1], [1, 0], [0, 1])]
+    first, other, again = map(TrainingSet.of, parts)
+    assert first == again == TrainingSet.of(IndexedDataset(parts[0]))
+    assert str(first.difference(other)).startswith("another part")
+    assert first == TrainingSet.of(Subset(Subset([(0, 0)] * 3, [2, 1, 0]), [2, 1]))
 
 
 def test_the_set_that_several_loaders_index() -> None:
     indexed = IndexedDataset(TENSORS)
     for datasets in ([indexed], [indexed, Subset(indexed, ORDER)], [Subset(indexed, [0]), Subset(indexed, ORDER)]):
-        training_set, labels = common_training_set(datasets, "SELC")
+        training_set, root = common_training_set(datasets, "SELC")
         assert training_set == TrainingSet.of(TENSORS)
-        assert labels is not None
-        assert labels.tolist() == LABELS
+        assert root is indexed
+    parts = [Subset(TENSORS, [0]), Subset(Subset(TENSORS, ORDER), [1])]
+    assert common_training_set(parts, "SELC") == (TrainingSet.of(TENSORS), TENSORS)
+    assert common_training_set(parts[:1], "SELC")[1] is parts[0]
     # A subset that is wrapped counts from 0; its labels are its own.
     assert common_training_set([IndexedDataset(Subset(TENSORS, ORDER))], "SELC")[0].num_samples == 3
 

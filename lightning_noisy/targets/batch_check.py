@@ -1,0 +1,91 @@
+"""What has to hold of logits and labels before anything is written about their samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.checks import check_labels
+from lightning_noisy.data.batch import Batch
+from lightning_noisy.state import RunState
+
+_UNSEEN = -1
+
+
+class BatchCheck:
+    """Holds the labels at a criterion to their range and to their samples, and logits to be finite.
+
+    The labels of the training set say which ones belong to an index. Where nobody knows them, those that come first
+    are learned, saved and merged over processes.
+
+    Args:
+        run: The run.
+        name: The criterion's name.
+    """
+
+    def __init__(self, run: RunState, name: str) -> None:
+        self._run = run
+        self._name = name
+        self._labels: Tensor | None = None
+
+    def __call__(self, batch: Batch, index: Tensor, logits: Tensor, given: Tensor, of_samples: bool) -> None:
+        """Check a call.
+
+        Args:
+            batch: The batch.
+            index: Its samples, int64 (B,).
+            logits: Logits (B, K).
+            given: Labels (B,).
+            of_samples: Whether the labels have to be those of the samples.
+
+        Raises:
+            NoisyLabelError: Something does not hold; on an accelerator at the next pause.
+        """
+        num_classes, place = logits.shape[1], f"epoch {batch.epoch}, batch {batch.batch_idx}"
+        inside, finite = (given >= 0) & (given < num_classes), logits.isfinite().all(dim=1)
+        expected = self._expected(index, given, num_classes) if of_samples else given
+
+        def problem() -> str:
+            if not inside.all():
+                return self._outside(given, num_classes)
+            return (
+                self._not_finite(index[~finite], place)
+                if not finite.all()
+                else self._others(index, expected, given, place)
+            )
+
+        self._run.checks.require((inside & finite & (expected == given)).all(), problem)
+
+    def _expected(self, index: Tensor, given: Tensor, num_classes: int) -> Tensor:
+        """The labels of the samples, as far as they are known; those that come now of the others."""
+        known = self._run.labels
+        if known is None:
+            seen = self._run.learned_labels.store(self._name, (), _UNSEEN, torch.int64, given.device)
+            labels = seen.get(index)
+            return seen.update(index, torch.where(labels == _UNSEEN, given, labels))
+        if self._labels is None or self._labels.device != given.device:
+            check_labels(known, num_classes, "the training labels")
+            self._labels = known.to(given.device)
+        return self._labels[index]
+
+    def _outside(self, given: Tensor, num_classes: int) -> str:
+        return (
+            f"Expected labels in [0, {num_classes}) at `{self._name}`, but the batch has {int(given.min())} to "
+            f"{int(given.max())}."
+        )
+
+    def _not_finite(self, samples: Tensor, place: str) -> str:
+        return (
+            f"The logits are not finite in {place}, samples {samples.tolist()[:8]}: lower the learning rate or look at "
+            "these inputs."
+        )
+
+    def _others(self, index: Tensor, expected: Tensor, given: Tensor, place: str) -> str:
+        other = expected != given
+        sample, label, came = (int(values[other][0]) for values in (index, expected, given))
+        return (
+            f"The labels at `{self._name}` are not those of the samples that the index names ({int(other.sum())} of "
+            f"{len(given)} in {place}: sample {sample} has label {label}, but {came} came): keep the order of the "
+            "batch up to the criterion, or say by `index_key` where its index is; labels that change on purpose need "
+            "`check_labels=False`."
+        )
