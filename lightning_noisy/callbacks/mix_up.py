@@ -30,7 +30,7 @@ class MixUp(CriterionCallback):
 
     with one :math:`\lambda` and one random permutation :math:`\pi` a batch, functions of (seed, epoch, batch) and
     (seed, epoch, batch, index). For cross entropy it is :math:`\lambda \mathcal{L}(y_i) + (1 - \lambda)
-    \mathcal{L}(y_{\pi(i)})`; other losses get the soft target.
+    \mathcal{L}(y_{\pi(i)})`, also with class weights; other losses get the soft target.
 
     The inputs are floating-point tensors (B, ...), images or features, or a list of views, which are mixed alike. The
     entry of the batch is replaced, so the batch has to be a list, as PyTorch's collation makes of tuples, or a dict.
@@ -101,9 +101,10 @@ class MixUp(CriterionCallback):
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Mix the targets of the batch as its inputs were."""
-        return call.soft_target(self._mix(call.rows(call.target)))
+        return call.soft_target(self.mix(call.rows(call.target)))
 
-    def _mix(self, values: Tensor) -> Tensor:
+    def mix(self, values: Tensor) -> Tensor:
+        """Values of the batch's samples (B, ...), mixed as its inputs are."""
         assert self._partners is not None
         return torch.lerp(values[self._partners.to(values.device)], values, self._lam)
 
@@ -116,7 +117,7 @@ class MixUp(CriterionCallback):
                 f"MixUp expects floating-point inputs (B, ...), but got {came}: name their entry of the batch with "
                 "`input_key`, or convert them in the transform."
             )
-        return self._mix(inputs)
+        return self.mix(inputs)
 
     def _key(self, batch: Any) -> Any:
         """Where the batch holds its inputs."""

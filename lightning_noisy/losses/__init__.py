@@ -26,11 +26,7 @@ from lightning_noisy.losses.early_learning import EarlyLearningRegularization
 from lightning_noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropy
 from lightning_noisy.losses.jensen_shannon import GeneralizedJensenShannonLoss, JensenShannonLoss
 from lightning_noisy.losses.joint_optimization import JointOptimization
-from lightning_noisy.losses.negative_learning import (
-    NegativeLearning,
-    SelectiveNegativeLearning,
-    SelectivePositiveLearning,
-)
+from lightning_noisy.losses.negative_learning import NegativeLearning, SelectiveNegativeLearning
 from lightning_noisy.losses.noise_attention import NoiseAttentionLoss
 from lightning_noisy.losses.normalized import (
     NormalizedCrossEntropy,
@@ -40,6 +36,7 @@ from lightning_noisy.losses.normalized import (
 from lightning_noisy.losses.paper_settings import paper_loss, paper_setting, published_losses
 from lightning_noisy.losses.peer import PeerLoss
 from lightning_noisy.losses.pencil import PencilLoss
+from lightning_noisy.losses.positive_learning import SelectivePositiveLearning
 from lightning_noisy.losses.sample_losses import per_sample
 from lightning_noisy.losses.self_adaptive_training import SelfAdaptiveTraining
 from lightning_noisy.losses.sparse_regularization import SparseRegularization

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,3 +39,16 @@ class ClassConstant:
         if (self._copy.dtype, self._copy.device) != (dtype, logits.device):
             self._copy = self.values.to(logits.device, dtype)
         return self._copy
+
+
+def class_weights_constant(class_weights: Sequence[float] | None) -> ClassConstant | None:
+    """The argument ``class_weights`` of a loss as a constant.
+
+    Raises:
+        NoisyLabelError: One is negative or not finite.
+    """
+    if class_weights is None:
+        return None
+    valid = all(0.0 <= weight < math.inf for weight in class_weights)
+    check_argument(valid, "class_weights", "finite floats >= 0, or None", class_weights)
+    return ClassConstant(torch.tensor(class_weights, dtype=torch.float64), "class_weights")

@@ -1,23 +1,20 @@
-"""Negative learning (NL), and its selective stages (SelNL, SelPL)."""
+"""Negative learning (NL), and its selective stage (SelNL)."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
-from lightning_noisy.functional.epoch_window import mean_before, note, window_shape
-from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, draw_negatives, negative_learning
-from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses._class_constant import ClassConstant
+from lightning_noisy.functional.epoch_window import window_shape
+from lightning_noisy.functional.losses import draw_negatives, negative_learning
+from lightning_noisy.losses._class_constant import class_weights_constant
+from lightning_noisy.losses._label_probability import LABEL_PROBABILITY, label_probability_before, weights_of
 from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.trainer_access import run_seed
 
 _STREAM = 0x6E656761746976  # keeps these draws apart from other draws under the same seed
-_STORE = "label_probability"
 
 
 class NegativeLearning(NoisyLabelLoss):
@@ -75,14 +72,10 @@ class NegativeLearning(NoisyLabelLoss):
         check_count(num_negatives, "num_negatives")
         check_count(window, "window", 0)
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
-        valid = class_weights is None or all(0.0 <= weight < math.inf for weight in class_weights)
-        check_argument(valid, "class_weights", "finite floats >= 0, or None", class_weights)
         self.num_negatives = num_negatives
         self.window = window
         self.eps = eps
-        self._class_weights: ClassConstant | None = None
-        if class_weights is not None:
-            self._class_weights = ClassConstant(torch.tensor(class_weights, dtype=torch.float64), "class_weights")
+        self._class_weights = class_weights_constant(class_weights)
         self.register_buffer("seed", torch.tensor(run_seed(seed)))
 
     def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
@@ -94,7 +87,7 @@ class NegativeLearning(NoisyLabelLoss):
         Returns:
             ``{"label_probability": (window + 1, 2)}``, or no store.
         """
-        return {_STORE: window_shape(self.window, 1)} if self.window > 0 else {}
+        return {LABEL_PROBABILITY: window_shape(self.window, 1)} if self.window > 0 else {}
 
     def _weights(self, remembered: Tensor, num_classes: int) -> Tensor | None:
         """What selection makes of each sample (B,); None is 1 for all."""
@@ -108,7 +101,7 @@ class NegativeLearning(NoisyLabelLoss):
         if self._class_weights is not None:
             losses = self._class_weights.like(logits)[target] * losses
         if self.window > 0:
-            remembered = _label_probability_before(self, logits, target, index, epoch)
+            remembered = label_probability_before(self, logits, target, index, epoch)
             weights = self._weights(remembered, logits.shape[1])
             losses = losses if weights is None else weights.to(losses) * losses
         return losses
@@ -167,84 +160,4 @@ class SelectiveNegativeLearning(NegativeLearning):
 
     def _weights(self, remembered: Tensor, num_classes: int) -> Tensor:
         threshold = 1.0 / num_classes if self.threshold is None else self.threshold
-        return _weights_of(remembered >= threshold, remembered)
-
-
-class SelectivePositiveLearning(NoisyLabelLoss):
-    r"""Selective positive learning (SelPL): cross entropy with the labels the network has come to believe.
-
-    .. math::
-        \mathcal{L}_i = -\frac{B}{\sum_j s_j} s_i \log p_{iy}, \qquad
-        s_i = \Big[\tfrac{1}{n} \sum_{e' = e - n}^{e - 1} p_{iy}^{(e')} > \theta\Big]
-
-    with the label's probabilities in the training passes of the last n epochs before this one, of which those count in
-    which the sample was visited. A sample without a past is kept. A batch of which nothing is kept has the loss 0.
-
-    ``loss(logits, target, index=index, epoch=epoch)`` takes labels (B,), no soft targets. The probabilities are the
-    store ``"label_probability"``, written in training mode only (:mod:`lightning_noisy.functional.epoch_window`). A
-    second visit of a sample in an epoch sees the same past as the first, and its probability takes the place of the
-    first's. Of a sample that stands twice in a batch the first entry is noted.
-
-    The mean over the kept samples is a statistic of the batch: with several processes it is that of all their samples,
-    a collective that all of them enter, with batches of one size.
-
-    Reference: Y. Kim et al., "NLNL: Negative Learning for Noisy Labels", ICCV 2019.
-
-    The official code gives NaN for a batch of which nothing is kept.
-
-    Args:
-        threshold: :math:`\theta` in [0, 1). Published: 0.5.
-        window: n, at least 1. Published: 10.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Raises:
-        NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
-            gets another target.
-
-    Example:
-        >>> SelectivePositiveLearning().store_shapes(num_classes=10)
-        {'label_probability': (11, 2)}
-    """
-
-    def __init__(self, threshold: float = 0.5, window: int = 10, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-        check_argument(0.0 <= threshold < 1.0, "threshold", "a float in [0, 1)", threshold)
-        check_count(window, "window")
-        self.threshold = threshold
-        self.window = window
-
-    def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """The store of label probabilities.
-
-        Args:
-            num_classes: Not used.
-
-        Returns:
-            ``{"label_probability": (window + 1, 2)}``.
-        """
-        return {_STORE: window_shape(self.window, 1)}
-
-    @override
-    def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        remembered = _label_probability_before(self, logits, target, index, epoch)
-        losses = cross_entropy(logits, target)
-        return _weights_of(remembered > self.threshold, losses) * losses
-
-
-def _label_probability_before(
-    loss: NoisyLabelLoss, logits: Tensor, target: Tensor, index: Tensor, epoch: int
-) -> Tensor:
-    """The labels' mean probability (B,) in the epochs before, 1 without a past; in training this one's is noted."""
-    store = loss.recall(_STORE)
-    rows = store.get(index)
-    if loss.training:
-        probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1))
-        store.update(index, note(rows, probability, epoch))
-    mean, known = mean_before(rows, epoch)
-    return torch.where(known, mean.squeeze(1), 1.0)
-
-
-def _weights_of(kept: Tensor, like: Tensor) -> Tensor:
-    """Weights (B,) whose mean with losses is the mean over the kept samples of the whole batch; 0 if there are none."""
-    chosen = kept.to(like)
-    return chosen / batch_mean(chosen).clamp(min=torch.finfo(chosen.dtype).tiny)
+        return weights_of(remembered >= threshold, remembered)

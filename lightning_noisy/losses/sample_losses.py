@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses.base import NoisyLabelLoss, no_sample_values
+from lightning_noisy.losses.class_weights import soft_weights, weighs_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,8 @@ def losses_of_samples(criterion: nn.Module, logits: Tensor, target: Tensor, cont
     Raises:
         NoisyLabelError: It gives neither (B,) nor (B, ...).
     """
-    weighs_classes = _weighs_classes(criterion)
-    with _without_reduction(criterion), _seen_targets(criterion) if weighs_classes else nullcontext([target]) as seen:
+    weighs = weighs_classes(criterion)
+    with _without_reduction(criterion), _seen_targets(criterion) if weighs else nullcontext([target]) as seen:
         values: Tensor = criterion(logits, target, **context)
     if values.ndim == 0 or len(values) != len(logits):
         raise NoisyLabelError(
@@ -109,7 +110,7 @@ def losses_of_samples(criterion: nn.Module, logits: Tensor, target: Tensor, cont
             f"batch of {len(logits)}: wanted ({len(logits)},), or ({len(logits)}, ...), the loss of each sample."
         )
     weights = torch.ones_like(values, dtype=torch.promote_types(values.dtype, torch.float32))
-    if weighs_classes and not seen[-1].is_floating_point():
+    if weighs:
         weights = weights * _class_weights(criterion, seen[-1])
     if values.ndim > 1:
         values, weights = values.flatten(1).mean(dim=1), weights.flatten(1).mean(dim=1)
@@ -138,17 +139,12 @@ def check_criterion(criterion: object, name: str) -> None:
             f"Expected argument `{name}` to be a loss that can give one value for each sample, so with a `reduction` "
             f"of 'mean', 'sum' or 'none', but got {kind} with reduction={reduction!r}: write it as a NoisyLabelLoss."
         )
-    known = isinstance(criterion, NoisyLabelLoss) or _weighs_classes(criterion) or _means_plainly(criterion)
+    known = isinstance(criterion, NoisyLabelLoss) or weighs_classes(criterion) or _means_plainly(criterion)
     if isinstance(criterion, nn.CTCLoss) or (not known and _may_weigh(criterion)):
         raise NoisyLabelError(
             f"Expected argument `{name}` to be a loss of which it is known how its mean weighs samples, but got {kind} "
             "with weights of its own: write it as a NoisyLabelLoss."
         )
-
-
-def _weighs_classes(criterion: object) -> bool:
-    """Whether the mean is that of torch's cross entropy: over the sum of the labels' weights."""
-    return getattr(type(criterion), "forward", None) in (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward)
 
 
 def _means_plainly(criterion: object) -> bool:
@@ -157,8 +153,11 @@ def _means_plainly(criterion: object) -> bool:
     return getattr(forward, "__module__", "") == nn.MSELoss.__module__
 
 
-def _class_weights(criterion: Any, target: Tensor) -> Tensor:
-    """What each label adds to the divisor of torch's mean; class probabilities add 1, whatever the weights."""
+def _class_weights(criterion: Any, target: Tensor) -> Tensor | float:
+    """What each label adds to the divisor of torch's mean; a soft target adds 1, from a callback its label's weight."""
+    if target.is_floating_point():
+        weights = soft_weights(criterion)
+        return 1.0 if weights is None else weights
     counted: Tensor = target != criterion.ignore_index
     return counted if criterion.weight is None else counted * criterion.weight[target.where(counted, 0)]
 

@@ -33,9 +33,10 @@ class SparseRegularization(CompositeLoss):
 
     Reference: X. Zhou et al., "Learning with Noisy Labels via Sparse Regularization", ICCV 2021.
 
-    As in the official code logits shorter than 1e-12 are divided by that, there is no normalization on MNIST
-    (``normalize=False``), and ``eps`` is 1e-7; in that of Dynamics-Aware Loss (Li et al., 2023) it is 1e-6. The first
-    version of the official one has :math:`\lambda` 10 for symmetric noise on CIFAR-100 as well, later ones 4.
+    As in the official code logits shorter than 1e-12 are divided by that (but without the gradient of 1e12 that this
+    has), there is no normalization on MNIST (``normalize=False``), and ``eps`` is 1e-7; in that of Dynamics-Aware Loss
+    (Li et al., 2023) it is 1e-6. The first version of the official one has :math:`\lambda` 10 for symmetric noise on
+    CIFAR-100 as well, later ones 4.
 
     Published arguments, with gradients clipped to norm 5: (tau, lam, p, rho, every_n_epochs) is (0.1, 4, 0.1, 2, 5) on
     MNIST, (0.5, 1.2, 0.1, 1.03, 1) on CIFAR-10 and (0.5, 4, 0.01, 1.02, 1) on CIFAR-100, there with lam 10 for

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.losses import NoisyLabelLoss
+from lightning_noisy.losses.class_weights import weighs_in_its_own_way
 
 CRITERION_NAMES = ("loss", "criterion")
 _TWO_LINES = (
@@ -40,7 +42,7 @@ def check_soft_targets(criterion: nn.Module | None, changer: str) -> None:
         changer: Who makes them, for the message.
 
     Raises:
-        NoisyLabelError: It takes class indices only, or ignores some.
+        NoisyLabelError: It takes class indices only, ignores some, or weighs classes in a way of its own.
     """
     hard_only = isinstance(criterion, (nn.NLLLoss, nn.MultiMarginLoss)) or not getattr(criterion, "soft_targets", True)
     ignores = getattr(criterion, "ignore_index", -100) >= 0
@@ -49,4 +51,9 @@ def check_soft_targets(criterion: nn.Module | None, changer: str) -> None:
         raise NoisyLabelError(
             f"{changer} makes soft targets, but {type(criterion).__name__} cannot take them: {why}; "
             "use `nn.CrossEntropyLoss()` or a loss with `soft_targets`."
+        )
+    if criterion is not None and not isinstance(criterion, NoisyLabelLoss) and weighs_in_its_own_way(criterion):
+        raise NoisyLabelError(
+            f"{changer} makes soft targets, and how the class weights of {type(criterion).__name__} act on them is not "
+            "known: use `nn.CrossEntropyLoss(weight=...)`, whose weights are then those of the given labels."
         )

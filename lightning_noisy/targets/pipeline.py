@@ -7,7 +7,6 @@ project has to change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 from weakref import ref
 
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from lightning_noisy.checks import check_not_compiled
 from lightning_noisy.data.batch import Batch, IndexKey
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.losses.class_weights import SoftClassWeights
 from lightning_noisy.state import RunState
 from lightning_noisy.targets.batch_check import BatchCheck
-from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver
+from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver, changed
 from lightning_noisy.targets.called_rows import CalledRows
 from lightning_noisy.targets.criterion import check_soft_targets, find_criterion
 from lightning_noisy.targets.signature import CriterionSignature
@@ -55,6 +55,7 @@ class TargetPipeline:
         self._given: Tensor | None = None
         self._final: Tensor | None = None
         self._seen = False
+        self._class_weights = SoftClassWeights(criterion)
 
         # A closure over a weak reference: deep copies of the criterion carry it along, and it passes them by.
         pipeline = ref(self)
@@ -145,6 +146,7 @@ class TargetPipeline:
         """The training batch was given up."""
         self._batch = self._given = self._final = None
         self._rows.leave_batch()
+        self._class_weights.leave()
 
     def end_batch(self) -> None:
         """The training batch has ended.
@@ -182,8 +184,8 @@ class TargetPipeline:
         labels = given.long().clamp(0, logits.shape[1] - 1)
         call = TargetCall(index, logits, labels, labels, self._batch.epoch, context)
         with torch.no_grad():
-            for changer in self._changers:
-                call = replace(call, target=changer.change_target(call))
+            call, soft = changed(call, self._changers)
+            self._class_weights.enter(soft)
             for observer in self._observers:
                 observer.observe_target(call)
         return call.target

@@ -218,7 +218,9 @@ def test_names_end_in_loss_where_the_method_has_no_noun_of_its_own() -> None:
 NO_FUNCTION = {
     "active_passive": "a sum of losses",
     "base": "the contract",
+    "class_weights": "class weights of torch's criterion under soft targets",
     "paper_settings": "published arguments",
+    "positive_learning": "cross entropy with weights from a table",
     "sample_losses": "the losses of samples of any criterion",
     "self_adaptive_training": "cross entropy with targets and weights from a table",
     "staged": "a choice of losses",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,35 @@ def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) ->
         assert value.isfinite()
     assert leaf.grad is not None
     assert leaf.grad.isfinite().all()
+
+
+CONSTANT_TO_THE_GRADIENT = {
+    "DeepAbstainingClassifier",
+    "EarlyLearningRegularization",
+    "NormalizedFocalLoss",
+    "NormalizedNegativeFocalLoss",
+    "SelfAdaptiveTraining",
+    "StagedLoss",
+}
+"""Losses that take a factor of theirs as a constant, so that the gradient is no derivative of the value."""
+
+BOUNDS = {"even": [0, 0, 0, 0], "half": [0, 0, -60, -60], "one dwarfs": [40, 0, 0, 0], "one is dwarfed": [-40, 0, 0, 0]}
+"""Rows whose probabilities are 1/4, 1/2, 1/3, 0 and 1, where floors, ceilings and branches meet."""
+
+
+KINKS = {("SparseRegularization", "even"), ("TruncatedGeneralizedCrossEntropy", "half")}
+
+
+@pytest.mark.parametrize(("name", "bound"), sorted({*product(KINDS.keys() - CONSTANT_TO_THE_GRADIENT, BOUNDS)} - KINKS))
+def test_the_gradient_is_the_derivative_also_at_bounds(name: str, bound: str) -> None:
+    logits = torch.tensor([BOUNDS[bound]] * 2 + [LOGITS[2].tolist()], dtype=torch.float64)
+    leaf = logits.clone().requires_grad_()
+    call(make(name), leaf).backward()
+    steps = 1e-5 * torch.eye(12, dtype=torch.float64).reshape(12, 3, 4)
+    ups, downs = ([call(make(name), logits + sign * step).item() for step in steps] for sign in (1, -1))
+    expected = torch.tensor([(up - down) / 2e-5 for up, down in zip(ups, downs, strict=True)], dtype=torch.float64)
+    assert leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, expected.reshape(3, 4), rtol=1e-4, atol=1e-7)
 
 
 @every

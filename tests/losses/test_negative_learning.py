@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.losses import draw_negatives
@@ -81,7 +82,7 @@ def test_selective_positive_learning(window: int) -> None:
     loss = attach(SelectivePositiveLearning(threshold=0.35, window=window))
     history, counts = epochs(12, scale=2.0), set()
     for epoch, logits in enumerate(history):
-        kept = remembered(history, epoch, window) > 0.35
+        kept = remembered(history, epoch, window) >= 0.35
         counts.add(int(kept.sum()))
         p, leaf = softmax(logits), torch.tensor(logits, requires_grad=True)
         actual = loss(leaf, TARGET, index=INDEX, epoch=epoch)
@@ -93,15 +94,25 @@ def test_selective_positive_learning(window: int) -> None:
     assert {0, 1, 3} <= counts
 
 
+def test_class_weights_of_positive_learning_are_those_of_the_official_code() -> None:
+    """Its criterion is torch's, with weights and with the labels that are dropped ignored."""
+    loss, criterion = attach(SelectivePositiveLearning(0.35, 1, WEIGHTS)), nn.CrossEntropyLoss(torch.tensor(WEIGHTS))
+    for epoch, logits in enumerate(history := epochs(12, scale=2.0)):
+        kept = torch.tensor(remembered(history, epoch, 1) >= 0.35)
+        actual = loss(torch.tensor(logits), TARGET, index=INDEX, epoch=epoch)
+        expected = criterion.double()(torch.tensor(logits), TARGET.where(kept, -100)) if kept.any() else torch.tensor(0)
+        torch.testing.assert_close(actual, expected.double())
+
+
 def test_threshold_itself() -> None:
-    """p_y = 1 / K is kept by SelNL and 0.5 is not by SelPL."""
+    """p_y = 1 / K is kept by SelNL, and 0.5 by SelPL."""
     flat, even = torch.zeros(3, CLASSES), torch.zeros(3, 2)
     negative = attach(SelectiveNegativeLearning(window=1, seed=3))
     negative(flat, TARGET, index=INDEX, epoch=0)
     assert negative(flat, TARGET, index=INDEX, epoch=1) > 0
     positive = attach(SelectivePositiveLearning(window=1))
     positive(even, TARGET.clamp(max=1), index=INDEX, epoch=0)
-    assert positive(even, TARGET.clamp(max=1), index=INDEX, epoch=1) == 0
+    assert positive(even, TARGET.clamp(max=1), index=INDEX, epoch=1) > 0
 
 
 def test_a_probability_that_underflows_is_a_past() -> None:

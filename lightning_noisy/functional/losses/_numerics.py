@@ -38,7 +38,8 @@ def log_complement(log_probability: Tensor) -> Tensor:
     """``log(1 - p)`` of ``log p``, accurate for small and for large p; finite, without a gradient where p is 1."""
     half = -math.log(2.0)
     rest = (-log_probability.expm1()).clamp(min=torch.finfo(log_probability.dtype).tiny)
-    return torch.where(log_probability > half, rest.log(), torch.log1p(-log_probability.clamp(max=half).exp()))
+    lower = log_probability.where(log_probability <= half, half)  # a clamp has no gradient at its bound
+    return torch.where(log_probability > half, rest.log(), torch.log1p(-lower.exp()))
 
 
 def focal(log_probability: Tensor, gamma: float, detach: bool) -> Tensor:

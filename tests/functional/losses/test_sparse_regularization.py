@@ -48,6 +48,20 @@ class TestTemperedLogits:
         exact = torch.nn.functional.normalize(logits.double(), dim=1)
         torch.testing.assert_close(F.tempered_logits(logits, 0.5), (exact / 0.5).to(dtype))
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_logits_without_a_direction_have_the_gradient_of_length_one(self, dtype: torch.dtype) -> None:
+        leaf = torch.tensor([[0.0, 0.0, 0.0], [1e-13, 0.0, 0.0], [1e-30, -1e-30, 0.0]], dtype=dtype, requires_grad=True)
+        outer = torch.tensor([[1.0, 2.0, 3.0]] * 3, dtype=dtype)
+        F.tempered_logits(leaf, 0.5).backward(outer)
+        torch.testing.assert_close(leaf.grad, outer / 0.5)
+
+    @pytest.mark.parametrize("z", [-40.0, 40.0, 7.3, 1e-3, 1e4])
+    def test_one_logit_alone_has_no_gradient_along_itself(self, z: float) -> None:
+        leaf = torch.tensor([[z, 0.0, 0.0, 0.0]], requires_grad=True)
+        F.tempered_logits(leaf, 0.5).backward(torch.tensor([[3.0, 1.0, 0.0, -2.0]]))
+        expected = torch.tensor([[0.0, 1.0, 0.0, -2.0]]) / (0.5 * abs(z))
+        torch.testing.assert_close(leaf.grad, expected, rtol=1e-6, atol=0)
+
     def test_largest_logits(self) -> None:
         leaf = torch.tensor([[1.0, -1.0, 0.0]]).mul(torch.finfo(torch.float32).max).requires_grad_()
         tempered = F.tempered_logits(leaf, 1.0)
