@@ -70,13 +70,13 @@ def check_labels(labels: Tensor, num_classes: int, name: str) -> None:
         )
 
 
-def check_not_compiled(root: nn.Module, module: nn.Module, name: str) -> None:
+def check_not_compiled(root: nn.Module, module: nn.Module | None, name: str) -> None:
     """Refuse modules that arrive compiled, where hooks and masks would silently not act.
 
     Raises:
         NoisyLabelError: ``root`` (the LightningModule) or ``module`` is compiled.
     """
-    if is_compiled(root) or is_compiled(module):
+    if is_compiled(root) or (module is not None and is_compiled(module)):
         raise NoisyLabelError(
             f"`{name}` or its LightningModule is compiled, and would not see the change: compile the backbone alone, "
             "`self.backbone = torch.compile(self.backbone)`."

@@ -13,6 +13,7 @@ from datetime import timedelta
 from math import inf
 from typing import Any
 
+import torch.utils.checkpoint
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -129,6 +130,16 @@ def keys_and_count(iterator: Any) -> tuple[Any, int]:
 def checkpoint_interval(checkpoint: ModelCheckpoint) -> tuple[int, timedelta | None]:
     """The optimizer steps (0: none) and the time after which a ModelCheckpoint writes inside an epoch."""
     return checkpoint._every_n_train_steps, checkpoint._train_time_interval
+
+
+def in_checkpointed_region() -> bool:
+    """Whether this runs inside ``torch.utils.checkpoint``, which will run it again for the gradient."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
 
 
 def is_compiled(module: nn.Module) -> bool:

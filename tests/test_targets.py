@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import MeanMetric
 
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching, MaskRefresh
@@ -18,7 +19,7 @@ from lightning_noisy.data import IndexedDataset
 from lightning_noisy.data.batch import Batch, batch_index
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import RunState, TrainingSet
-from lightning_noisy.targets import TargetPipeline
+from lightning_noisy.targets import TargetPipeline, check_soft_targets
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 
 
@@ -76,8 +77,8 @@ class WithContext(nn.Module):
 
 
 class Variadic(nn.Module):
-    def forward(self, *args):
-        return nn.functional.cross_entropy(*args)
+    def forward(self, *args, **kwargs):
+        return *args[1:], kwargs
 
 
 LOGITS, TARGET, INDEX = torch.randn(3, 4), torch.tensor([0, 1, 3]), torch.tensor([5, 2, 0])
@@ -311,20 +312,47 @@ def test_refused_calls(logits, target, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_criterion_of_any_arguments_takes_the_first_two():
+    criterion, seen = Variadic(), Recorder()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(seen)
+    pipeline.add_changer(Doubler())
+    enter(pipeline)
+    target, *more = criterion(LOGITS, TARGET, "more", scale=2)
+    assert torch.equal(target, (TARGET + 1) % 4)
+    assert more == ["more", {"scale": 2}]
+    assert seen.calls[0].context == {"scale": 2}
+
+
+class OneArgument(nn.Module):
+    def forward(self, logits):
+        return logits
+
+
 def test_refused_signature():
-    criterion = Variadic()
+    criterion = OneArgument()
     pipeline = pipeline_at(criterion)
     pipeline.add_observer(Recorder())
     enter(pipeline)
-    with pytest.raises(NoisyLabelError, match=r"called as criterion\(logits, target\), but its forward is \(\*args\)"):
-        criterion(LOGITS, TARGET)
+    with pytest.raises(NoisyLabelError, match=r"called as criterion\(logits, target\), but its forward is \(logits\)"):
+        criterion(LOGITS)
+
+
+@pytest.mark.parametrize("ignored", [None, -100])
+def test_a_criterion_that_ignores_nothing_takes_soft_targets(ignored):
+    criterion = nn.CrossEntropyLoss()
+    criterion.ignore_index = ignored
+    check_soft_targets(criterion, "SELC")
 
 
 @pytest.mark.parametrize("index", [[5, 2, 6], [-1, 2, 0]])
 def test_index_out_of_range(index):
-    pipeline = pipeline_at(nn.CrossEntropyLoss())
+    criterion = nn.CrossEntropyLoss()
+    pipeline = pipeline_at(criterion)
+    pipeline.add_observer(Recorder())
+    enter(pipeline, torch.tensor(index), 0, 0)
     with pytest.raises(NoisyLabelError, match=r"indices in \[0, 6\), but the batch has"):
-        enter(pipeline, torch.tensor(index), 0, 0)
+        criterion(LOGITS, TARGET)
 
 
 def tuple_loader(labels=None):
@@ -369,27 +397,36 @@ class TestAtStart:
         module.classifier = nn.Sequential(nn.Linear(8, 4), nn.LogSoftmax(dim=1))
         make_trainer(tmp_path, [GradientSwitching(total_epochs=2)]).fit(module, tuple_loader())
 
-    def test_no_criterion(self, tmp_path):
-        class Functional(ForeignModule):
-            def __init__(self):
-                super().__init__()
-                del self.criterion
-
-            def training_step(self, batch, batch_idx):
-                return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-        message = (
-            "no criterion module `loss` or `criterion`: make it a submodule, `self.criterion = nn.CrossEntropyLoss()`"
-        )
-        refuses(tmp_path, [SELC()], Functional(), tuple_loader(), message)
-
-    def test_criterion_that_is_not_called(self, tmp_path):
+    def test_a_criterion_that_is_not_called(self, tmp_path):
         class Unused(ForeignModule):
             def training_step(self, batch, batch_idx):
                 return nn.functional.cross_entropy(self(batch[0]), batch[1])
 
-        with pytest.raises(NoisyLabelError, match="did not call `criterion`"):
+        message = "No training step has called `criterion`, so SELC did nothing: name the criterion"
+        with (
+            pytest.raises(NoisyLabelError, match=message),
+            pytest.warns(UserWarning, match="first training step has not called `criterion`: SELC wait"),
+        ):
             make_trainer(tmp_path, [SELC()]).fit(Unused(), tuple_loader())
+
+    def test_two_that_might_be_the_criterion(self, tmp_path):
+        module = ForeignModule()
+        module.loss = nn.MSELoss()
+        refuses(tmp_path, [SELC()], module, tuple_loader(), "has both `loss` and `criterion`: say which")
+        make_trainer(tmp_path, [SELC(criterion="criterion")]).fit(module, tuple_loader())
+        module.loss = MeanMetric()
+        make_trainer(tmp_path, [SELC()]).fit(module, tuple_loader())
+
+    def test_a_criterion_that_fails_with_soft_targets(self, tmp_path):
+        class Own(nn.Module):
+            def forward(self, logits, target):
+                return -logits.log_softmax(1).gather(1, target.unsqueeze(1)).mean()
+
+        module = ForeignModule()
+        module.criterion = Own()
+        message = "SELC makes soft targets, but Own fails with them (RuntimeError: gather"
+        refuses(tmp_path, [SELC(warmup_epochs=1)], module, tuple_loader(), message)
+        make_trainer(tmp_path, [GradientSwitching(total_epochs=2)]).fit(module, tuple_loader())
 
     def test_head_that_does_not_exist(self, tmp_path):
         message = "ForeignModule has no layer `head` to mask: the layers that can be masked are body.0, classifier."
@@ -404,11 +441,12 @@ class TestAtStart:
     def test_layer_that_cannot_be_masked(self, tmp_path):
         refuses(tmp_path, [MaskRefresh("body")], ForeignModule(), tuple_loader(), "cannot mask `body`, a Sequential")
 
-    @pytest.mark.parametrize("loss", [NoiseAttentionLoss(8), EarlyLearningRegularization()])
-    def test_loss_with_needs_in_a_foreign_module(self, tmp_path, loss):
+    @pytest.mark.parametrize(
+        ("loss", "needed"), [(NoiseAttentionLoss(8), "features"), (EarlyLearningRegularization(), "`LossMemory()`")]
+    )
+    def test_loss_with_needs_in_a_foreign_module(self, tmp_path, loss, needed):
         module = ForeignModule()
         module.criterion = loss
-        needed = loss.requires[0]
         error = refuses(tmp_path, [ConfidenceTracker()], module, tuple_loader(), needed)
         assert type(loss).__name__ in str(error)
 
@@ -512,5 +550,5 @@ def test_error_in_a_foreign_module_names_it():
     class Bare(LightningModule):
         pass
 
-    with pytest.raises(NoisyLabelError, match=r"^Bare has no criterion module `aux.loss`"):
+    with pytest.raises(NoisyLabelError, match=r"^Bare has no module `aux.loss`"):
         TargetPipeline.at(running(), Bare(), "aux.loss")

@@ -1,4 +1,4 @@
-"""Per-sample stores for the losses of any project."""
+"""What the losses of any project need beside logits and target."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_noisy.state import LossStores, RunDriver
+from lightning_noisy.data.batch import IndexKey
+from lightning_noisy.state import LossStores, RunDriver, outermost_losses
+from lightning_noisy.targets import TargetPipeline, missing_context
 
 
 class LossMemory(Callback):
-    """Gives the losses of a project that keep a row for each training sample their stores.
+    """Gives the losses of a project what they need beside logits and target: stores of their own, index and epoch.
 
     ELR, SAT and others remember what the network said of a sample. Their stores are made when training starts, saved in
     each checkpoint, also in the middle of an epoch, merged over processes, and refused at fit where they belong to
     another training set. Without this line such a loss is refused in a Trainer; a
     :class:`~lightning_noisy.NoisyLabelModule` needs no line.
 
-    The project passes what the loss requires: ``self.criterion(logits, target, index=index)``.
+    ``index``, ``epoch``, ``total_epochs`` and ``parameters`` (of the whole project) reach a loss that requires them
+    without being passed: ``self.criterion(logits, target)`` is enough. ``features`` and ``views`` the project passes.
+
+    Args:
+        index_key: Where the batch holds the index, see :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: At fit, a checkpoint of another data set, or of another number of classes.
@@ -28,7 +34,8 @@ class LossMemory(Callback):
         Trainer(callbacks=[LossMemory()])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, index_key: IndexKey = None) -> None:
+        self.index_key = index_key
         self._stores = LossStores()
 
     @override
@@ -38,8 +45,13 @@ class LossMemory(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._join(trainer, pl_module)  # losses that `configure_model` has made
-        if not (self._stores or _keeps_its_own(pl_module)):
-            rank_zero_warn(f"LossMemory does nothing: no loss of {type(pl_module).__name__} keeps a store.")
+        if _keeps_its_own(pl_module):
+            return
+        needing = [name for name, loss in outermost_losses(pl_module) if missing_context(loss, {})]
+        for name in needing:
+            TargetPipeline.at(RunDriver.of(trainer), pl_module, name, self.index_key)
+        if not (self._stores or needing):
+            rank_zero_warn(f"LossMemory does nothing: no loss of {type(pl_module).__name__} needs a store or context.")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,7 +2,7 @@
 
 from lightning_noisy.state.batch_listener import BatchListener
 from lightning_noisy.state.epoch_sums import EpochSums
-from lightning_noisy.state.loss_stores import LossStores
+from lightning_noisy.state.loss_stores import LossStores, outermost_losses
 from lightning_noisy.state.run_driver import RunDriver, check_members
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.sample_store import SampleStore
@@ -21,4 +21,5 @@ __all__ = [
     "TrainingSet",
     "check_members",
     "common_training_set",
+    "outermost_losses",
 ]

@@ -15,7 +15,11 @@ class BatchListener(Protocol):
         ...
 
     def end_batch(self) -> None:
-        """It has run to its end. Refuse one that went by without having a part in it."""
+        """It has run to its end."""
+        ...
+
+    def finish(self) -> None:
+        """Training has come to its end. Refuse one that went by without having a part in it."""
         ...
 
     def leave_batch(self) -> None:

@@ -38,7 +38,7 @@ class LossStores:
             run: The run.
             root: The LightningModule. A loss inside another one belongs to that.
         """
-        named = [(name, loss) for name, loss in _outermost_losses(root) if loss.store_shapes(num_classes=2)]
+        named = [(name, loss) for name, loss in outermost_losses(root) if loss.store_shapes(num_classes=2)]
         losses = [loss for _, loss in named]
         if losses != self._losses:
             self._losses = losses
@@ -89,8 +89,9 @@ def _attach_at_first_call(loss: NoisyLabelLoss, section: Section) -> RemovableHa
     return handle
 
 
-def _outermost_losses(module: nn.Module, prefix: str = "") -> list[tuple[str, NoisyLabelLoss]]:
+def outermost_losses(module: nn.Module, prefix: str = "") -> list[tuple[str, NoisyLabelLoss]]:
+    """The losses of this package in a module that are no part of another one, with their dotted names."""
     if isinstance(module, NoisyLabelLoss):
         return [(prefix, module)]
     children = module.named_children()
-    return [found for name, child in children for found in _outermost_losses(child, f"{prefix}.{name}".lstrip("."))]
+    return [found for name, child in children for found in outermost_losses(child, f"{prefix}.{name}".lstrip("."))]

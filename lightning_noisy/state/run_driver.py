@@ -40,7 +40,7 @@ class RunDriver(Callback):
         self._resuming = False
         self._source: IndexSource | None = None
         self._loaders: list[Any] = []
-        self._recording = ExitStack()
+        self._around = ExitStack()
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -49,7 +49,7 @@ class RunDriver(Callback):
         found = cls.in_trainer(trainer)
         if found is None:
             found = cls()
-            found._record_loaders(trainer)
+            found._surround(trainer)
             trainer.callbacks = [found, *callbacks]  # type: ignore[attr-defined]  # Lightning goes through the old list
         return found.state
 
@@ -66,7 +66,7 @@ class RunDriver(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._record_loaders(trainer)
+        self._surround(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,6 +130,10 @@ class RunDriver(Callback):
         pl_module.log_dict(self.state.close_epoch(), sync_dist=True)
 
     @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.state.finish()
+
+    @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.state.checks.settle()
 
@@ -149,9 +153,9 @@ class RunDriver(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._end()
 
-    def _record_loaders(self, trainer: Trainer) -> None:
-        """From now on loaders record which positions they hand out, if anybody keeps rows; before any is read."""
-        self._recording.close()
+    def _surround(self, trainer: Trainer) -> None:
+        """From now on loaders record which positions they hand out, if anybody keeps rows, and steps are reached."""
+        self._around.close()
         if trainer.state.fn != TrainerFn.FITTING:
             return
 
@@ -161,19 +165,27 @@ class RunDriver(Callback):
                 if any(section.per_sample for section in self.state.sections.values()):
                     for one in loaders_in(loader):
                         record(one)
-                        self._recording.callback(stop_recording, one)
+                        self._around.callback(stop_recording, one)
                 return loader
 
             return processed
 
-        self._recording.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
+        def reached(training_step: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*args: Any, **kwargs: Any) -> Any:
+                with self.state.step():
+                    return training_step(*args, **kwargs)
+
+            return step
+
+        self._around.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
+        self._around.enter_context(surrounded(trainer.strategy, "training_step", reached))
 
     def _follow_loaders(self, trainer: Trainer, root: Any) -> None:
         named = named_loaders(trainer)
         self._loaders, self._source = list(named.values()), IndexSource(named, root)
 
     def _end(self) -> None:
-        self._recording.close()
+        self._around.close()
         self.state.end()
 
     def __getstate__(self) -> dict[str, Any]:

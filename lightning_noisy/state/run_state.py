@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from lightning_noisy.checks import DeferredChecks
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.batch_listener import BatchListener
+from lightning_noisy.state.schedule_spans import ScheduleSpans
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import TrainingSet
-
-_LIGHTNING_FALLBACK = 1000
 
 
 class RunState:
@@ -29,6 +31,8 @@ class RunState:
         """What each member keeps, by its key."""
         self.listeners: list[BatchListener] = []
         """Who acts inside training batches."""
+        self.modes: list[TorchFunctionMode] = []
+        """What is entered around each training step."""
         self.index_keys: set[str] = set()
         """Where they read the index, or which loaders they name; empty where the loaders' own way counts."""
         self.checks = DeferredChecks()
@@ -45,8 +49,8 @@ class RunState:
         """Seed of the run's draws: that of the first start."""
         self.max_epochs: int | None = None
         """Number of epochs that the run was first started with; None or -1 without a limit."""
-        self.schedules: dict[str, int] = {}
-        """Number of epochs that each schedule spans, by its owner."""
+        self.spans = ScheduleSpans()
+        """Number of epochs of each schedule."""
         self.batch: Batch | None = None
         """The training batch of now, None outside."""
         self.open_epoch: int | None = None
@@ -136,11 +140,7 @@ class RunState:
             listener.enter_batch(batch)
 
     def end_batch(self) -> None:
-        """A training batch has run to its end.
-
-        Raises:
-            NoisyLabelError: A listener had no part in it.
-        """
+        """A training batch has run to its end."""
         self.batch = None
         for listener in self.listeners:
             listener.end_batch()
@@ -152,6 +152,19 @@ class RunState:
         self.batch = None
         for listener in self.listeners:
             listener.leave_batch()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Around a training step: what reaches the functions that it calls."""
+        with ExitStack() as stack:
+            for mode in self.modes:
+                stack.enter_context(mode)
+            yield
+
+    def finish(self) -> None:
+        """Training has come to its end; a listener that had no part in it refuses it."""
+        for listener in self.listeners:
+            listener.finish()
 
     def share(self) -> None:
         """Bring what all processes know to rank 0, which writes checkpoints: a collective inside an epoch."""
@@ -177,8 +190,7 @@ class RunState:
         self.batch = None
         for listener in self.listeners:
             listener.detach()
-        self.listeners = []
-        self.index_keys = set()
+        self.listeners, self.modes, self.index_keys = [], [], set()
         self._over = True
 
     def total_epochs(self, owner: str, given: int | None = None, key: str | None = None) -> int:
@@ -192,14 +204,7 @@ class RunState:
         Raises:
             NoisyLabelError: Neither says how many.
         """
-        key = owner if key is None else key
-        saved = self.schedules.get(key)
-        if saved is not None and given not in (None, saved):
-            rank_zero_warn(
-                f"{owner} goes on with total_epochs={given} as given; the checkpoint was written with {saved}."
-            )
-        self.schedules[key] = given or saved or self._limit(owner)
-        return self.schedules[key]
+        return self.spans.resolve(owner if key is None else key, owner, given, self.max_epochs)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything as plain values. Never a collective."""
@@ -210,7 +215,7 @@ class RunState:
             "part_hash": known.part_hash if known else None,
             "seed": self.seed,
             "max_epochs": self.max_epochs,
-            "schedules": dict(self.schedules),
+            "schedules": dict(self.spans.epochs),
             "open_epoch": self.open_epoch,
             "prepared_epoch": self.prepared_epoch,
             "sections": {
@@ -226,7 +231,7 @@ class RunState:
         if state["num_samples"] is not None:
             self.training_set = TrainingSet(state["num_samples"], state["labels_hash"], state["part_hash"])
         self.seed, self.max_epochs = state["seed"], state["max_epochs"]
-        self.schedules = dict(state["schedules"])
+        self.spans.epochs = dict(state["schedules"])
         self.open_epoch, self.prepared_epoch = state["open_epoch"], state["prepared_epoch"]
         self._loaded, self._begun = dict(state["sections"]), True
         for key, section in self.sections.items():
@@ -237,20 +242,7 @@ class RunState:
         for section in self.sections.values():
             section.reset()
         self.open_epoch = self.prepared_epoch = None
-        self.schedules, self._loaded = {}, {}
-
-    def _limit(self, owner: str) -> int:
-        if self.max_epochs is None or self.max_epochs < 1:
-            raise NoisyLabelError(
-                f"{owner} needs the number of epochs, but the Trainer's `max_epochs` is {self.max_epochs!r}: set "
-                f"`Trainer(max_epochs=...)`, or pass `total_epochs` to {owner}."
-            )
-        if self.max_epochs == _LIGHTNING_FALLBACK:
-            rank_zero_info(
-                f"{owner} spans {self.max_epochs} epochs, which Lightning also takes when nobody says how many: set"
-                " `Trainer(max_epochs=...)` if you meant another number."
-            )
-        return self.max_epochs
+        self.spans.epochs, self._loaded = {}, {}
 
     def _say_what_is_missing(self) -> None:
         """A resume with other members than those that were saved is allowed, and said."""

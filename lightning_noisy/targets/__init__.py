@@ -1,7 +1,7 @@
 """Targets that change at the criterion."""
 
 from lightning_noisy.targets.call import AttentiveCriterion, TargetCall, TargetChanger, TargetObserver
-from lightning_noisy.targets.criterion import CRITERION_NAMES, check_soft_targets, find_criterion
+from lightning_noisy.targets.criterion import CRITERION_NAMES, check_soft_targets, find_criterion, missing_context
 from lightning_noisy.targets.pipeline import TargetPipeline
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "TargetPipeline",
     "check_soft_targets",
     "find_criterion",
+    "missing_context",
 ]

@@ -22,18 +22,14 @@ class CalledRows:
         self._run = run
         self._name = name
         self._batch: Batch | None = None
+        self._index_key: IndexKey = None
         self._given: dict[str, Tensor] = {}
         self._parts: dict[str, Tensor] = {}
 
     def enter_batch(self, batch: Batch, index_key: IndexKey) -> None:
-        """A batch begins.
-
-        Raises:
-            NoisyLabelError: It has no index, or one that lies outside [0, N).
-        """
-        self._batch = batch
-        self._given = batch.indices(index_key)
-        self._parts = {name: self._inside(index) for name, index in self._given.items()}
+        """A batch begins. Its index is read at the first call."""
+        self._batch, self._index_key = batch, index_key
+        self._given, self._parts = {}, {}
 
     def leave_batch(self) -> None:
         """It is over."""
@@ -44,9 +40,13 @@ class CalledRows:
         """The index (rows,) of a call with this many rows of logits.
 
         Raises:
-            NoisyLabelError: No part of the batch has as many, or several have.
+            NoisyLabelError: The batch has no index or one that lies outside [0, N); no part of it has as many rows, or
+                several have.
         """
         assert self._batch is not None
+        if not self._parts:
+            self._given = self._batch.indices(self._index_key)
+            self._parts = {name: self._inside(index) for name, index in self._given.items()}
         called = self._batch.called
         if called is not None:
             known = [self._parts[name] for name, index in self._given.items() if index is called]
@@ -71,7 +71,8 @@ class CalledRows:
     def _inside(self, index: Tensor) -> Tensor:
         """An index of which nothing is read outside the stores, whatever it holds."""
         training_set = self._run.training_set
-        assert training_set is not None
+        if training_set is None:  # nobody keeps rows
+            return index
         kept = index.clamp(0, training_set.num_samples - 1)
         self._run.checks.require(
             (kept == index).all(),

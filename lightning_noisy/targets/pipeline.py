@@ -1,28 +1,31 @@
 """The pipeline at a criterion: given target -> changers -> final target, with observers.
 
-One mechanism for our module and for foreign ones: a forward pre-hook on the criterion, so that nothing else of a
-project has to change.
+One mechanism for our module and for foreign ones: a forward pre-hook on the criterion, or a mode that sees which
+functions a step calls, so that nothing else of a project has to change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 from weakref import ref
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_noisy.checks import check_not_compiled
 from lightning_noisy.data.batch import Batch, IndexKey
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.losses.class_weights import SoftClassWeights
 from lightning_noisy.state import RunState
 from lightning_noisy.targets.batch_check import BatchCheck
 from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver, changed
 from lightning_noisy.targets.called_rows import CalledRows
-from lightning_noisy.targets.criterion import check_soft_targets, find_criterion
-from lightning_noisy.targets.signature import CriterionSignature
+from lightning_noisy.targets.criterion import check_soft_targets, find_criterion, missing_context, try_soft_targets
+from lightning_noisy.targets.functional_criterion import FunctionalCriterion
+from lightning_noisy.targets.module_criterion import ModuleCriterion
+from lightning_noisy.targets.signature import BoundCall
 
 
 class TargetPipeline:
@@ -34,44 +37,48 @@ class TargetPipeline:
 
     Args:
         run: The run it acts in; it listens to its batches until the run ends.
-        criterion: The module whose first two arguments are logits and target.
-        name: Its name, for messages.
+        criterion: What is called with logits and target.
+        root: The LightningModule, or the module that a loop of one's own trains.
     """
 
-    def __init__(self, run: RunState, criterion: nn.Module, name: str) -> None:
+    def __init__(self, run: RunState, criterion: ModuleCriterion | FunctionalCriterion, root: nn.Module) -> None:
         self.run = run
-        self.name = name
+        self.name = criterion.name
+        """The criterion's name."""
         self.index_key: IndexKey = None
         """Where its members read the index."""
         self.check_labels = True
         """Whether the labels at the criterion are held to those of the samples that the index names."""
-        self._signature = CriterionSignature(criterion, name)
-        self._criterion = ref(criterion)
+        self._place = criterion
+        self._root = ref(root)
         self._changers: list[TargetChanger] = []
         self._observers: list[TargetObserver] = []
         self._batch: Batch | None = None
-        self._rows = CalledRows(run, name)
-        self._check = BatchCheck(run, name)
+        self._rows = CalledRows(run, self.name)
+        self._check = BatchCheck(run, self.name)
         self._given: Tensor | None = None
         self._final: Tensor | None = None
-        self._seen = False
-        self._class_weights = SoftClassWeights(criterion)
+        self._batches = self._calls = 0
 
-        # A closure over a weak reference: deep copies of the criterion carry it along, and it passes them by.
+        # Closures over a weak reference: deep copies of the criterion carry them along.
         pipeline = ref(self)
 
-        def change(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
             alive = pipeline()
-            active = alive is not None and alive._batch is not None and module is alive._criterion()
-            return alive._change(args, kwargs) if alive is not None and active else None
+            return (args, kwargs) if alive is None or alive._batch is None else alive._change(args, kwargs)
 
-        self._handle = criterion.register_forward_pre_hook(change, with_kwargs=True)
+        if isinstance(criterion, ModuleCriterion):
+            self._detach = criterion.attach(change)
+        else:
+            mode = criterion.mode(change)
+            run.modes.append(mode)
+            self._detach = partial(run.modes.remove, mode)
         run.listeners.append(self)
 
     @property
     def criterion(self) -> nn.Module | None:
-        """The module, None when it is gone."""
-        return self._criterion()
+        """The module; None when it is gone, and of a function."""
+        return self._place.module
 
     @classmethod
     def at(
@@ -87,21 +94,21 @@ class TargetPipeline:
         Args:
             run: The run.
             root: The LightningModule.
-            name: Dotted name of the criterion; None takes the first of ``loss``, ``criterion`` that exists.
+            name: The criterion's name, see :func:`~lightning_noisy.targets.find_criterion`.
             index_key: Where a member reads the index; None goes with the others.
             check_labels: Whether labels are held to those of the samples; not if one member says so.
 
         Raises:
             NoisyLabelError: There is no such module, or another member reads the index elsewhere.
         """
-        found, criterion = find_criterion(root, name)
-        check_not_compiled(root, criterion, found)
-        there = (member for member in run.listeners if isinstance(member, cls) and member.criterion is criterion)
-        pipeline = next(there, None) or cls(run, criterion, found)
+        place = find_criterion(root, name)
+        check_not_compiled(root, place.module, place.name)
+        there = (member for member in run.listeners if isinstance(member, cls) and place.same(member._place))
+        pipeline = next(there, None) or cls(run, place, root)
         if index_key is not None and pipeline.index_key not in (None, index_key):
             raise NoisyLabelError(
-                f"Two callbacks at `{found}` read the index at {pipeline.index_key!r} and at {index_key!r}: give one "
-                "`index_key`."
+                f"Two callbacks at `{place.name}` read the index at {pipeline.index_key!r} and at {index_key!r}: give "
+                "one `index_key`."
             )
         pipeline.index_key = pipeline.index_key if index_key is None else index_key
         pipeline.check_labels &= check_labels
@@ -133,11 +140,7 @@ class TargetPipeline:
             self._observers.append(observer)
 
     def enter_batch(self, batch: Batch) -> None:
-        """A training batch begins.
-
-        Raises:
-            NoisyLabelError: It has no index, or one that lies outside [0, N).
-        """
+        """A training batch begins."""
         self._given = self._final = None
         self._batch = batch
         self._rows.enter_batch(batch, self.index_key)
@@ -146,49 +149,91 @@ class TargetPipeline:
         """The training batch was given up."""
         self._batch = self._given = self._final = None
         self._rows.leave_batch()
-        self._class_weights.leave()
+        self._place.leave()
 
     def end_batch(self) -> None:
-        """The training batch has ended.
+        """The training batch has ended; a step may leave the criterion out."""
+        self.leave_batch()
+        self._batches += 1
+        if self._batches == 1 and self._calls == 0 and self._members:
+            rank_zero_warn(
+                f"The first training step has not called `{self.name}`{self._hint}: {self._members} wait until one "
+                "does."
+            )
+
+    def finish(self) -> None:
+        """Training has come to its end.
 
         Raises:
-            NoisyLabelError: No training step has called the criterion so far.
+            NoisyLabelError: No training step has called the criterion.
         """
-        self.leave_batch()
-        if not self._seen:
-            raise NoisyLabelError(f"The training step did not call `{self.name}`, so its target cannot be changed.")
+        if self._batches > 0 and self._calls == 0 and self._members:
+            raise NoisyLabelError(
+                f"No training step has called `{self.name}`{self._hint}, so {self._members} did nothing: name the "
+                "criterion by `criterion`."
+            )
 
     def detach(self) -> None:
         """Take the hook off the criterion."""
         self.leave_batch()
-        self._handle.remove()
+        self._detach()
+
+    @property
+    def _members(self) -> str:
+        return ", ".join(type(member).__name__ for member in (*self._changers, *self._observers))
+
+    @property
+    def _hint(self) -> str:
+        return "" if isinstance(self._place, ModuleCriterion) else " with logits that have a gradient"
 
     def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        if self._final is not None and not self._changers:
+        lacking = missing_context(self.criterion, kwargs)
+        if not lacking and self._final is not None and not self._changers:
             return args, kwargs
-        call = self._signature.bind(args, kwargs)
+        call = self._place.signature.bind(args, kwargs)
         if self._final is None:
-            self._given, self._final = call.target, self._run(call.logits.detach(), call.target, call.context)
+            self._given, self._final = call.target, self._first(call)
         else:
             self._check_repeated(call.target)
-        if not self._changers:
+        if not lacking and not self._changers:
             return args, kwargs
-        call.arguments.arguments[call.target_name] = self._final
-        return call.arguments.args, call.arguments.kwargs
+        return call.with_target(self._final, **self._context(lacking, len(call.logits)))
 
-    def _run(self, logits: Tensor, given: Tensor, context: Mapping[str, Any]) -> Tensor:
+    def _first(self, call: BoundCall) -> Tensor:
+        """The final target of the batch's first call."""
         assert self._batch is not None
-        self._seen = True
+        soft = next((changer for changer in self._changers if changer.makes_soft_targets), None)
+        if self._calls == 0 and soft is not None:
+            try_soft_targets(self.criterion, call, type(soft).__name__)
+        self._calls += 1
+        if not self._members:
+            return call.target
+        logits, given = call.logits.detach(), call.target
         index = self._rows.of_call(len(logits)).to(logits.device)
         self._check(self._batch, index, logits, given, self.check_labels)
         labels = given.long().clamp(0, logits.shape[1] - 1)
-        call = TargetCall(index, logits, labels, labels, self._batch.epoch, context)
+        seen = TargetCall(index, logits, labels, labels, self._batch.epoch, call.context)
         with torch.no_grad():
-            call, soft = changed(call, self._changers)
-            self._class_weights.enter(soft)
+            seen, soft_target = changed(seen, self._changers)
+            self._place.enter(soft_target)
             for observer in self._observers:
-                observer.observe_target(call)
-        return call.target
+                observer.observe_target(seen)
+        return seen.target
+
+    def _context(self, names: Collection[str], rows: int) -> dict[str, Any]:
+        """What a loss of ours requires and the project does not pass."""
+        if not names:
+            return {}
+        batch, loss, root = self._batch, self.criterion, self._root()
+        assert batch is not None
+        assert root is not None
+        offers: dict[str, Callable[[], Any]] = {
+            "index": lambda: self._rows.of_call(rows),
+            "epoch": lambda: batch.epoch,
+            "total_epochs": lambda: self.run.total_epochs(type(loss).__name__, getattr(loss, "total_epochs", None)),
+            "parameters": root.parameters,
+        }
+        return {name: offers[name]() for name in names}
 
     def _check_repeated(self, given: Tensor) -> None:
         """A later call of a batch must be about the same labels, since it gets the same target."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError
 
@@ -23,24 +24,39 @@ class BoundCall:
     """Its first argument."""
     target: Tensor
     """Its second argument."""
-    target_name: str
+    first_two: tuple[str, str] | None
+    """Their names; None where they are positions of ``*args``."""
     context: Mapping[str, Any]
-    """What else it was called with."""
+    """What else it was called with, by name."""
+
+    def with_target(self, target: Tensor, **context: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the call, but with another target and with more keywords."""
+        bound = self.arguments
+        if self.first_two is None:
+            return (bound.args[0], target, *bound.args[2:]), {**bound.kwargs, **context}
+        changed = inspect.BoundArguments(bound.signature, OrderedDict(bound.arguments, **{self.first_two[1]: target}))
+        return changed.args, {**changed.kwargs, **context}
 
 
 class CriterionSignature:
     """The signature of a criterion, whose first two arguments are logits and target.
 
     Args:
-        criterion: The criterion.
+        forward: The criterion's forward, or a function.
         name: Its name, for messages.
     """
 
-    def __init__(self, criterion: nn.Module, name: str) -> None:
+    def __init__(self, forward: Callable[..., Any], name: str) -> None:
         self.name = name
-        self._signature = inspect.signature(criterion.forward)
+        self._signature = inspect.signature(forward)
         parameters = self._signature.parameters.items()
         self._names = [name for name, parameter in parameters if parameter.kind not in _VARIADIC]
+        self._first_two = (self._names[0], self._names[1]) if len(self._names) > 1 else None
+        self._variadic = not self._names
+
+    def by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call."""
+        return dict(self._signature.bind(*args, **kwargs).arguments)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
         """Take the arguments of a call apart.
@@ -49,17 +65,20 @@ class CriterionSignature:
             NoisyLabelError: They are not logits (B, K) and labels (B,), and what else it takes.
         """
         bound = self._signature.bind(*args, **kwargs)
-        first_two = self._names[:2]
-        if len(first_two) < 2 or any(name not in bound.arguments for name in first_two):
+        if self._variadic and len(args) > 1:
+            call = BoundCall(bound, args[0], args[1], None, kwargs)
+        elif self._first_two is not None and all(name in bound.arguments for name in self._first_two):
+            logits, target = (bound.arguments[name] for name in self._first_two)
+            named = {name: bound.arguments[name] for name in self._names[2:] if name in bound.arguments}
+            others = {name: value for name, value in bound.kwargs.items() if name not in self._first_two}
+            call = BoundCall(bound, logits, target, self._first_two, named | others)
+        else:
             raise NoisyLabelError(
                 f"Expected `{self.name}` to be called as criterion(logits, target), but its forward is "
                 f"{self._signature}."
             )
-        named = {name: bound.arguments[name] for name in self._names[2:] if name in bound.arguments}
-        context = named | {name: value for name, value in bound.kwargs.items() if name not in first_two}
-        logits, target = (bound.arguments[name] for name in first_two)
-        self._check_rows(logits, target)
-        return BoundCall(bound, logits, target, first_two[1], context)
+        self._check_rows(call.logits, call.target)
+        return call
 
     def _check_rows(self, logits: Tensor, given: Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] < 2:

@@ -19,6 +19,7 @@ from lightning_noisy.callbacks import (
     GradientSwitching,
     JointOptimizationLabels,
     LabelWriter,
+    LossMemory,
     MaskRefresh,
     MaskTracker,
     MemorizationTracker,
@@ -28,7 +29,7 @@ from lightning_noisy.callbacks import (
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.functional.masks import node_mask
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.losses import DynamicsAwareLoss
+from lightning_noisy.losses import DynamicsAwareLoss, NoisyLabelLoss
 from lightning_noisy.state import RunDriver
 from tests.foreign import (
     DictDataset,
@@ -658,3 +659,42 @@ def test_a_fresh_run_of_the_same_callback_starts_afresh(tmp_path):
     make_trainer(tmp_path, [callback]).fit(ForeignModule(), tuple_loader())
     make_trainer(tmp_path, [callback]).fit(ForeignModule(), tuple_loader(num_samples=16))
     assert callback.section.stores["target"].num_samples == 16
+
+
+class Sometimes(ForeignModule):
+    """Calls its criterion in every second batch from the second epoch on."""
+
+    def training_step(self, batch, batch_idx):
+        logits = self(batch[0])
+        if self.current_epoch == 0 or batch_idx % 2:
+            return logits.square().mean()
+        return self.criterion(logits, batch[1])
+
+
+def test_steps_may_leave_the_criterion_out(tmp_path):
+    x, noisy, _ = make_tensors()
+    selc = SELC()
+    with pytest.warns(UserWarning, match="first training step has not called `criterion`: SELC wait until one does"):
+        make_trainer(tmp_path, [selc], 3).fit(Sometimes(), make_loader(TensorDataset(x, noisy)))
+    assert (selc.section.stores["target"].values.sum(dim=1) > 0).sum() == 16
+
+
+def test_a_loss_gets_what_it_requires_from_its_place(tmp_path):
+    calls = []
+
+    class Needing(NoisyLabelLoss):
+        def losses(self, logits, target, index, epoch, total_epochs, parameters):
+            calls.append((index.tolist(), epoch, total_epochs, len(list(parameters))))
+            return torch.nn.functional.cross_entropy(logits, target, reduction="none")
+
+    module = ForeignModule()
+    module.training_step = lambda batch, batch_idx: module.criterion(module(batch[0]), batch[1])
+    module.criterion = Needing()
+    x, noisy, _ = make_tensors()
+    make_trainer(tmp_path, [LossMemory()]).fit(module, make_loader(TensorDataset(x, noisy)))
+    rows = [list(range(start, start + 8)) for start in (0, 8, 16)]
+    assert calls == [(row, epoch, 2, 4) for epoch in range(2) for row in rows]
+    calls.clear()
+    module.training_step = lambda batch, batch_idx: module.criterion(module(batch[0]), batch[1], epoch=7)
+    make_trainer(tmp_path, [ConfidenceTracker()], 1).fit(module, make_loader(TensorDataset(x, noisy)))
+    assert calls == [(row, 7, 1, 4) for row in rows]

@@ -151,7 +151,7 @@ def test_it_has_nothing_to_do_in_our_module_and_where_no_loss_keeps_rows(tmp_pat
     trainer = make_trainer(tmp_path, [LossMemory()], max_epochs=1)
     trainer.fit(make_module(elr()), datamodule=SmallDataModule(seed=0))
     assert [key for key in RunDriver.of(trainer).sections if key.startswith("loss")] == ["loss loss"]
-    with pytest.warns(UserWarning, match="LossMemory does nothing: no loss of ForeignModule keeps a store"):
+    with pytest.warns(UserWarning, match="LossMemory does nothing: no loss of ForeignModule needs a store"):
         make_trainer(tmp_path, [LossMemory()], max_epochs=1).fit(ForeignModule(), loader())
 
 

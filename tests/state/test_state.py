@@ -356,9 +356,9 @@ def test_a_store_is_made_once() -> None:
 def test_a_fresh_run_forgets(make: Any) -> None:
     run, section = make()
     section.history[0] = {"acc": 1.0}
-    run.open_epoch, run.schedules = 3, {"GSS": 9}
+    run.open_epoch, run.spans.epochs = 3, {"GSS": 9}
     begun(run, TrainingSet(7, "b"))
-    assert (section.stores, section.history, run.open_epoch, run.schedules) == ({}, {}, None, {})
+    assert (section.stores, section.history, run.open_epoch, run.spans.epochs) == ({}, {}, None, {})
     assert section.store("target", (3,)).num_samples == 7
 
 
