@@ -30,6 +30,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.trainer.states import TrainerState
 from torch import nn
 
 from benchmarks.memory import measure_memory
@@ -72,6 +73,7 @@ class Step:
         self.model: Any = nn.ModuleDict({"head": head})
         self.trainer: Any = SimpleNamespace(
             strategy=SingleDeviceStrategy(),
+            state=TrainerState(),
             callbacks=[],
             global_step=0,
             current_epoch=0,

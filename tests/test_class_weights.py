@@ -10,7 +10,7 @@ from lightning_noisy.callbacks import SELC, JointOptimizationLabels
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.losses import ActivePassiveLoss, per_sample
 from tests.foreign import ForeignModule, TensorDataset, make_loader, make_tensors, make_trainer
-from tests.test_targets import LOGITS, TARGET, enter, pipeline_at
+from tests.test_targets import LOGITS, TARGET, enter, placed
 
 WEIGHTS = torch.tensor([0.1, 1.0, 0.0, 7.0])
 REDUCTIONS = ("mean", "sum", "none")
@@ -48,7 +48,7 @@ def changing():
     pipelines = []
 
     def enter_batch(criterion, *changers):
-        pipelines.append(pipeline_at(criterion))
+        pipelines.append(placed(criterion))
         for changer in changers:
             pipelines[-1].add_changer(changer)
         enter(pipelines[-1])

@@ -19,7 +19,7 @@ from lightning_noisy.data import IndexedDataset
 from lightning_noisy.data.batch import Batch, batch_index
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import RunState, TrainingSet
-from lightning_noisy.targets import TargetPipeline, check_soft_targets
+from lightning_noisy.targets import check_soft_targets, pipeline_at
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 
 
@@ -58,10 +58,10 @@ def several(batch):
     return Batch(batch, 0, 0, {str(name): partial(batch_index, part) for name, part in parts if part is not None})
 
 
-def pipeline_at(criterion, run=None):
+def placed(criterion, run=None):
     root = nn.Module()
     root.criterion = criterion
-    return TargetPipeline.at(run or running(), root, None)
+    return pipeline_at(run or running(), root, None)
 
 
 def enter(pipeline, index=None, epoch=0, batch_idx=0):
@@ -95,7 +95,7 @@ LOGITS, TARGET, INDEX = torch.randn(3, 4), torch.tensor([0, 1, 3]), torch.tensor
 )
 def test_every_way_of_calling(call):
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(changer)
     enter(pipeline, epoch=7)
     expected = nn.functional.cross_entropy(LOGITS, (TARGET + 1) % 4)
@@ -109,7 +109,7 @@ def test_every_way_of_calling(call):
 
 def test_other_arguments_pass_through():
     criterion = WithContext()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(Doubler())
     enter(pipeline)
     criterion(LOGITS, TARGET, weight=2.0, index=INDEX)
@@ -121,7 +121,7 @@ def test_other_arguments_pass_through():
 
 def test_inactive_outside_batches_and_gone_after_the_run():
     criterion, changer, observer = nn.CrossEntropyLoss(), Doubler(), Recorder()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(changer)
     pipeline.add_observer(observer)
     plain = criterion(LOGITS, TARGET)
@@ -137,7 +137,7 @@ def test_inactive_outside_batches_and_gone_after_the_run():
 
 def test_observers_see_given_and_final_target_whatever_the_order():
     criterion, observer = nn.CrossEntropyLoss(), Recorder()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(observer)
     pipeline.add_changer(Doubler())
     enter(pipeline)
@@ -150,14 +150,14 @@ def test_observers_see_given_and_final_target_whatever_the_order():
 
 def test_two_pipelines_at_one_criterion_are_one():
     criterion, run = nn.CrossEntropyLoss(), running()
-    assert pipeline_at(criterion, run) is pipeline_at(criterion, run)
-    assert pipeline_at(nn.CrossEntropyLoss(), run) is not pipeline_at(criterion, run)
+    assert placed(criterion, run) is placed(criterion, run)
+    assert placed(nn.CrossEntropyLoss(), run) is not placed(criterion, run)
 
 
 def test_an_observer_changes_nothing():
     """Mixup, a second head: without a changer every call gets its own arguments."""
     criterion = WithContext()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(Recorder())
     enter(pipeline)
     for labels in (TARGET, TARGET.flip(0)):
@@ -168,7 +168,7 @@ def test_an_observer_changes_nothing():
 
 def test_a_changer_refuses_other_labels_in_the_same_batch():
     criterion = nn.CrossEntropyLoss()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(Doubler())
     enter(pipeline)
     criterion(LOGITS, TARGET)
@@ -178,7 +178,7 @@ def test_a_changer_refuses_other_labels_in_the_same_batch():
 
 def test_an_aborted_batch_does_not_lend_its_index_to_the_next():
     criterion, observer = nn.CrossEntropyLoss(), Recorder()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(observer)
     enter(pipeline)
     enter(pipeline, INDEX.flip(0), 1, 0)
@@ -188,11 +188,11 @@ def test_an_aborted_batch_does_not_lend_its_index_to_the_next():
 
 def test_members_read_the_index_at_one_place():
     root, run = ForeignModule(), running()
-    assert TargetPipeline.at(run, root, None).index_key is None
-    assert TargetPipeline.at(run, root, None, "id").index_key == "id"
-    assert TargetPipeline.at(run, root, None).index_key == "id"
+    assert pipeline_at(run, root, None).index_key is None
+    assert pipeline_at(run, root, None, "id").index_key == "id"
+    assert pipeline_at(run, root, None).index_key == "id"
     with pytest.raises(NoisyLabelError, match=r"read the index at 'id' and at 2: give one `index_key`"):
-        TargetPipeline.at(run, root, None, 2)
+        pipeline_at(run, root, None, 2)
 
 
 def parts(**indices):
@@ -210,14 +210,14 @@ def parts(**indices):
         ([*parts(a=[0, 1]).values(), None], None, 2, [0, 1]),  # a loader that is at its end
         (parts(a=[0, 1], b=[2, 3]), None, 2, "as many as several loaders give (a, b)"),
         (parts(a=[0, 1], b=[2, 3, 4]), None, 4, "4 rows of logits, but the batch has 2 + 3 indices"),
-        (parts(a=[0, 1], b=[2, 6]), None, 4, "indices in [0, 6), but the batch has 2 to 6"),
+        (parts(a=[0, 1], b=[2, 6]), None, 4, "indices in [0, 6), but the batch has 0 to 6"),
     ],
 )
 def test_the_index_of_a_batch_from_several_loaders(batch, key, rows, index):
     criterion, observer, run = nn.CrossEntropyLoss(), Recorder(), running()
     root = nn.Module()
     root.criterion = criterion
-    TargetPipeline.at(run, root, None, key).add_observer(observer)
+    pipeline_at(run, root, None, key).add_observer(observer)
     call = torch.randn(rows, 4), torch.zeros(rows, dtype=torch.int64)
     if isinstance(index, str):
         with pytest.raises(NoisyLabelError, match=re.escape(index)):
@@ -230,7 +230,7 @@ def test_the_index_of_a_batch_from_several_loaders(batch, key, rows, index):
 
 def test_a_step_may_say_which_samples_a_call_is_about():
     criterion, observer = nn.CrossEntropyLoss(), Recorder()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(observer)
     enter(pipeline)
     pipeline.run.batch.called = INDEX[1:]
@@ -240,7 +240,7 @@ def test_a_step_may_say_which_samples_a_call_is_about():
 
 def test_a_copy_of_the_criterion_is_left_alone():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(changer)
     teacher = copy.deepcopy(criterion)
     enter(pipeline)
@@ -252,12 +252,12 @@ def test_a_criterion_under_its_other_name_is_the_same():
     root = nn.Module()
     root.criterion = root.alias = nn.CrossEntropyLoss()
     run = running()
-    assert TargetPipeline.at(run, root, "alias") is TargetPipeline.at(run, root, "criterion")
+    assert pipeline_at(run, root, "alias") is pipeline_at(run, root, "criterion")
 
 
 def test_labels_of_any_integer_type():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(changer)
     pipeline.add_changer(changer)
     enter(pipeline)
@@ -268,7 +268,7 @@ def test_labels_of_any_integer_type():
 
 def test_probabilities_keep_float64():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(changer)
     enter(pipeline)
     criterion(LOGITS.double(), TARGET)
@@ -277,7 +277,7 @@ def test_probabilities_keep_float64():
 
 def test_changer_sees_no_gradient():
     criterion, changer = nn.CrossEntropyLoss(), Doubler()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_changer(changer)
     enter(pipeline)
     criterion(LOGITS.clone().requires_grad_(), TARGET).backward()
@@ -303,7 +303,7 @@ def test_changer_sees_no_gradient():
 )
 def test_refused_calls(logits, target, message):
     criterion = nn.CrossEntropyLoss()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(Recorder())
     enter(pipeline, INDEX, 2, 5)
     with pytest.raises(NoisyLabelError) as caught:
@@ -314,7 +314,7 @@ def test_refused_calls(logits, target, message):
 
 def test_a_criterion_of_any_arguments_takes_the_first_two():
     criterion, seen = Variadic(), Recorder()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(seen)
     pipeline.add_changer(Doubler())
     enter(pipeline)
@@ -331,7 +331,7 @@ class OneArgument(nn.Module):
 
 def test_refused_signature():
     criterion = OneArgument()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(Recorder())
     enter(pipeline)
     with pytest.raises(NoisyLabelError, match=r"called as criterion\(logits, target\), but its forward is \(logits\)"):
@@ -348,7 +348,7 @@ def test_a_criterion_that_ignores_nothing_takes_soft_targets(ignored):
 @pytest.mark.parametrize("index", [[5, 2, 6], [-1, 2, 0]])
 def test_index_out_of_range(index):
     criterion = nn.CrossEntropyLoss()
-    pipeline = pipeline_at(criterion)
+    pipeline = placed(criterion)
     pipeline.add_observer(Recorder())
     enter(pipeline, torch.tensor(index), 0, 0)
     with pytest.raises(NoisyLabelError, match=r"indices in \[0, 6\), but the batch has"):
@@ -551,4 +551,4 @@ def test_error_in_a_foreign_module_names_it():
         pass
 
     with pytest.raises(NoisyLabelError, match=r"^Bare has no module `aux.loss`"):
-        TargetPipeline.at(running(), Bare(), "aux.loss")
+        pipeline_at(running(), Bare(), "aux.loss")

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import IndexKey
 from lightning_noisy.state import RunDriver, RunState, Section
-from lightning_noisy.targets import CRITERION_NAMES, TargetPipeline
+from lightning_noisy.targets import CRITERION_NAMES, TargetPipeline, pipeline_at
 
 
 class CriterionCallback(Callback, ABC):
@@ -80,7 +80,7 @@ class CriterionCallback(Callback, ABC):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._pipeline = TargetPipeline.at(self.run, pl_module, self.criterion, self.index_key, self.check_labels)
+        self._pipeline = pipeline_at(self.run, pl_module, self.criterion, self.index_key, self.check_labels)
         self.join(self._pipeline)
 
     def __getstate__(self) -> dict[str, Any]:

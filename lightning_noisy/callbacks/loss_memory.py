@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import IndexKey
 from lightning_noisy.state import LossStores, RunDriver, outermost_losses
-from lightning_noisy.targets import TargetPipeline, missing_context
+from lightning_noisy.targets import missing_context, pipeline_at
 
 
 class LossMemory(Callback):
@@ -49,7 +49,7 @@ class LossMemory(Callback):
             return
         needing = [name for name, loss in outermost_losses(pl_module) if missing_context(loss, {})]
         for name in needing:
-            TargetPipeline.at(RunDriver.of(trainer), pl_module, name, self.index_key)
+            pipeline_at(RunDriver.of(trainer), pl_module, name, self.index_key)
         if not (self._stores or needing):
             rank_zero_warn(f"LossMemory does nothing: no loss of {type(pl_module).__name__} needs a store or context.")
 

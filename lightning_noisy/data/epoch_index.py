@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class EpochIndex(int):
     """A position in a data set, with the epoch in which it is asked for.
@@ -25,6 +27,11 @@ class EpochIndex(int):
     def __reduce__(self) -> tuple[type[EpochIndex], tuple[int, int]]:
         """How it travels to a worker."""
         return EpochIndex, (int(self), self.epoch)
+
+
+def in_epoch(indices: Iterable[int], epoch: int) -> list[EpochIndex]:
+    """Positions that are asked for in an epoch."""
+    return [EpochIndex(index, epoch) for index in indices]
 
 
 def epoch_of(index: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_noisy.data.indexed import carries_index
 from lightning_noisy.private_api import WatchedLoader
 
 
@@ -69,9 +70,9 @@ class RecordingLoader(WatchedLoader):
 
 
 def record(loader: Any) -> None:
-    """Let a loader record, in place; one that records already, or has no positions to record, stays as it is."""
+    """Let a loader record, in place; one that records already, or of which nobody needs positions, stays as it is."""
     positions = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    if positions and not isinstance(loader, RecordingLoader):
+    if positions and not carries_index(loader.dataset) and not isinstance(loader, RecordingLoader):
         loader.__class__ = _recording(type(loader))  # type: ignore[arg-type]
         loader.renew_persistent()
 

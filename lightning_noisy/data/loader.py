@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_noisy.collectives import process_count, process_rank
-from lightning_noisy.data.epoch_index import EpochIndex
+from lightning_noisy.data.epoch_index import in_epoch
 from lightning_noisy.data.indexed import hides_epoch
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.random import hash_bits
@@ -106,7 +106,7 @@ class EpochSampler(DistributedSampler[Any]):
         order = self.order()
         filled = order.repeat(-(-self.total_size // len(order)))[: self.total_size]
         mine = filled[self.rank :: self.num_replicas].tolist()
-        return iter([EpochIndex(index, self.epoch) for index in mine[self.skip :]])
+        return iter(in_epoch(mine[self.skip :], self.epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and selections as plain values."""

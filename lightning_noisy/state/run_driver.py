@@ -38,6 +38,7 @@ class RunDriver(Callback):
     def __init__(self) -> None:
         self.state = RunState()
         self._resuming = False
+        self._log_every = 1
         self._source: IndexSource | None = None
         self._loaders: list[Any] = []
         self._around = ExitStack()
@@ -75,6 +76,8 @@ class RunDriver(Callback):
         if needing is not None:
             training_set, root = training_set_of(trainer, needing, self.state.index_keys)
         self._follow_loaders(trainer, root)
+        self._reach_steps(trainer)
+        self._log_every = log_interval(trainer)
         if needing is not None:
             rank_zero_info(f"lightning_noisy tells training samples apart by {self._source}.")
         # Projects that seed each process differently still need one seed for masks and the like.
@@ -113,7 +116,7 @@ class RunDriver(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.state.end_batch()
-        if (batch_idx + 1) % log_interval(trainer) == 0:
+        if (batch_idx + 1) % self._log_every == 0:
             self.state.checks.settle()
         if trainer.world_size > 1 and _checkpoint_is_due(trainer):
             self.state.share()
@@ -154,7 +157,7 @@ class RunDriver(Callback):
         self._end()
 
     def _surround(self, trainer: Trainer) -> None:
-        """From now on loaders record which positions they hand out, if anybody keeps rows, and steps are reached."""
+        """From now on loaders record which positions they hand out, if anybody asks for them."""
         self._around.close()
         if trainer.state.fn != TrainerFn.FITTING:
             return
@@ -162,13 +165,20 @@ class RunDriver(Callback):
         def recorded(process: Callable[[Any], Any]) -> Callable[[Any], Any]:
             def processed(loader: Any) -> Any:
                 loader = process(loader)
-                if any(section.per_sample for section in self.state.sections.values()):
+                if self.state.needs_index:
                     for one in loaders_in(loader):
                         record(one)
                         self._around.callback(stop_recording, one)
                 return loader
 
             return processed
+
+        self._around.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
+
+    def _reach_steps(self, trainer: Trainer) -> None:
+        """Enter what reaches the functions that a training step calls, if anybody asks for it."""
+        if not self.state.modes:
+            return
 
         def reached(training_step: Callable[..., Any]) -> Callable[..., Any]:
             def step(*args: Any, **kwargs: Any) -> Any:
@@ -177,7 +187,6 @@ class RunDriver(Callback):
 
             return step
 
-        self._around.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
         self._around.enter_context(surrounded(trainer.strategy, "training_step", reached))
 
     def _follow_loaders(self, trainer: Trainer, root: Any) -> None:

@@ -61,6 +61,11 @@ class RunState:
         self._begun = False
         self._over = False
 
+    @property
+    def needs_index(self) -> bool:
+        """Whether anybody asks which samples a batch has."""
+        return bool(self.listeners) or any(section.per_sample for section in self.sections.values())
+
     def add(self, section: Section) -> None:
         """Own a section; one that is added again is the same.
 
@@ -119,11 +124,7 @@ class RunState:
             section.begin(None if training_set is None else training_set.num_samples, device)
 
     def follow(self, training_set: TrainingSet, epoch: int) -> None:
-        """An epoch begins with other loaders.
-
-        Raises:
-            NoisyLabelError: They read another training set.
-        """
+        """An epoch begins with other loaders; another training set is refused."""
         assert self.training_set is not None
         other = training_set.difference(self.training_set)
         if other is not None:
@@ -202,7 +203,7 @@ class RunState:
             key: What tells it apart from other schedules of the run; None is ``owner``.
 
         Raises:
-            NoisyLabelError: Neither says how many.
+            NoisyLabelError: Nobody says how many.
         """
         return self.spans.resolve(owner if key is None else key, owner, given, self.max_epochs)
 

@@ -85,7 +85,7 @@ class SampleStore:
         self._check_rows(index, values)
         rows = index.to(self.values.device)
         written = values.detach().to(self.values)[first_occurrence(rows)]
-        if process_count() == 1:
+        if _alone():
             self._touched.index_fill_(0, rows, True)
         else:
             written = self._claim(rows, written)
@@ -188,6 +188,11 @@ class SampleStore:
                 sent = sent_index >= 0
                 self._writer[sent_index[sent].to(self.values.device)] = sender
                 self.values[sent_index[sent].to(self.values.device)] = sent_values[sent].to(self.values.device)
+
+
+def _alone() -> bool:
+    """Asked in each batch, so without a call of another file."""
+    return not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
 
 def _gather(tensor: Tensor) -> list[Tensor]:

@@ -28,7 +28,7 @@ class BatchCheck:
         self._name = name
         self._labels: Tensor | None = None
 
-    def __call__(self, batch: Batch, index: Tensor, logits: Tensor, given: Tensor, of_samples: bool) -> None:
+    def __call__(self, batch: Batch, index: Tensor, logits: Tensor, given: Tensor, of_samples: bool) -> Tensor:
         """Check a call.
 
         Args:
@@ -38,14 +38,22 @@ class BatchCheck:
             given: Labels (B,).
             of_samples: Whether the labels have to be those of the samples.
 
+        Returns:
+            The index, of which nothing is read outside the stores, whatever it held.
+
         Raises:
             NoisyLabelError: Something does not hold; on an accelerator at the next pause.
         """
         num_classes, place = logits.shape[1], f"epoch {batch.epoch}, batch {batch.batch_idx}"
+        training_set = self._run.training_set
+        assert training_set is not None
+        kept = index.clamp(0, training_set.num_samples - 1)
         inside, finite = (given >= 0) & (given < num_classes), logits.isfinite().all(dim=1)
-        expected = self._expected(index, given, num_classes) if of_samples else given
+        expected = self._expected(kept, given, num_classes) if of_samples else given
 
         def problem() -> str:
+            if not (kept == index).all():
+                return self._elsewhere(index, training_set.num_samples)
             if not inside.all():
                 return self._outside(given, num_classes)
             return (
@@ -54,7 +62,8 @@ class BatchCheck:
                 else self._others(index, expected, given, place)
             )
 
-        self._run.checks.require((inside & finite & (expected == given)).all(), problem)
+        self._run.checks.require(((kept == index) & inside & finite & (expected == given)).all(), problem)
+        return kept
 
     def _expected(self, index: Tensor, given: Tensor, num_classes: int) -> Tensor:
         """The labels of the samples, as far as they are known; those that come now of the others."""
@@ -67,6 +76,13 @@ class BatchCheck:
             check_labels(known, num_classes, "the training labels")
             self._labels = known.to(given.device)
         return self._labels[index]
+
+    def _elsewhere(self, index: Tensor, num_samples: int) -> str:
+        return (
+            f"Expected indices in [0, {num_samples}), but the batch has {int(index.min())} to {int(index.max())}: wrap "
+            "the set that the loader reads in `IndexedDataset`; a part of it is a "
+            "`Subset(IndexedDataset(train_set), ...)`, or a Subset that is wrapped."
+        )
 
     def _outside(self, given: Tensor, num_classes: int) -> str:
         return (

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from lightning_noisy.losses.class_weights import SoftTarget
 
 
 @dataclass(frozen=True)
@@ -95,25 +93,3 @@ class TargetObserver(Protocol):
     def observe_target(self, call: TargetCall) -> None:
         """Look; may write rows of per-sample state."""
         ...
-
-
-def changed(call: TargetCall, changers: Sequence[TargetChanger]) -> tuple[TargetCall, SoftTarget | None]:
-    """A call after all changers, and its target as class weights need it where that is soft.
-
-    Labels that stand before samples are mixed are those whose weights count, else the given ones.
-    """
-    mixers = [changer for changer in changers if isinstance(changer, TargetMixer)]
-    before = call
-    for changer in changers:
-        call = replace(call, target=changer.change_target(call))
-        before = before if changer in mixers else call
-    if not call.target.is_floating_point():
-        return call, None
-
-    def mix(values: Tensor) -> Tensor:
-        for mixer in mixers:
-            values = mixer.mix(values)
-        return values
-
-    labels = before.given if before.target.is_floating_point() else before.target
-    return call, SoftTarget(call.target, before.rows(before.target), labels, mix)

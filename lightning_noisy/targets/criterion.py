@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any
 
 import torch
 from torch import nn
@@ -53,17 +51,6 @@ def find_criterion(root: nn.Module, name: str | None) -> ModuleCriterion | Funct
             + (f"; did you mean `{near[0]}`?" if near else ": give the dotted name of its criterion, or leave it out.")
         )
     return ModuleCriterion(modules[chosen], chosen)
-
-
-def missing_context(criterion: nn.Module | None, given: Mapping[str, Any]) -> list[str]:
-    """What a loss of ours requires, a call does not pass and a pipeline knows.
-
-    Args:
-        criterion: The criterion.
-        given: Keywords of the call.
-    """
-    requires = criterion.requires if isinstance(criterion, NoisyLabelLoss) else ()
-    return [name for name in ("index", "epoch", "total_epochs", "parameters") if name in requires and name not in given]
 
 
 def check_soft_targets(criterion: nn.Module | None, changer: str) -> None:

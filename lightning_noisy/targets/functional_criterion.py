@@ -13,8 +13,10 @@ from torch.overrides import TorchFunctionMode
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses.class_weights import SoftTarget
 from lightning_noisy.private_api import in_checkpointed_region
-from lightning_noisy.targets.module_criterion import Change
 from lightning_noisy.targets.signature import CriterionSignature
+
+Change = Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+"""From the arguments of a call to those that the criterion gets."""
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {"F.cross_entropy": F.cross_entropy, "F.nll_loss": F.nll_loss}
 """What a step may call, by the names that a callback's ``criterion`` takes."""
@@ -32,6 +34,9 @@ class FunctionalCriterion:
 
     module = None
     """No module."""
+
+    weighs_classes = True
+    """Whether soft targets concern it: a call may have weights."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.name = " or ".join(names)

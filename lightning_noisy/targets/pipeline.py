@@ -6,7 +6,8 @@ functions a step calls, so that nothing else of a project has to change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -15,15 +16,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_noisy.checks import check_not_compiled
 from lightning_noisy.data.batch import Batch, IndexKey
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.losses.class_weights import SoftTarget
 from lightning_noisy.state import RunState
 from lightning_noisy.targets.batch_check import BatchCheck
-from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver, changed
-from lightning_noisy.targets.called_rows import CalledRows
-from lightning_noisy.targets.criterion import check_soft_targets, find_criterion, missing_context, try_soft_targets
+from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetMixer, TargetObserver
+from lightning_noisy.targets.called_rows import called_rows
+from lightning_noisy.targets.criterion import check_soft_targets, try_soft_targets
 from lightning_noisy.targets.functional_criterion import FunctionalCriterion
+from lightning_noisy.targets.loss_context import missing_context, offered
 from lightning_noisy.targets.module_criterion import ModuleCriterion
 from lightning_noisy.targets.signature import BoundCall
 
@@ -49,72 +51,45 @@ class TargetPipeline:
         """Where its members read the index."""
         self.check_labels = True
         """Whether the labels at the criterion are held to those of the samples that the index names."""
-        self._place = criterion
+        self.place = criterion
+        """What is called with logits and target."""
         self._root = ref(root)
         self._changers: list[TargetChanger] = []
         self._observers: list[TargetObserver] = []
         self._batch: Batch | None = None
-        self._rows = CalledRows(run, self.name)
         self._check = BatchCheck(run, self.name)
         self._given: Tensor | None = None
         self._final: Tensor | None = None
+        self._entered = False
+        self._lacking: list[str] | None = None
         self._batches = self._calls = 0
-
-        # Closures over a weak reference: deep copies of the criterion carry them along.
-        pipeline = ref(self)
-
-        def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            alive = pipeline()
-            return (args, kwargs) if alive is None or alive._batch is None else alive._change(args, kwargs)
-
-        if isinstance(criterion, ModuleCriterion):
-            self._detach = criterion.attach(change)
-        else:
-            mode = criterion.mode(change)
-            run.modes.append(mode)
-            self._detach = partial(run.modes.remove, mode)
+        self._detach = self._attach()
         run.listeners.append(self)
+
+    def _attach(self) -> Callable[[], None]:
+        """Let calls of the criterion pass; what is returned ends it."""
+        pipeline, place = (
+            ref(self),
+            self.place,
+        )  # deep copies of a criterion carry the hook along, and it passes them by
+
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            alive = pipeline()
+            return None if alive is None or module is not reference() else alive._change(args, kwargs)
+
+        if isinstance(place, ModuleCriterion):
+            reference = place.reference
+            module = place.module
+            assert module is not None
+            return module.register_forward_pre_hook(hook, with_kwargs=True).remove
+        mode = place.mode(self._change)
+        self.run.modes.append(mode)
+        return partial(self.run.modes.remove, mode)
 
     @property
     def criterion(self) -> nn.Module | None:
         """The module; None when it is gone, and of a function."""
-        return self._place.module
-
-    @classmethod
-    def at(
-        cls,
-        run: RunState,
-        root: nn.Module,
-        name: str | None,
-        index_key: IndexKey = None,
-        check_labels: bool = True,
-    ) -> TargetPipeline:
-        """The run's pipeline at a criterion, made now if there is none.
-
-        Args:
-            run: The run.
-            root: The LightningModule.
-            name: The criterion's name, see :func:`~lightning_noisy.targets.find_criterion`.
-            index_key: Where a member reads the index; None goes with the others.
-            check_labels: Whether labels are held to those of the samples; not if one member says so.
-
-        Raises:
-            NoisyLabelError: There is no such module, or another member reads the index elsewhere.
-        """
-        place = find_criterion(root, name)
-        check_not_compiled(root, place.module, place.name)
-        there = (member for member in run.listeners if isinstance(member, cls) and place.same(member._place))
-        pipeline = next(there, None) or cls(run, place, root)
-        if index_key is not None and pipeline.index_key not in (None, index_key):
-            raise NoisyLabelError(
-                f"Two callbacks at `{place.name}` read the index at {pipeline.index_key!r} and at {index_key!r}: give "
-                "one `index_key`."
-            )
-        pipeline.index_key = pipeline.index_key if index_key is None else index_key
-        pipeline.check_labels &= check_labels
-        if isinstance(pipeline.index_key, (int, str)):
-            run.index_keys.add(str(pipeline.index_key))
-        return pipeline
+        return self.place.module
 
     def add_changer(self, changer: TargetChanger) -> None:
         """Append a changer.
@@ -143,13 +118,15 @@ class TargetPipeline:
         """A training batch begins."""
         self._given = self._final = None
         self._batch = batch
-        self._rows.enter_batch(batch, self.index_key)
+        if batch.batch_idx == 0:
+            self._lacking = None
 
     def leave_batch(self) -> None:
         """The training batch was given up."""
         self._batch = self._given = self._final = None
-        self._rows.leave_batch()
-        self._place.leave()
+        if self._entered:
+            self.place.leave()
+            self._entered = False
 
     def end_batch(self) -> None:
         """The training batch has ended; a step may leave the criterion out."""
@@ -184,56 +161,75 @@ class TargetPipeline:
 
     @property
     def _hint(self) -> str:
-        return "" if isinstance(self._place, ModuleCriterion) else " with logits that have a gradient"
+        return "" if isinstance(self.place, ModuleCriterion) else " with logits that have a gradient"
 
     def _change(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        lacking = missing_context(self.criterion, kwargs)
-        if not lacking and self._final is not None and not self._changers:
+        if self._batch is None:
             return args, kwargs
-        call = self._place.signature.bind(args, kwargs)
+        if self._lacking is None:
+            self._lacking = missing_context(self.criterion, kwargs)
+        if not self._lacking and self._final is not None and not self._changers:
+            return args, kwargs
+        call = self.place.signature.bind(args, kwargs)
         if self._final is None:
-            self._given, self._final = call.target, self._first(call)
+            self._given, self._final = call.target, self._first(call, self._batch)
         else:
             self._check_repeated(call.target)
-        if not lacking and not self._changers:
+        if not self._lacking and not self._changers:
             return args, kwargs
-        return call.with_target(self._final, **self._context(lacking, len(call.logits)))
+        lacking = [name for name in self._lacking if name not in kwargs]
+        return call.with_target(self._final, **self._context(lacking, self._batch, len(call.logits)))
 
-    def _first(self, call: BoundCall) -> Tensor:
+    def _first(self, call: BoundCall, batch: Batch) -> Tensor:
         """The final target of the batch's first call."""
-        assert self._batch is not None
-        soft = next((changer for changer in self._changers if changer.makes_soft_targets), None)
-        if self._calls == 0 and soft is not None:
-            try_soft_targets(self.criterion, call, type(soft).__name__)
+        if self._calls == 0:
+            self._try_soft_targets(call)
         self._calls += 1
-        if not self._members:
+        if not self._changers and not self._observers:
             return call.target
         logits, given = call.logits.detach(), call.target
-        index = self._rows.of_call(len(logits)).to(logits.device)
-        self._check(self._batch, index, logits, given, self.check_labels)
+        index = called_rows(batch, self.index_key, len(logits), self.name).to(logits.device)
+        index = self._check(batch, index, logits, given, self.check_labels)
         labels = given.long().clamp(0, logits.shape[1] - 1)
-        seen = TargetCall(index, logits, labels, labels, self._batch.epoch, call.context)
+        seen = TargetCall(index, logits, labels, labels, batch.epoch, call.context)
         with torch.no_grad():
-            seen, soft_target = changed(seen, self._changers)
-            self._place.enter(soft_target)
+            seen = self._changed(seen)
             for observer in self._observers:
                 observer.observe_target(seen)
         return seen.target
 
-    def _context(self, names: Collection[str], rows: int) -> dict[str, Any]:
-        """What a loss of ours requires and the project does not pass."""
+    def _changed(self, call: TargetCall) -> TargetCall:
+        """The call after all changers; the criterion learns whose class weights count.
+
+        Those of the labels that stand before samples are mixed, else of the given ones.
+        """
+        before = call
+        for changer in self._changers:
+            call = replace(call, target=changer.change_target(call))
+            before = before if isinstance(changer, TargetMixer) else call
+        if call.target.is_floating_point() and self.place.weighs_classes:
+            labels = before.given if before.target.is_floating_point() else before.target
+            self.place.enter(SoftTarget(call.target, before.rows(before.target), labels, self._mix))
+            self._entered = True
+        return call
+
+    def _mix(self, values: Tensor) -> Tensor:
+        for changer in self._changers:
+            values = changer.mix(values) if isinstance(changer, TargetMixer) else values
+        return values
+
+    def _context(self, names: list[str], batch: Batch, rows: int) -> dict[str, Any]:
         if not names:
             return {}
-        batch, loss, root = self._batch, self.criterion, self._root()
-        assert batch is not None
+        root = self._root()
         assert root is not None
-        offers: dict[str, Callable[[], Any]] = {
-            "index": lambda: self._rows.of_call(rows),
-            "epoch": lambda: batch.epoch,
-            "total_epochs": lambda: self.run.total_epochs(type(loss).__name__, getattr(loss, "total_epochs", None)),
-            "parameters": root.parameters,
-        }
-        return {name: offers[name]() for name in names}
+        index = partial(called_rows, batch, self.index_key, rows, self.name)
+        return {name: offered(name, self.run, self.criterion, root, batch, index) for name in names}
+
+    def _try_soft_targets(self, call: BoundCall) -> None:
+        soft = next((changer for changer in self._changers if changer.makes_soft_targets), None)
+        if soft is not None:
+            try_soft_targets(self.criterion, call, type(soft).__name__)
 
     def _check_repeated(self, given: Tensor) -> None:
         """A later call of a batch must be about the same labels, since it gets the same target."""
