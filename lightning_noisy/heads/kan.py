@@ -184,7 +184,7 @@ class KANHead(MaskableHead):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies look their grid up anew: a copied tensor starts with a version of its own."""
-        return {name: value for name, value in vars(self).items() if name != "_even_grid"}
+        return {name: value for name, value in super().__getstate__().items() if name != "_even_grid"}
 
     def _normalized(self, features: Tensor) -> Tensor:
         """Features in at least float32, normalized over each sample where asked for."""
