@@ -101,6 +101,7 @@ class MaskRule:
         interval = self.every_n_epochs or self.every_n_steps
         return head.renewed_at is None or now // interval != head.renewed_at // interval
 
+    @torch.compiler.disable
     def _renew_from_batch(self, head: HeadMask, now: int, ratio: float, basis: Tensor) -> None:
         if not torch.is_grad_enabled():
             return

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_noisy.losses.class_weights import SoftTarget
+from lightning_noisy.losses.class_weights import ChangedTarget
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,14 @@ class TargetObserver(Protocol):
         ...
 
 
-def changed(call: TargetCall, changers: Sequence[TargetChanger]) -> tuple[TargetCall, SoftTarget | None]:
-    """A call after all changers, and its target as class weights need it where that is soft.
-
-    Labels that stand before samples are mixed are those whose weights count, else the given ones.
-    """
+def changed(call: TargetCall, changers: Sequence[TargetChanger]) -> tuple[TargetCall, ChangedTarget | None]:
+    """A call after all changers, and its target as class weights need it, None if it is the given one."""
     mixers = [changer for changer in changers if isinstance(changer, TargetMixer)]
     before = call
     for changer in changers:
         call = replace(call, target=changer.change_target(call))
         before = before if changer in mixers else call
-    if not call.target.is_floating_point():
+    if call.target is call.given:
         return call, None
 
     def mix(values: Tensor) -> Tensor:
@@ -115,5 +112,4 @@ def changed(call: TargetCall, changers: Sequence[TargetChanger]) -> tuple[Target
             values = mixer.mix(values)
         return values
 
-    labels = before.given if before.target.is_floating_point() else before.target
-    return call, SoftTarget(call.target, before.rows(before.target), labels, mix)
+    return call, ChangedTarget(call.target, before.target, call.given, mix)

@@ -8,7 +8,7 @@ from weakref import ref
 
 from torch import nn
 
-from lightning_noisy.losses.class_weights import SoftClassWeights, SoftTarget
+from lightning_noisy.losses.class_weights import ChangedTarget, GivenClassWeights
 from lightning_noisy.targets.signature import CriterionSignature
 
 Change = Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
@@ -27,7 +27,7 @@ class ModuleCriterion:
         self.name = name
         self.signature = CriterionSignature(module.forward, name)
         self._module = ref(module)
-        self._class_weights = SoftClassWeights(module)
+        self._class_weights = GivenClassWeights(module)
 
     @property
     def module(self) -> nn.Module | None:
@@ -49,9 +49,9 @@ class ModuleCriterion:
 
         return module.register_forward_pre_hook(hook, with_kwargs=True).remove
 
-    def enter(self, soft: SoftTarget | None) -> None:
+    def enter(self, changed: ChangedTarget | None) -> None:
         """The target of a batch is this one; class weights follow it."""
-        self._class_weights.enter(soft)
+        self._class_weights.enter(changed)
 
     def leave(self) -> None:
         """The batch is over."""

@@ -214,8 +214,8 @@ class TargetPipeline:
         labels = given.long().clamp(0, logits.shape[1] - 1)
         seen = TargetCall(index, logits, labels, labels, self._batch.epoch, call.context)
         with torch.no_grad():
-            seen, soft_target = changed(seen, self._changers)
-            self._place.enter(soft_target)
+            seen, target = changed(seen, self._changers)
+            self._place.enter(target)
             for observer in self._observers:
                 observer.observe_target(seen)
         return seen.target

@@ -54,6 +54,25 @@ def test_each_step_of_a_batch_has_its_mask(tmp_path, score, every_n_steps):
         assert any(step % 2 for passes in spy.passes.values() for step in changes(passes))
 
 
+class CompiledFunction(Module):
+    """Calls its heads inside a function that is compiled, which no module tells."""
+
+    def __init__(self):
+        super().__init__(("linear", "kan"))
+        self.compiled = torch.compile(super().forward, backend="eager")
+
+    def forward(self, x):
+        return self.compiled(x)
+
+
+@pytest.mark.parametrize("score", ["std", "gradient", "magnitude"])
+def test_heads_in_a_compiled_function_are_masked(tmp_path, score):
+    torch._dynamo.reset()
+    spy = Spy()
+    fit(tmp_path, CompiledFunction(), [MaskRefresh(["heads.linear", "heads.kan"], RATIO, score=score), spy])
+    assert_masks(spy, score)
+
+
 class Convolutional(LightningModule):
     """A classifier of positions, averaged; or the same as a linear layer."""
 
