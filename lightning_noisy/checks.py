@@ -74,10 +74,14 @@ def check_not_compiled(root: nn.Module, module: nn.Module | None, name: str) -> 
     """Refuse modules that arrive compiled, where hooks and masks would silently not act.
 
     Raises:
-        NoisyLabelError: ``root`` (the LightningModule) or ``module`` is compiled.
+        NoisyLabelError: ``root`` (the LightningModule), ``module`` or what it lies in, by its dotted name, is compiled.
     """
-    if is_compiled(root) or (module is not None and is_compiled(module)):
+    parts = name.split(".")
+    paths = {".".join(parts[:depth]) for depth in range(1, len(parts))}
+    around = [path for path, part in root.named_modules(remove_duplicate=False) if path in paths and is_compiled(part)]
+    if is_compiled(root) or (module is not None and is_compiled(module)) or around:
+        what = f"`{around[0]}`, which `{name}` lies in," if around else f"`{name}` or its LightningModule"
         raise NoisyLabelError(
-            f"`{name}` or its LightningModule is compiled, and would not see the change: compile the backbone alone, "
+            f"{what} is compiled, and would not see the change: compile the backbone alone, "
             "`self.backbone = torch.compile(self.backbone)`."
         )

@@ -1,4 +1,4 @@
-"""Class weights under soft targets are those of the given labels."""
+"""Class weights where callbacks change targets are those of the given labels."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_noisy import NoisyLabelError
-from lightning_noisy.callbacks import SELC, JointOptimizationLabels
+from lightning_noisy.callbacks import SELC, GradientSwitching, JointOptimizationLabels
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.losses import ActivePassiveLoss, per_sample
 from tests.foreign import ForeignModule, TensorDataset, make_loader, make_tensors, make_trainer
@@ -26,6 +26,18 @@ class Softens:
 
     def change_target(self, call):
         return self.rows
+
+
+class Replaces:
+    """Gives fixed labels for the labels."""
+
+    replaces_target, makes_soft_targets = True, False
+
+    def __init__(self, labels):
+        self.labels = labels
+
+    def change_target(self, call):
+        return self.labels
 
 
 class Mixes:
@@ -79,6 +91,23 @@ def test_the_loss_of_a_row_is_weighed_by_the_given_label(changing, reduction):
     assert torch.equal(criterion(LOGITS, rows), plain)
     assert not criterion._forward_hooks
     assert not any("weights_of" in name for name in vars(criterion))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("kind", [nn.CrossEntropyLoss, nn.NLLLoss])
+def test_another_label_has_the_weight_of_the_given_one(changing, kind, reduction):
+    criterion, other = kind(WEIGHTS, ignore_index=2, reduction=reduction), torch.tensor([3, 0, 2])
+    inputs, kept = LOGITS.log_softmax(1), torch.tensor([1.0, 1.0, 0.0])
+    weights = WEIGHTS[TARGET] * kept
+    each = weights * -inputs.gather(1, other.unsqueeze(1)).squeeze(1)
+    expected = {"mean": each.sum() / weights.sum(), "sum": each.sum(), "none": each}[reduction]
+    pipeline = changing(criterion, Replaces(other))
+    torch.testing.assert_close(criterion(inputs, TARGET), expected)
+    torch.testing.assert_close(per_sample(criterion)(inputs, TARGET).weights, weights)
+    pipeline.run.leave_batch()
+    torch.testing.assert_close(
+        criterion(inputs, other), kind(WEIGHTS, ignore_index=2, reduction=reduction)(inputs, other)
+    )
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
@@ -156,10 +185,18 @@ def test_rows_changed_on_the_way_are_refused(changing):
         criterion(LOGITS, TARGET)
 
 
+class Functional(ForeignModule):
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch[0]), batch[1], torch.tensor([0.0, 1.0, 2.0, 3.0]))
+
+
 @pytest.mark.parametrize(
-    "callback", [SELC(momentum=0.5), JointOptimizationLabels(warmup_epochs=1, window=1)], ids=lambda c: type(c).__name__
+    "callback",
+    [SELC(momentum=0.5), JointOptimizationLabels(warmup_epochs=1, window=1), GradientSwitching()],
+    ids=lambda callback: type(callback).__name__,
 )
-def test_a_run_trains_on_the_weights_of_given_labels(tmp_path, callback):
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_run_trains_on_the_weights_of_given_labels(tmp_path, callback, functional):
     """A class of weight zero has no part, however its samples' targets move: its features may be anything."""
     weights = torch.tensor([0.0, 1.0, 2.0, 3.0])
 
@@ -167,8 +204,8 @@ def test_a_run_trains_on_the_weights_of_given_labels(tmp_path, callback):
         x, given, _ = make_tensors()
         x = torch.where((given == 0).unsqueeze(1), replacement, x)
         torch.manual_seed(0)
-        module = ForeignModule()
-        module.criterion = nn.CrossEntropyLoss(weights)
+        module = Functional() if functional else ForeignModule()
+        module.criterion = None if functional else nn.CrossEntropyLoss(weights)
         loader = make_loader(IndexedDataset(TensorDataset(x, given)))
         make_trainer(tmp_path, [callback], max_epochs=3).fit(module, loader)
         return torch.cat([p.flatten() for p in module.parameters()])

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from lightning_noisy.callbacks import MaskRefresh
-from lightning_noisy.heads import CosineHead, KANHead
+from lightning_noisy.heads import CosineHead, DropConnectHead, KANHead
 from tests.distributed import Pool
 
 INPUTS, FEATURES, CLASSES = 6, 7, 5
@@ -143,7 +143,9 @@ def fit(rank: int, run: Run, processes: int = 2) -> dict[str, Any]:
         patch.setattr(dist, "all_reduce", counted)
         patch.setenv("PL_GLOBAL_SEED", str(run.seeds[rank]))
         trainer.fit(module, DataLoader(data, batch_sampler=Shares(rank, processes)), ckpt_path=run.resume)
-    return {"weights": dict(module.state_dict()), "masks": watch.masks, "reduced": watch.reduced}
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    kept = [callback.state_dict() for callback in callbacks if isinstance(callback, MaskRefresh)]
+    return {"weights": dict(module.state_dict()), "masks": watch.masks, "reduced": watch.reduced, "kept": kept}
 
 
 def same(actual: Any, expected: Any, **tolerance: float) -> None:
@@ -191,6 +193,7 @@ def test_two_processes_have_the_masks_of_one(pool: Pool, case: str) -> None:
     same(ranks[0]["weights"], alone["weights"], rtol=1e-9, atol=1e-12)
     for rank in ranks:
         same(rank["masks"], alone["masks"])
+        same(rank["kept"], alone["kept"], rtol=1e-9, atol=1e-12)
         wanted = [STATISTICS[statistics] if step in renewed else [] for step in range(STEPS)]
         assert rank["reduced"] == wanted
     for masks in alone["masks"].values():
@@ -232,3 +235,21 @@ def test_a_resume_has_the_masks_of_the_uninterrupted_run(pool: Pool, tmp_path: P
             done = (epoch + 1) * len(SIZES)
             same(after["masks"], {name: seen[done:] for name, seen in before["masks"].items()})
             assert after["reduced"] == before["reduced"][done:]
+
+
+def drop_connect(rank: int) -> tuple[list[Tensor], Tensor]:
+    """The outputs of a head in a few passes, whose processes are seeded apart, and its gradient in the last."""
+    torch.manual_seed(1)
+    head, x = DropConnectHead(FEATURES, CLASSES), torch.eye(FEATURES)
+    torch.manual_seed(rank)
+    outputs = [head(x) for _ in range(3)]
+    outputs[-1].sum().backward()
+    assert head.weight.grad is not None
+    return [output.detach() for output in outputs], head.weight.grad
+
+
+def test_dropped_connections_are_equal_where_processes_are_seeded_apart(pool: Pool) -> None:
+    first, second = pool.run(drop_connect)
+    same(first, second)
+    same(first, drop_connect(0))
+    assert not torch.equal(first[0][0], first[0][1])

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from lightning_noisy.checks import check_not_compiled
-from lightning_noisy.collectives import sum_over_processes
+from lightning_noisy.callbacks.classifier_layers import find_head
+from lightning_noisy.collectives import process_count, sum_over_processes
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.scores import dense_gradient
-from lightning_noisy.heads.conversion import maskable_class
-from lightning_noisy.networks.classifier import Classifier
 
 _OWNER = "_head_mask"
 """Attribute of a layer under masking: who masks it. A copy of the layer has it too, but is not its owner's head."""
-
-
-def default_heads(pl_module: LightningModule, asking: str) -> tuple[str, ...]:
-    """Dotted names of the classifiers of a module whose user named none.
-
-    Args:
-        pl_module: The module.
-        asking: Who needs them, for the message.
-
-    Returns:
-        The head of each :class:`~lightning_noisy.networks.Classifier`, else ``head``.
-
-    Raises:
-        NoisyLabelError: There is none.
-    """
-    modules = dict(pl_module.named_modules())
-    names = tuple(f"{name}.head" for name, module in modules.items() if isinstance(module, Classifier))
-    if not names and "head" not in modules:
-        raise NoisyLabelError(
-            f"{asking} does not know which layer of {type(pl_module).__name__} is the classifier: name it with `head`, "
-            f"one of {_maskable_layers(pl_module)}."
-        )
-    return names or ("head",)
-
-
-def _maskable_layers(pl_module: LightningModule) -> str:
-    """The last layers that can be masked, for messages."""
-    names = [name for name, module in pl_module.named_modules() if maskable_class(module)]
-    return ", ".join(names[-8:]) or "none"
 
 
 class HeadMask:
@@ -60,7 +30,7 @@ class HeadMask:
         self.mask: Tensor | None = None
         """The mask of now (K, D), None before the first step."""
         self.gradient: Tensor | None = None
-        """The dense gradient (K, F, D) of the last recorded optimizer step, over all processes."""
+        """The dense gradient (K, F, D) of the last recorded optimizer step, the mean over processes."""
         self.renewed_at: int | None = None
         """The step or epoch the mask is from."""
         self._recorded_step: int | None = None
@@ -68,8 +38,11 @@ class HeadMask:
         self._basis: Tensor | None = None
         self.head: Any = None
         """The head, a :class:`~lightning_noisy.heads.MaskableHead` from :meth:`take` to :meth:`release`."""
+        self.called: bool | None = None
+        """Whether a training batch has called the head; None before the first one has ended."""
         self._own_class: type[nn.Module] | None = None
         self._hook: Any = None
+        self._awaited_step: int | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -91,19 +64,7 @@ class HeadMask:
         """
         if self.head is not None:
             return
-        layer: Any = dict(pl_module.named_modules(remove_duplicate=False)).get(self.name)
-        if layer is None:
-            raise NoisyLabelError(
-                f"{type(pl_module).__name__} has no layer `{self.name}` to mask: the layers that can be masked are "
-                f"{_maskable_layers(pl_module)}."
-            )
-        check_not_compiled(pl_module, layer, self.name)
-        maskable = maskable_class(layer)
-        if maskable is None:
-            raise NoisyLabelError(
-                f"MaskRefresh cannot mask `{self.name}`, a {type(layer).__name__}: wanted an nn.Linear, a layer of "
-                "efficient-kan with its spline_scaler and nothing added, or a head of lightning_noisy.heads."
-            )
+        layer, maskable = find_head(pl_module, self.name)
         owner = vars(layer).get(_OWNER)
         if owner is not None and owner.head is layer:
             raise NoisyLabelError(
@@ -156,6 +117,57 @@ class HeadMask:
         if self.gradient is not None:
             self.gradient = self.gradient.to(self.weight.device, copy=True)
 
+    def await_call(self) -> None:
+        """Notice the first call."""
+        if self.called:
+            return
+        listener = self.head.on_basis
+
+        def notice(basis: Tensor) -> None:
+            self.called, self.head.on_basis = True, listener
+            if listener is not None:
+                listener(basis)
+
+        self.head.on_basis = notice
+
+    def check_called(self, epoch: int) -> None:
+        """Refuse a layer that takes no part, whose mask would act on nothing.
+
+        Raises:
+            NoisyLabelError: No training batch has called it up to the end of this epoch.
+        """
+        if self.called is False:
+            raise NoisyLabelError(
+                f"No training batch of epoch {epoch} called `{self.name}`, so its mask acts on nothing: name the layer "
+                "that makes the logits, and call it as a module instead of using its weight."
+            )
+
+    def await_step(self, trainer: Trainer, prepare: Callable[[HeadMask], None]) -> None:
+        """An optimizer step begins, maybe not the last one of its batch: the first pass after it prepares the head.
+
+        Args:
+            trainer: Counts the steps.
+            prepare: Renews the mask where it is due.
+        """
+        step, listener = trainer.global_step, self.head.on_basis
+        if step == self._awaited_step:  # an optimizer that evaluates the loss several times in a step
+            return
+        self._awaited_step = step
+
+        def look(basis: Tensor) -> None:
+            nonlocal listener
+            if trainer.global_step != step and torch.is_grad_enabled():
+                self.stop_listening()
+                prepare(self)
+                if self.head.on_basis is not None:
+                    self.head.on_basis(basis)
+            elif listener is not None:
+                self.head.on_basis = listener
+                listener(basis)
+                listener, self.head.on_basis = self.head.on_basis, look
+
+        self.head.on_basis = look
+
     def record_gradient(self, step: int) -> None:
         """Add up the dense gradient of this batch's training forward passes with those of the same optimizer step."""
         if step != self._recorded_step:
@@ -169,10 +181,10 @@ class HeadMask:
             self.head.on_basis = None
         if self._hook is not None:
             self._hook.remove()
-        self._hook = self._basis = None
+        self._hook = self._basis = self._awaited_step = None
 
     def finish_recording(self) -> None:
-        """Keep the recorded gradient, if a step was recorded, summed over processes: a collective."""
+        """Keep the recorded gradient, if a step was recorded, as DDP does its mean over processes: a collective."""
         if self._recorded_step is None:
             return
         if self._recorded is None:  # other processes may have one, and wait
@@ -180,7 +192,7 @@ class HeadMask:
             self._recorded = torch.zeros_like(
                 coefficients, dtype=torch.promote_types(coefficients.dtype, torch.float32)
             )
-        self.gradient = sum_over_processes(self._recorded)
+        self.gradient = sum_over_processes(self._recorded) / process_count()
         self._recorded_step = self._recorded = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,7 +221,7 @@ class HeadMask:
             return
 
         def add(gradient: Tensor) -> None:
-            dense = dense_gradient(gradient.detach().reshape(len(basis), -1), basis)
+            dense = dense_gradient(self.head.rows(gradient.detach()), basis)
             self._recorded = dense if self._recorded is None else self._recorded + dense
 
         logits.register_hook(add)  # type: ignore[no-untyped-call]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_noisy.callbacks.head_mask import HeadMask, default_heads
+from lightning_noisy.callbacks.classifier_layers import default_heads, warn_of_tied_weights
+from lightning_noisy.callbacks.head_mask import HeadMask
 from lightning_noisy.callbacks.mask_rule import MaskRule
-from lightning_noisy.errors import check_argument, check_count
+from lightning_noisy.errors import check_argument
 from lightning_noisy.private_api import batches_begun
 from lightning_noisy.state import RunDriver
 from lightning_noisy.trainer_access import check_not_sharded
@@ -50,16 +55,19 @@ class MaskRefresh(Callback):
     mask is that of the global batch; so each process has to call the head in each batch.
 
     With gradient accumulation the mask stays within an optimizer step; its first batch decides. A second forward pass
-    of a batch (SAM, a second view) keeps the mask, and passes without gradients do not count. The gradient is summed
+    of a step (SAM, a second view) keeps the mask, and passes without gradients do not count; where a batch has several
+    optimizer steps, the first pass after each counts as the next step's. The gradient is summed
     over all passes of its step. Scores that are all zero rank nothing, and all edges stay: in the first step of
     ``gradient``, and for a head that starts at zero, whose classes of lowest index would otherwise never learn.
 
-    It works on any project's ``nn.Linear`` and on efficient-kan's layers, in place: state-dict keys, parameters and
-    optimizer stay, and the layer is what it was after training and after an exception.
+    It works on any project's ``nn.Linear``, its 1x1 ``nn.Conv2d`` of one group (each position is then a sample), and
+    efficient-kan's layers, in place: state-dict keys, parameters and optimizer stay, and the layer is what it was after
+    training and after an exception. A weight that is tied to another layer's keeps the gradient from there.
 
     Args:
-        head: Dotted name of the classifier, or of several: an ``nn.Linear``, an efficient-kan layer, or a head of this
-            package. None takes the head of each network of a module of this package, else the layer ``head``.
+        head: Dotted name of the classifier, or of several: an ``nn.Linear``, a 1x1 ``nn.Conv2d``, an efficient-kan
+            layer, or a head of this package. None takes the head of each network of a module of this package, else the
+            layer ``head``.
         ratio: Share p of the edges to drop, in [0, 1): floor(p K) of each input, or floor(p K D) of the head. The value
             behind the published tables is lost; the text says the best ratio grows with the noise. Try 0.3 to 0.8. It
             is read at each renewal: ``ParameterSchedule("MaskRefresh.ratio", ...)`` moves it.
@@ -69,11 +77,13 @@ class MaskRefresh(Callback):
         granularity: ``"node"``: the same number of edges for each input; ``"edge"``: the lowest of the whole head, so
             that an input may lose all of its edges (the published ablation).
         drop: ``"unimportant"`` drops low scores; ``"important"`` high ones (the published ablation).
-        apply_in: ``"train"``; ``"always"`` also masks validation, test and prediction (the published ablation).
+        apply_in: ``"train"``; ``"always"`` also masks validation, test and prediction (the published ablation), with
+            the mask of the last training batch, saved in checkpoints: nothing is scored anew there.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, no such layer, one that cannot be masked or is masked
-            already, a compiled module, or a strategy that shards parameters; a checkpoint of another layer.
+            already, a compiled module, or a strategy that shards parameters; a checkpoint of another layer; at the end
+            of the first epoch, a layer that no training batch has called.
 
     References:
         Dynamic Connection Masking, arXiv 2508.09697; its third version calls it Selective Edge Masking and derives it
@@ -96,8 +106,6 @@ class MaskRefresh(Callback):
         drop: str = "unimportant",
         apply_in: str = "train",
     ) -> None:
-        check_count(every_n_steps, "every_n_steps")
-        check_count(every_n_epochs, "every_n_epochs", optional=True)
         check_argument(apply_in in ("train", "always"), "apply_in", "'train' or 'always'", apply_in)
         names = (head,) if isinstance(head, str) else tuple(head or ())
         unique = (len(names) > 0 or head is None) and len(names) == len(set(names))
@@ -107,10 +115,8 @@ class MaskRefresh(Callback):
         self.heads = {name: HeadMask(name) for name in names}
         """The masks by the name of their head."""
         self.ratio = ratio
-        self.every_n_steps = every_n_steps
-        self.every_n_epochs = every_n_epochs
-        self.rule = MaskRule(score, granularity, drop)
-        """Which edges are kept."""
+        self.rule = MaskRule(score, granularity, drop, every_n_steps, every_n_epochs)
+        """Which edges are kept, and how long."""
         self.apply_in = apply_in
 
     @property
@@ -144,6 +150,7 @@ class MaskRefresh(Callback):
         self.heads = {name: self.heads.get(name) or HeadMask(name) for name in names}
         for head in self.heads.values():
             head.take(pl_module)
+            warn_of_tied_weights(pl_module, head.head, head.name)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -153,45 +160,49 @@ class MaskRefresh(Callback):
             if run.fresh:
                 head.forget()
             head.adopt()
+            head.called = None
+            self.rule.warn_if_nothing_drops(head, self.ratio)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        now = self._now(trainer)
         for head in self.heads.values():
-            if self._is_due(head, now):
-                self.rule.renew(head, now, self.ratio)
-            if self.rule.score == "gradient" and self._is_due(head, now + 1):
-                head.record_gradient(trainer.global_step)
-            head.show(head.mask)
+            self._prepare(trainer, head)
+            head.await_call()
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        for head in self.heads.values():
+            head.await_step(trainer, partial(self._prepare, trainer))
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._leave_batch()
-        if self.rule.score == "gradient":
-            for head in self.heads.values():
-                if self._is_due(head, self._now(trainer)) or trainer.is_last_batch:
-                    head.finish_recording()
+        for head in self.heads.values():
+            head.called = bool(head.called)
+            self.rule.end_batch(trainer, head)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A batch that the module skips, and the rest of the epoch with it, has no end.
         self._leave_batch()
+        for head in self.heads.values():
+            head.check_called(trainer.current_epoch)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A run that begins has not yet forgotten the one before.
         if not (trainer.sanity_checking and batches_begun(trainer) == 0):
-            self._apply_always(pl_module)
+            self._apply_always(trainer, pl_module)
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._apply_always(pl_module)
+        self._apply_always(trainer, pl_module)
 
     @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._apply_always(pl_module)
+        self._apply_always(trainer, pl_module)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -210,24 +221,25 @@ class MaskRefresh(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
 
-    def _now(self, trainer: Trainer) -> int:
-        """What intervals are counted in: optimizer steps or epochs."""
-        return trainer.global_step if self.every_n_epochs is None else trainer.current_epoch
-
-    def _is_due(self, head: HeadMask, now: int) -> bool:
-        interval = self.every_n_epochs or self.every_n_steps
-        return head.renewed_at is None or now // interval != head.renewed_at // interval
+    def _prepare(self, trainer: Trainer, head: HeadMask) -> None:
+        self.rule.begin_step(trainer, head, self.ratio)
 
     def _leave_batch(self) -> None:
         for head in self.heads.values():
             head.leave_batch(keep=self.apply_in == "always")
 
-    def _apply_always(self, pl_module: LightningModule) -> None:
-        for head in self.heads.values():
-            if self.apply_in == "always" and head.mask is not None:
-                head.take(pl_module)
-                head.adopt()
-                head.show(head.mask)
+    def _apply_always(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.apply_in != "always":
+            return
+        masked = [head for head in self.heads.values() if head.mask is not None]
+        for head in masked:
+            head.take(pl_module)
+            head.adopt()
+            head.show(head.mask)
+        if not masked and trainer.state.fn != TrainerFn.FITTING:
+            rank_zero_warn(
+                "MaskRefresh(apply_in='always') has no mask to apply: give a checkpoint that was trained with it."
+            )
 
     def _release(self) -> None:
         for head in self.heads.values():

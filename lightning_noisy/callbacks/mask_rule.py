@@ -1,4 +1,4 @@
-"""Which edges of a classifier are kept."""
+"""Which edges of a classifier are kept, and how long."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import zlib
 from functools import partial
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_noisy.callbacks.head_mask import HeadMask
 from lightning_noisy.collectives import process_count, sum_over_processes
-from lightning_noisy.errors import check_argument
-from lightning_noisy.functional.masks import edge_mask, node_mask
+from lightning_noisy.errors import check_argument, check_count
+from lightning_noisy.functional.masks import dropped_edges, edge_mask, node_mask
 from lightning_noisy.functional.random import hash_uniform
 from lightning_noisy.functional.scores import gradient_scores
 from lightning_noisy.heads.maskable import BATCH_SCORES, WEIGHT_SCORES
@@ -29,15 +31,52 @@ class MaskRule:
         NoisyLabelError: An argument is none of those.
     """
 
-    def __init__(self, score: str, granularity: str, drop: str) -> None:
+    def __init__(
+        self, score: str, granularity: str, drop: str, every_n_steps: int = 1, every_n_epochs: int | None = None
+    ) -> None:
         check_argument(score in SCORES, "score", f"one of {', '.join(map(repr, SCORES))}", score)
         check_argument(granularity in _MASKS, "granularity", "'node' or 'edge'", granularity)
         check_argument(drop in ("unimportant", "important"), "drop", "'unimportant' or 'important'", drop)
+        check_count(every_n_steps, "every_n_steps")
+        check_count(every_n_epochs, "every_n_epochs", optional=True)
         self.score = score
         self.granularity = granularity
         self.drop = drop
+        self.every_n_steps = every_n_steps
+        self.every_n_epochs = every_n_epochs
         self.seed = 0
         """Seed of random masks."""
+
+    def begin_step(self, trainer: Trainer, head: HeadMask, ratio: float) -> None:
+        """Give a head its mask for the optimizer step that begins, and record what the next mask needs.
+
+        Args:
+            trainer: Counts steps and epochs.
+            head: The head, taken.
+            ratio: Share of the edges to drop.
+        """
+        now = self._now(trainer)
+        if self._is_due(head, now):
+            head.finish_recording()
+            self.renew(head, now, ratio)
+        if self.score == "gradient" and self._is_due(head, now + 1):
+            head.record_gradient(trainer.global_step)
+        head.show(head.mask)
+
+    def end_batch(self, trainer: Trainer, head: HeadMask) -> None:
+        """Keep what was recorded, where the next batch begins with a new mask: a collective."""
+        if self.score == "gradient" and (self._is_due(head, self._now(trainer)) or trainer.is_last_batch):
+            head.finish_recording()
+
+    def warn_if_nothing_drops(self, head: HeadMask, ratio: float) -> None:
+        """Say that a ratio is too small for a head to lose an edge."""
+        edges = head.shape[0] if self.granularity == "node" else math.prod(head.shape)
+        if ratio > 0 and dropped_edges(edges, ratio) == 0:
+            rank_zero_warn(
+                f"MaskRefresh drops nothing of `{head.name}`: floor({ratio:g} x {edges}) is 0 edges of "
+                f"{'an input' if self.granularity == 'node' else 'the head'}; use a ratio of at least {1 / edges:.2g}"
+                f"{' or granularity=' + repr('edge') if self.granularity == 'node' else ''}."
+            )
 
     def renew(self, head: HeadMask, now: int, ratio: float) -> None:
         """Give a head its new mask, at once or, where the score looks at the batch, in its next forward pass.
@@ -54,6 +93,15 @@ class MaskRule:
         else:
             self._set_mask(head, now, ratio, self._scores(head, now))
 
+    def _now(self, trainer: Trainer) -> int:
+        """What intervals are counted in: optimizer steps or epochs."""
+        return trainer.global_step if self.every_n_epochs is None else trainer.current_epoch
+
+    def _is_due(self, head: HeadMask, now: int) -> bool:
+        interval = self.every_n_epochs or self.every_n_steps
+        return head.renewed_at is None or now // interval != head.renewed_at // interval
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _renew_from_batch(self, head: HeadMask, now: int, ratio: float, basis: Tensor) -> None:
         if not torch.is_grad_enabled():
             return

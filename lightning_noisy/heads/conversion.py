@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_noisy.heads.convolution import ConvolutionHead, is_pointwise
 from lightning_noisy.heads.kan import KANHead
 from lightning_noisy.heads.linear import LinearHead
 from lightning_noisy.heads.maskable import MaskableHead
@@ -15,9 +16,11 @@ def maskable_class(layer: nn.Module) -> type[MaskableHead] | None:
     """The class that a layer has to take so that it can be masked: its own if it is a head of this package.
 
     The class alone changes (``layer.__class__``): the object, its parameters and its place in the model stay. A plain
-    ``nn.Linear`` becomes a :class:`LinearHead`. A layer with the parts of efficient-kan's ``KANLinear`` (base_weight,
-    spline_weight, spline_scaler, grid, base_activation, spline_order) becomes a :class:`KANHead`, wherever it comes
-    from; with another parameter, buffer or submodule, such as a normalization, it computes something else.
+    ``nn.Linear`` becomes a :class:`LinearHead`, a plain ``nn.Conv2d`` of kernel size 1, stride 1 and one group a
+    :class:`~lightning_noisy.heads.convolution.ConvolutionHead`. A layer with the parts of efficient-kan's ``KANLinear``
+    (base_weight, spline_weight, spline_scaler, grid, base_activation, spline_order) becomes a :class:`KANHead`,
+    wherever it comes from; with another parameter, buffer or submodule, such as a normalization, it computes something
+    else.
 
     Returns:
         The class, or None if the layer cannot be masked.
@@ -26,6 +29,8 @@ def maskable_class(layer: nn.Module) -> type[MaskableHead] | None:
         return type(layer)
     if type(layer) is nn.Linear:
         return LinearHead
+    if is_pointwise(layer):
+        return ConvolutionHead
     return KANHead if _is_efficient_kan(layer) else None
 
 

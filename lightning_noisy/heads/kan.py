@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.splines import bspline_basis, fit_splines, uniform_cubic_basis, uniform_knots
+from lightning_noisy.functional.tracing import is_traced
 from lightning_noisy.heads.maskable import MaskableHead
 
 _CUBIC = 3
 _EVEN = 1e-5
 """Largest deviation of knots from equidistant ones, in steps: float32 rounding gives 2e-6."""
-
 _NOTHING = 1e-19
 """Size of a spline, and share of an edge, that counts as zero: 1 / _NOTHING does not overflow in float32."""
 
@@ -34,7 +34,8 @@ class KANHead(MaskableHead):
     features of a ReLU network go further, so ``normalize`` them or choose ``grid_range``.
 
     Basis and coefficients lie in planes, (B, G + m + 1, D) and (K, G + m + 1, D), and meet in one matrix product. On
-    equidistant knots cubic splines are evaluated in closed form; other orders and adapted grids by recursion.
+    equidistant knots cubic splines are evaluated in closed form; other orders and adapted grids by recursion, and so is
+    all that is compiled, traced or exported.
 
     Args:
         in_features: Features D.
@@ -121,9 +122,10 @@ class KANHead(MaskableHead):
 
     def coefficients(self, mask: Tensor | None = None) -> Tensor:
         """Coefficients (K, G + m + 1, D): scaled spline weights, then the base weight."""
-        if mask is None:
-            return cast(Tensor, _Planes.apply(self.spline_weight, self.spline_scaler, self.base_weight))
-        return cast(Tensor, _Planes.apply(self.spline_weight, self.spline_scaler * mask, self.base_weight * mask))
+        scaler, base = (part if mask is None else part * mask for part in (self.spline_scaler, self.base_weight))
+        if is_traced():
+            return torch.cat([self.spline_weight.transpose(1, 2) * scaler.unsqueeze(1), base.unsqueeze(1)], dim=1)
+        return cast(Tensor, _Planes.apply(self.spline_weight, scaler, base))
 
     def logits(self, basis: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, K) of a basis (B, G + m + 1, D), under a mask (K, D) or none."""
@@ -184,7 +186,7 @@ class KANHead(MaskableHead):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies look their grid up anew: a copied tensor starts with a version of its own."""
-        return {name: value for name, value in vars(self).items() if name != "_even_grid"}
+        return {name: value for name, value in super().__getstate__().items() if name != "_even_grid"}
 
     def _normalized(self, features: Tensor) -> Tensor:
         """Features in at least float32, normalized over each sample where asked for."""
@@ -193,7 +195,7 @@ class KANHead(MaskableHead):
 
     def _splines(self, features: Tensor) -> Tensor:
         """The B-splines (B, G + m, D)."""
-        even = self._even() if self.spline_order == _CUBIC else None
+        even = self._even() if self.spline_order == _CUBIC and not is_traced() else None
         if even is None:
             return bspline_basis(features, self.grid.to(features), self.spline_order)
         origin, step = (part.to(features) for part in even)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_noisy.collectives import process_rank, sum_over_processes
 from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.random import hash_uniform
 from lightning_noisy.heads.maskable import MaskableHead, at_least_float32
+
+_STREAM = 0x636F6E6E656374  # keeps these draws apart from other draws under the same key
 
 
 class _LinearTerms(MaskableHead, nn.Linear):
@@ -80,9 +85,10 @@ class DropConnectHead(_LinearTerms):
 
     .. math:: z_o = b_o + \sum_i \frac{R_{oi}}{1 - p} W_{oi} x_i, \qquad R_{oi} \sim \operatorname{Bernoulli}(1 - p)
 
-    in training; without R in evaluation. One R holds for the whole batch: the paper draws one for each sample, which
-    takes B times the memory of the weight, and normalizes in evaluation by a Gaussian moment match instead of
-    rescaling in training. The draws come from torch's stream; ``StepSeed`` makes them resume.
+    in training; without R in evaluation. One R holds for the whole batch, also where several processes share it: they
+    take that of the first, a collective of one number, so each has to call the head in each training batch. The paper
+    draws one for each sample, which takes B times the memory of the weight, and normalizes in evaluation by a Gaussian
+    moment match instead of rescaling in training. The draws come from torch's stream; ``StepSeed`` makes them resume.
 
     Args:
         in_features: Features D.
@@ -99,8 +105,15 @@ class DropConnectHead(_LinearTerms):
 
     def logits(self, basis: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, K), some of the edges dropped in training."""
-        weight = F.dropout(self.coefficients(mask).flatten(1), self.ratio, self.training)
-        return F.linear(basis.flatten(1), weight, self.bias)
+        weight = self.coefficients(mask).flatten(1)
+        return F.linear(basis.flatten(1), self._dropped(weight) if self.training else weight, self.bias)
+
+    def _dropped(self, weight: Tensor) -> Tensor:
+        """The weight under a new R, the same on all processes."""
+        key = torch.randint(1 << 62, (), device=weight.device)
+        key = sum_over_processes(key if process_rank() == 0 else torch.zeros_like(key))
+        edges = torch.arange(weight.numel(), device=weight.device).view_as(weight)
+        return weight * (hash_uniform(_STREAM, key, edges) >= self.ratio) / (1 - self.ratio)
 
 
 class CosineHead(MaskableHead):

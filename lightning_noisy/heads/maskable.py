@@ -71,6 +71,10 @@ class MaskableHead(nn.Module, ABC):
             self.on_basis(basis.detach())
         return self.logits(basis, self.edge_mask).view(*input.shape[:-1], self.out_features)
 
+    def rows(self, logits: Tensor) -> Tensor:
+        """What :meth:`forward` gives, or its gradient, as rows (B, K)."""
+        return logits.reshape(-1, self.out_features)
+
     def logits(self, basis: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, K) of a basis (B, F, D), under a mask (K, D) or none."""
         return F.linear(basis.flatten(1), self.coefficients(mask).flatten(1), getattr(self, "bias", None))
@@ -124,6 +128,10 @@ class MaskableHead(nn.Module, ABC):
 
     def _detached_coefficients(self) -> Tensor:
         return at_least_float32(self.coefficients().detach())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nobody listens to copies."""
+        return {name: value for name, value in vars(self).items() if name != "on_basis"}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         module = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

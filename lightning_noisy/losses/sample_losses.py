@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses.base import NoisyLabelLoss, no_sample_values
-from lightning_noisy.losses.class_weights import soft_weights, weighs_classes
+from lightning_noisy.losses.class_weights import given_weights, weighs_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +154,9 @@ def _means_plainly(criterion: object) -> bool:
 
 
 def _class_weights(criterion: Any, target: Tensor) -> Tensor | float:
-    """What each label adds to the divisor of torch's mean; a soft target adds 1, from a callback its label's weight."""
-    if target.is_floating_point():
-        weights = soft_weights(criterion)
+    """What each label adds to the divisor of torch's mean, a changed target what its given label does, a soft one 1."""
+    weights = given_weights(criterion, target)
+    if weights is not None or target.is_floating_point():
         return 1.0 if weights is None else weights
     counted: Tensor = target != criterion.ignore_index
     return counted if criterion.weight is None else counted * criterion.weight[target.where(counted, 0)]

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -22,12 +21,13 @@ from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.context import criterion_arguments, widened
 from lightning_noisy.modules.evaluation import Evaluation
+from lightning_noisy.modules.in_run import ModuleInRun
 from lightning_noisy.networks.classifier import Outputs
-from lightning_noisy.state import LossStores, RunDriver, RunState, Section
+from lightning_noisy.state import LossStores, RunDriver, Section
 from lightning_noisy.trainer_access import from_datamodule
 
 
-class StrategyModule(LightningModule, ABC):
+class StrategyModule(ModuleInRun, ABC):
     """Base of the modules: a subclass holds its networks and criteria, and writes :meth:`step` and :meth:`forward`.
 
     In :meth:`step` a criterion is called by :meth:`training_loss` (its own reduction) or :meth:`sample_losses` (one
@@ -66,7 +66,6 @@ class StrategyModule(LightningModule, ABC):
         """What the module keeps."""
         self.loss_stores = LossStores()
         """What its losses keep."""
-        self._run: RunState | None = None
         self._hits: list[Tensor] = []
 
     @abstractmethod
@@ -112,19 +111,6 @@ class StrategyModule(LightningModule, ABC):
         logits, target, context = criterion_arguments(loss, outputs, batch, self.current_epoch, self.run)
         with self._calling(outputs, batch):
             return per_sample(loss)(logits, target, **context)
-
-    @property
-    def run(self) -> RunState:
-        """The run that the module is trained in, from ``setup`` on.
-
-        Raises:
-            NoisyLabelError: No Trainer has set the module up.
-        """
-        if self._run is None:
-            raise NoisyLabelError(
-                f"{type(self).__name__} is in no run yet: steps are for a Trainer, `Trainer().fit(...)`."
-            )
-        return self._run
 
     @property
     def history(self) -> dict[int, dict[str, float]]:
@@ -208,7 +194,7 @@ class StrategyModule(LightningModule, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies take part in no run."""
-        return {**super().__getstate__(), "_run": None, "_hits": []}
+        return {**super().__getstate__(), "_hits": []}
 
     def _prepare(self) -> None:
         if self.run.prepared_epoch != self.current_epoch:

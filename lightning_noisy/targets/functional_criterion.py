@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.losses.class_weights import SoftTarget
+from lightning_noisy.losses.class_weights import ChangedTarget
 from lightning_noisy.private_api import in_checkpointed_region
 from lightning_noisy.targets.signature import CriterionSignature
 
@@ -36,13 +36,13 @@ class FunctionalCriterion:
     """No module."""
 
     weighs_classes = True
-    """Whether soft targets concern it: a call may have weights."""
+    """Whether it has class weights, which follow a changed target: a call may have them."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.name = " or ".join(names)
         self.signature = CriterionSignature(F.cross_entropy, self.name)
         self.names = names
-        self._soft: SoftTarget | None = None
+        self._changed: ChangedTarget | None = None
 
     def same(self, other: object) -> bool:
         """Whether another one is about the same functions."""
@@ -52,13 +52,13 @@ class FunctionalCriterion:
         """What is entered around a training step, so that calls pass through a function."""
         return _CriterionMode(self, change)
 
-    def enter(self, soft: SoftTarget | None) -> None:
+    def enter(self, changed: ChangedTarget | None) -> None:
         """The target of a batch is this one; class weights follow it."""
-        self._soft = soft
+        self._changed = changed
 
     def leave(self) -> None:
         """The batch is over."""
-        self._soft = None
+        self._changed = None
 
     def result(self, args: tuple[Any, ...], kwargs: dict[str, Any], function: Callable[..., Tensor]) -> Tensor:
         """What the function gives for changed arguments.
@@ -67,16 +67,17 @@ class FunctionalCriterion:
             NoisyLabelError: Its arguments have no meaning for a soft target.
         """
         options = self.signature.by_name(args, kwargs)
-        target, soft = options["target"], self._soft
-        if not target.is_floating_point() or soft is None or target is not soft.final:
+        target, changed = options["target"], self._changed
+        weight, soft = options.get("weight"), target.is_floating_point()
+        if changed is None or target is not changed.final or not (soft or weight is not None):
             return function(*args, **kwargs)
-        if options.get("ignore_index", -100) >= 0:
+        ignored = options.get("ignore_index", -100)
+        if soft and ignored >= 0:
             raise NoisyLabelError(f"`ignore_index` of `{self.name}` has no meaning for soft targets: leave it out.")
-        weight, reduction = options.get("weight"), options.get("reduction", "mean")
-        smoothing = options.get("label_smoothing", 0.0)
+        reduction, smoothing = options.get("reduction", "mean"), options.get("label_smoothing", 0.0)
         if weight is None:
             return F.cross_entropy(options["input"], target, reduction=reduction, label_smoothing=smoothing)
-        return soft.cross_entropy(options["input"], weight, smoothing, reduction)
+        return changed.cross_entropy(options["input"], weight, smoothing, reduction, ignored)
 
 
 class _CriterionMode(TorchFunctionMode):

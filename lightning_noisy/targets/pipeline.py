@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.data.batch import Batch, IndexKey
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.losses.class_weights import SoftTarget
+from lightning_noisy.losses.class_weights import ChangedTarget
 from lightning_noisy.state import RunState
 from lightning_noisy.targets.batch_check import BatchCheck
 from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetMixer, TargetObserver
@@ -60,7 +60,7 @@ class TargetPipeline:
         self._check = BatchCheck(run, self.name)
         self._given: Tensor | None = None
         self._final: Tensor | None = None
-        self._entered = False
+        self._entered = self._weighs = False
         self._lacking: list[str] | None = None
         self._batches = self._calls = 0
         self._detach = self._attach()
@@ -167,7 +167,7 @@ class TargetPipeline:
         if self._batch is None:
             return args, kwargs
         if self._lacking is None:
-            self._lacking = missing_context(self.criterion, kwargs)
+            self._lacking, self._weighs = missing_context(self.criterion, kwargs), self.place.weighs_classes
         if not self._lacking and self._final is not None and not self._changers:
             return args, kwargs
         call = self.place.signature.bind(args, kwargs)
@@ -199,17 +199,13 @@ class TargetPipeline:
         return seen.target
 
     def _changed(self, call: TargetCall) -> TargetCall:
-        """The call after all changers; the criterion learns whose class weights count.
-
-        Those of the labels that stand before samples are mixed, else of the given ones.
-        """
+        """The call after all changers; the criterion learns whose class weights count."""
         before = call
         for changer in self._changers:
             call = replace(call, target=changer.change_target(call))
             before = before if isinstance(changer, TargetMixer) else call
-        if call.target.is_floating_point() and self.place.weighs_classes:
-            labels = before.given if before.target.is_floating_point() else before.target
-            self.place.enter(SoftTarget(call.target, before.rows(before.target), labels, self._mix))
+        if call.target is not call.given and self._weighs:
+            self.place.enter(ChangedTarget(call.target, before.target, call.given, self._mix))
             self._entered = True
         return call
 

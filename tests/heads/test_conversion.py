@@ -8,6 +8,7 @@ from torch import nn
 
 from lightning_noisy.heads import CosineHead, DropConnectHead, DropoutHead, KANHead, LinearHead
 from lightning_noisy.heads.conversion import maskable_class
+from lightning_noisy.heads.convolution import ConvolutionHead
 from tests.textbook_kan import KANLinear
 
 HEADS = [LinearHead, CosineHead, DropoutHead, DropConnectHead, KANHead]
@@ -26,8 +27,13 @@ def test_what_can_be_masked_and_what_cannot():
     assert maskable_class(nn.Linear(3, 4)) is LinearHead
     assert maskable_class(KANLinear(3, 4)) is KANHead
     assert maskable_class(KANLinear(3, 4, grid_size=2, spline_order=1)) is KANHead
-    others = [SpecialLinear(3, 4), nn.Conv2d(3, 4, 1), nn.Sequential(nn.Linear(3, 4)), nn.Bilinear(3, 3, 4), nn.ReLU()]
-    assert [maskable_class(layer) for layer in others] == [None] * len(others)
+    assert maskable_class(nn.Conv2d(3, 4, 1, padding="same", bias=False)) is ConvolutionHead
+    convolutions = [
+        nn.Conv2d(4, 4, 3),
+        *(nn.Conv2d(4, 4, 1, **o) for o in ({"stride": 2}, {"padding": 1}, {"groups": 2})),
+    ]
+    others = [SpecialLinear(3, 4), nn.Conv1d(3, 4, 1), nn.Sequential(nn.Linear(3, 4)), nn.Bilinear(3, 3, 4), nn.ReLU()]
+    assert [maskable_class(layer) for layer in (*convolutions, *others)] == [None] * 9
 
 
 @pytest.mark.parametrize("name", ["base_weight", "spline_weight", "spline_scaler", "grid"])

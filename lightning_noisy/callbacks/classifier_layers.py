@@ -1,0 +1,79 @@
+"""Which layers of a module are its classifiers, and which can be masked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from lightning_noisy.checks import check_not_compiled
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.heads.conversion import maskable_class
+from lightning_noisy.heads.maskable import MaskableHead
+from lightning_noisy.networks.classifier import Classifier
+
+
+def default_heads(pl_module: LightningModule, asking: str) -> tuple[str, ...]:
+    """Dotted names of the classifiers of a module whose user named none.
+
+    Args:
+        pl_module: The module.
+        asking: Who needs them, for the message.
+
+    Returns:
+        The head of each :class:`~lightning_noisy.networks.Classifier`, else ``head``.
+
+    Raises:
+        NoisyLabelError: There is none.
+    """
+    modules = dict(pl_module.named_modules())
+    names = tuple(f"{name}.head" for name, module in modules.items() if isinstance(module, Classifier))
+    if not names and "head" not in modules:
+        raise NoisyLabelError(
+            f"{asking} does not know which layer of {type(pl_module).__name__} is the classifier: name it with `head`, "
+            f"one of {maskable_layers(pl_module)}."
+        )
+    return names or ("head",)
+
+
+def find_head(pl_module: LightningModule, name: str) -> tuple[Any, type[MaskableHead]]:
+    """A layer to mask, and the class that it takes for that.
+
+    Raises:
+        NoisyLabelError: There is no such layer, it or what it lies in is compiled, or it cannot be masked.
+    """
+    layer = dict(pl_module.named_modules(remove_duplicate=False)).get(name)
+    if layer is None:
+        raise NoisyLabelError(
+            f"{type(pl_module).__name__} has no layer `{name}` to mask: the layers that can be masked are "
+            f"{maskable_layers(pl_module)}."
+        )
+    check_not_compiled(pl_module, layer, name)
+    maskable = maskable_class(layer)
+    if maskable is None:
+        raise NoisyLabelError(
+            f"MaskRefresh cannot mask `{name}`, a {type(layer).__name__}: wanted an nn.Linear, an ungrouped 1x1 "
+            "nn.Conv2d, a layer of efficient-kan with its spline_scaler and nothing added, or a head of "
+            "lightning_noisy.heads."
+        )
+    return layer, maskable
+
+
+def warn_of_tied_weights(pl_module: LightningModule, layer: nn.Module, name: str) -> None:
+    """Say that a weight which another layer uses too has a gradient from there, whatever the mask."""
+    own = {id(parameter) for parameter in layer.parameters()}
+    inside = set(layer.modules())
+    for path, module in pl_module.named_modules():
+        if module not in inside and any(id(parameter) in own for parameter in module.parameters(recurse=False)):
+            rank_zero_warn(
+                f"The weight of `{name}` is also that of `{path}`: masked edges keep the gradient that comes from "
+                "there; untie them if they are not to learn at all."
+            )
+
+
+def maskable_layers(pl_module: LightningModule) -> str:
+    """The last layers that can be masked, for messages."""
+    names = [name for name, module in pl_module.named_modules() if maskable_class(module)]
+    return ", ".join(names[-8:]) or "none"
