@@ -18,9 +18,10 @@ from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
 from lightning_noisy.config_option import ConfigOption
+from lightning_noisy.data_option import noise_stays_with_its_data
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import StrategyModule
-from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
+from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal, watch_option
 from lightning_noisy.recipes import recipe_list, run_name
 from lightning_noisy.state import check_members
 from lightning_noisy.tune import CommandParser, tune
@@ -120,13 +121,25 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
         return parser
 
     @override
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_core_arguments_to_parser(parser)
+        watch_option(parser, "data", lambda read, value: noise_stays_with_its_data(read, [f"data: {value}"]))
+
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(callbacks.PredictionWriter, "predictions")
+
+    @override
+    def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
+        if subcommand != "fit":
+            parser.add_argument("--untrained", type=bool, default=False, help="Do without `ckpt_path`: random weights.")
 
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config.get(str(self.subcommand), self.config)
         path = config.get("ckpt_path")
+        if self.subcommand != "fit":
+            _check_trained(str(self.subcommand), path, config.untrained)
         if path and path not in _CKPT_KEYWORDS and "://" not in path and not Path(path).exists():
             raise NoisyLabelError(f"Expected argument `ckpt_path` to be a checkpoint, but got {path!r}: no such file.")
         if isinstance(config.trainer.callbacks, Namespace):
@@ -145,10 +158,21 @@ class _SaveConfig(SaveConfigCallback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":  # the keyword `last` may have found no file, which Lightning takes for none
+            _check_trained(str(self.parser.prog.split()[-1]), trainer.ckpt_path, self.config.untrained)
         target = Path(trainer.log_dir or ".", self.config_filename)
         users = target.exists() and target.parent.resolve() == Path.cwd()
         if not trainer.strategy.broadcast(users):
             super().setup(trainer, pl_module, stage)
+
+
+def _check_trained(subcommand: str, checkpoint: object, untrained: bool) -> None:
+    """Refuse to evaluate random weights, unless that is asked for."""
+    if checkpoint is None and not untrained:
+        raise NoisyLabelError(
+            f"`{subcommand}` without a checkpoint would use random weights: give `--ckpt_path` the file that a `fit` "
+            "has left, or `--untrained true` if you mean it."
+        )
 
 
 def _reason(error: BaseException) -> str | None:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from math import inf
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 from lightning.fabric.utilities.data import sized_len
@@ -18,6 +21,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -153,10 +157,34 @@ def calling_module() -> LightningModule | None:
 
 
 class ConfigurationAloneCLI(LightningCLI):
-    """LightningCLI whose configuration alone says what the model is."""
+    """LightningCLI whose configuration alone says what the model is, and with arguments for some subcommands alone."""
+
+    def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
+        """Add arguments to the parser of one subcommand."""
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        self.add_subcommand_arguments(parser, subcommand)
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Not done: since Lightning 2.6 hyper-parameters of a checkpoint, only the plain ones, replace the model."""
+
+
+def watch_option(
+    parser: LightningArgumentParser, name: str, around: Callable[[Any, Any], AbstractContextManager[None]]
+) -> None:
+    """Have an option of a parser applied inside ``around(arguments so far, value)``."""
+    action = next(action for action in parser._actions if action.dest == name)
+
+    class Watched(type(action)):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            if not args:  # jsonargparse makes copies of an action by calling it
+                return super().__call__(**kwargs)
+            with around(args[1], args[2]):
+                return super().__call__(*args, **kwargs)
+
+    action.__class__ = Watched
 
 
 ARGUMENTS_TWICE = "LightningCLI's args parameter"

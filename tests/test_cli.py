@@ -131,6 +131,16 @@ class TestSubcommands:
         module = NoisyLabelModule.load_from_checkpoint(checkpoint, **modules)
         assert torch.equal(module.network.head.weight.cpu(), content["state_dict"]["network.head.weight"])
 
+    @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+    @pytest.mark.parametrize("checkpoint_is", [[], ["--ckpt_path", "last"]], ids=["none", "last"])
+    def test_random_weights_are_refused(self, config, capsys, subcommand, checkpoint_is):
+        message = command_line_error(capsys, config, *checkpoint_is, subcommand=subcommand)
+        assert message.startswith(f"`{subcommand}` without a checkpoint would use random weights: give `--ckpt_path`")
+        assert not Path("runs").exists()
+
+    def test_random_weights_that_are_asked_for(self, config):
+        assert "test/acc" in quiet("test", config, "--untrained", "true").trainer.callback_metrics
+
     @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]], ids=" ".join)
     def test_help(self, capsys, arguments):
         with pytest.raises(SystemExit) as stop:
@@ -200,6 +210,46 @@ class TestConfiguration:
         printed = printed_config(capsys, "--config", config)
         expected = {"include_true_class": False, "exact": False, "rate": 0.4}
         assert printed["data"]["init_args"]["noise"]["init_args"] == expected
+
+    @pytest.mark.parametrize(
+        ("later", "noise"),
+        [
+            (["--data", "FeaturesDataModule"], None),
+            (["--data", "FeaturesDataModule", "--data.noise", "PairFlipNoise", "--data.noise.rate", "0.1"], 0.1),
+            (["--data", "{class_path: FeaturesDataModule, init_args: {noise: {rate: 0.4}}}"], 0.4),
+            (["--data.class_path", "lightning_noisy.data.FeaturesDataModule"], None),
+            (["--config", "data: {class_path: FeaturesDataModule}"], None),
+            (
+                [
+                    "--config",
+                    "data: {class_path: lightning_noisy.data.FeaturesDataModule, init_args: {noise: {rate: 0.4}}}",
+                ],
+                0.4,
+            ),
+            (["--config", "based.yaml"], 0.4),
+            (["--data", "DigitsDataModule"], 0.4),
+            (["--config", "data: {init_args: {batch_size: 7}}"], 0.4),
+        ],
+        ids=[
+            "class",
+            "noise after",
+            "noise within",
+            "class_path",
+            "config",
+            "config with noise",
+            "base",
+            "same",
+            "other",
+        ],
+    )
+    def test_noise_goes_with_its_data(self, config, capsys, later, noise):
+        Path("based.yaml").write_text("base: config.yaml\ndata: {class_path: lightning_noisy.data.FeaturesDataModule}")
+        printed = printed_config(capsys, "--config", config, *later)["data"]["init_args"]
+        assert (printed["noise"] and printed["noise"]["init_args"]["rate"]) == noise
+
+    def test_noise_that_goes_says_so(self, config, capsys):
+        with pytest.warns(UserWarning, match="SymmetricNoise was given for DigitsDataModule, and is dropped for Feat"):
+            printed_config(capsys, "--config", config, "--data", "FeaturesDataModule")
 
     def test_config_in_the_working_directory_is_left_alone(self, config):
         quiet("fit", config, "--trainer.logger", "false", "--trainer.max_epochs", "1")

@@ -4,12 +4,13 @@ import argparse
 import inspect
 import re
 import warnings
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.compile import from_compiled
@@ -144,6 +145,15 @@ def test_lightning_cli_parse_ckpt_path():
     assert ConfigurationAloneCLI._parse_ckpt_path is not LightningCLI._parse_ckpt_path
 
 
+def test_lightning_cli_prepares_a_parser_for_each_subcommand():
+    assert list(inspect.signature(LightningCLI._prepare_subcommand_parser).parameters)[:3] == [
+        "self",
+        "klass",
+        "subcommand",
+    ]
+    assert "self._prepare_subcommand_parser(" in inspect.getsource(LightningCLI._add_subcommands)
+
+
 def test_lightning_cli_init_parser_adds_the_option_config():
     """Public, and replaced whole: what it does has to be what ours does."""
     assert "action=ActionConfigFile" in inspect.getsource(LightningCLI.init_parser)
@@ -160,6 +170,27 @@ def test_jsonargparse_action_config_file_takes_text():
     assert (read.a, read.config) == (3, [None])  # ours puts the file in the place of None
     parameters = list(inspect.signature(ActionConfigFile.__call__).parameters)
     assert parameters == ["self", "parser", "cfg", "values", "option_string"]
+
+
+class Other(LightningModule):
+    pass
+
+
+def test_watch_option():
+    seen = []
+
+    @contextmanager
+    def around(read, value):
+        seen.append((read.get("module.class_path"), value))
+        yield
+        seen.append(read.module.class_path)
+
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "module", fail_untyped=False, required=False)
+    private_api.watch_option(parser, "module", around)
+    first, second = "tests.foreign.ForeignModule", "tests.test_private_api.Other"
+    parser.parse_args(["--module", first, "--module", second])
+    assert seen == [(None, first), first, (first, second), second]
 
 
 def test_lightning_warning_arguments_twice(monkeypatch):

@@ -536,7 +536,9 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
 
     message = command_line_error(capsys, "config.yaml", "--data.path", "human.npz")
     assert message.startswith("Expected the file 'human.npz' to hold an array `x`, but got `worse`: save it under")
-    message = command_line_error(capsys, "config.yaml", "--data.test_rows", "null", subcommand="test")
+    message = command_line_error(
+        capsys, "config.yaml", "--data.test_rows", "null", "--untrained", "true", subcommand="test"
+    )
     assert "labels, one per training sample, shape (60,), but got shape (40,)" in message
 
 
