@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 
 class NoisyLabelError(ValueError):
     """Input that cannot be used. The message is one line: what was expected, what came, the way out."""
@@ -24,7 +26,7 @@ def check_argument(valid: bool, name: str, wanted: str, value: object) -> None:
 
 
 def check_count(value: object, name: str, least: int = 1, optional: bool = False) -> None:
-    """Refuse an argument that counts something and is no int, or too small.
+    """Refuse an argument that counts something and is no int, too small, or no number of 64 bits.
 
     Args:
         value: What came.
@@ -35,6 +37,6 @@ def check_count(value: object, name: str, least: int = 1, optional: bool = False
     Raises:
         NoisyLabelError: ``value`` is something else, for instance a float or a bool.
     """
-    counts = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    counts = isinstance(value, int) and not isinstance(value, bool) and least <= value <= sys.maxsize
     wanted = f"an int of at least {least}" + (", or None" if optional else "")
     check_argument(counts or (optional and value is None), name, wanted, value)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from math import inf
+from argparse import SUPPRESS
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -22,6 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from torch import distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -153,11 +155,37 @@ def calling_module() -> LightningModule | None:
     return None
 
 
+def first_of_the_processes(rank: int) -> bool:
+    """Whether no other process of a run has asked this before; until processes are a group, whether it is the first.
+
+    The group's store answers, which needs no collective: a process that fails cannot count on the others.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return rank == 0
+    try:
+        return bool(dist.distributed_c10d._get_default_store().add("lightning_noisy/failed", 1) == 1)
+    except RuntimeError:  # its process is gone, and has spoken
+        return rank == 0
+
+
 # The command line
 
 
 class ConfigurationAloneCLI(LightningCLI):
     """LightningCLI whose configuration alone says what the model is, and with arguments for some subcommands alone."""
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """As Lightning does, but 1 stays an int where a float may come as well: 1 batch, not 1.0 of all.
+
+        ``typing`` takes ``Optional[Union[int, float]]`` for whatever order was written first in the process.
+        """
+        super().add_core_arguments_to_parser(parser)
+        for action in parser._actions:
+            hint = getattr(action, "_typehint", None)
+            kinds = get_args(hint) if get_origin(hint) is Union else ()
+            if int in kinds and float in kinds:
+                ordered = (int, *(kind for kind in kinds if kind is not int))
+                setattr(action, "_typehint", Union[ordered])  # noqa: B010, UP007  argparse's Action has none
 
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
         """Add arguments to the parser of one subcommand."""
@@ -169,6 +197,13 @@ class ConfigurationAloneCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Not done: since Lightning 2.6 hyper-parameters of a checkpoint, only the plain ones, replace the model."""
+
+
+def names_of(parser: LightningArgumentParser) -> list[str]:
+    """What a parser's configuration may say: its arguments, with dots where they are in groups, or its subcommands."""
+    subcommands = [action.choices for action in parser._actions if isinstance(action.choices, dict)]
+    arguments = [action.dest for action in parser._actions if action.dest not in (SUPPRESS, "help", "print_config")]
+    return [name for choices in subcommands for name in choices] or arguments
 
 
 def watch_option(
@@ -193,6 +228,8 @@ ARGUMENTS_TWICE = "LightningCLI's args parameter"
 CALLBACK_TWICE = "Found more than one stateful callback"
 """Lightning's RuntimeError for two callbacks of one state begins so: for the user a wrong argument, not a fault."""
 
+_LONGEST_VALUE = 80
+
 _FRAMES = (
     "Does not validate",
     "Subtypes:",
@@ -204,6 +241,18 @@ _FRAMES = (
     "a dict",
 )
 """How lines of jsonargparse's messages begin that tell no reason."""
+
+
+def refused_class(error: BaseException) -> type | None:
+    """The class whose arguments jsonargparse was reading when it refused one, the innermost."""
+    found, cause = None, error
+    while cause is not None:
+        traceback = cause.__traceback__
+        while traceback is not None:
+            found = traceback.tb_frame.f_locals.get("val_class", found)
+            traceback = traceback.tb_next
+        cause = cause.__cause__  # type: ignore[assignment]
+    return found if isinstance(found, type) else None
 
 
 def refusal(message: str) -> str:
@@ -230,4 +279,11 @@ def refusal(message: str) -> str:
     given = re.search(r"Given value: (?!NestedArg)(.*)", message)
     if given is not None and not any("Got value" in reason for reason in reasons):
         reasons.append(f"Got value: {given[1]}")
-    return f"{'.'.join(path)}: {'; '.join(dict.fromkeys(reasons))}"
+    return f"{'.'.join(path)}: {'; '.join(dict.fromkeys(map(_without_whole, reasons)))}".removesuffix("; ")
+
+
+def _without_whole(reason: str) -> str:
+    """A reason without the value that was given where it is a whole configuration: the argument's name says more."""
+    text, _, value = reason.partition("Got value: ")
+    text = re.sub(r"Type typing\.\S.* expects a function or a callable class: ", "", text)
+    return text.strip() if len(value) > _LONGEST_VALUE else text + (f"Got value: {value}" if value else "")

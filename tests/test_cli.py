@@ -79,10 +79,6 @@ def left_behind():
     return sorted(re.sub(r"tfevents.*", "tfevents", str(path)) for path in Path("runs/run/version_0").glob("**/*.*"))
 
 
-def in_run(*names):
-    return [str(Path("runs/run/version_0", name)) for name in sorted(names)]
-
-
 def printed_config(capsys, *arguments):
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
@@ -302,10 +298,14 @@ class TestRefusedBeforeTheStart:
     @pytest.mark.parametrize(
         ("key", "expected"),
         [
-            ("model.num_clases", "model: Option 'num_clases' is not accepted"),
-            ("trainer.max_epocs", "unrecognized arguments: --trainer.max_epocs 10"),
-            ("data.noise.rat", "data.noise: Option 'rat' is not accepted"),
+            ("model.num_clases", "model: Option 'num_clases' is not accepted: did you mean `num_classes`?"),
+            (
+                "trainer.max_epocs",
+                "unrecognized arguments: --trainer.max_epocs 10: did you mean `max_epochs` or `max_steps`?",
+            ),
+            ("data.noise.rat", "data.noise: Option 'rat' is not accepted: did you mean `rate`?"),
             ("optimizer", "unrecognized arguments: --optimizer 10"),
+            ("modle.num_classes", "unrecognized arguments: --modle.num_classes 10: did you mean `model`?"),
             ("trainer.callbacks.momentun", "trainer.callbacks: Option 'momentun' is not accepted"),
         ],
     )
@@ -346,7 +346,12 @@ class TestRefusedBeforeTheStart:
         ("text", "expected"),
         [
             (CONFIG.replace("num_classes", "num_clases"), "model: Option 'num_clases' is not accepted"),
-            (CONFIG.replace("max_epochs", "max_epocs"), "Subcommand 'fit' does not accept option 'trainer.max_epocs'"),
+            (CONFIG.replace("max_epochs", "max_epocs"), "Option 'trainer.max_epocs' is not accepted: did you mean"),
+            (CONFIG + "modle: {}", "Option 'modle' is not accepted: did you mean `model`?"),
+            (
+                CONFIG.replace("SmallCNN", "SmalCNN"),
+                "model.backbone: module 'lightning_noisy.networks' has no attribute 'SmalCNN': did you mean `SmallCNN`",
+            ),
             (
                 CONFIG.replace("rate: 0.4", "rate: [0.4]"),
                 "data.noise.rate: Expected a <class 'float'>. Got value: [0.4] (in '{config}')",
@@ -362,9 +367,14 @@ class TestRefusedBeforeTheStart:
     def test_unknown_subcommand(self, config, capsys):
         assert "invalid choice: 'fat'" in command_line_error(capsys, config, subcommand="fat")
 
-    def test_errors_of_foreign_classes_keep_their_traceback(self, config):
-        with pytest.raises(ValueError, match="accelerator"):
-            quiet("fit", config, "--trainer.accelerator", "abacus")
+    def test_a_name_before_the_subcommand_that_is_none(self, config, capsys):
+        """What stands there and is no subcommand would count for nothing."""
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(["--config", str(config), "fit", "--config", str(config)])
+        assert (
+            "Option 'trainer' is not accepted: expected one of fit, predict, test, validate" in capsys.readouterr().err
+        )
 
 
 class TestImagesThatCannotBeRead:
@@ -384,7 +394,7 @@ class TestImagesThatCannotBeRead:
 
 
 class TestRefusedAtTheStart:
-    """What shows only with the data: Lightning has made the run's folder, but no checkpoint or summary is in it."""
+    """What shows only with the data, when the run's folder is there: it goes again."""
 
     @pytest.mark.parametrize(
         ("labels", "expected"),
@@ -402,7 +412,7 @@ class TestRefusedAtTheStart:
         message = command_line_error(capsys, config, "--data.noise", "FileNoise", "--data.noise.path", "labels.npy")
         assert "'labels.npy'" in message
         assert re.search(expected, message)
-        assert left_behind() == in_run("events.out.tfevents")
+        assert not Path("runs").exists()
 
     @pytest.mark.parametrize(
         ("arguments", "expected"),
@@ -421,21 +431,34 @@ class TestRefusedAtTheStart:
     )
     def test_what_does_not_fit_together(self, config, capsys, arguments, expected):
         assert re.search(expected, command_line_error(capsys, config, *arguments))
-        written = ("figures/transition.png", "noise.json", "noisy_labels.npz")
-        assert left_behind() == in_run("config.yaml", "events.out.tfevents", *written)
+        assert not Path("runs").exists()
+
+    @pytest.mark.parametrize("there", ["runs", "runs/run", "runs/run/version_0"])
+    def test_what_was_there_stays(self, config, capsys, there):
+        Path(there).mkdir(parents=True)
+        command_line_error(capsys, config, "--model.loss", "torch.nn.NLLLoss", "--trainer.logger.version", 0)
+        assert Path(there).is_dir()
+        assert there == "runs/run/version_0" or not list(Path(there).iterdir())
+
+    def test_without_a_logger(self, config, capsys):
+        for name in (".", "elsewhere"):
+            options = ["--trainer.logger", "false", "--trainer.default_root_dir", name]
+            command_line_error(capsys, config, "--model.loss", "torch.nn.NLLLoss", *options)
+        assert [path.name for path in Path().iterdir()] == ["config.yaml"]
+        assert config.read_text() == CONFIG
 
     def test_schedule_without_end(self, config, capsys):
         loss = ["--model.loss", "DynamicsAwareLoss", "--model.loss.q", "0.8"]
         schedule = ["--trainer.callbacks", "[{class_path: DALSchedule, init_args: {q_start: 0.8, q_end: 1.5}}]"]
         message = command_line_error(capsys, config, *loss, *schedule, "--trainer.max_epochs", "-1")
         assert re.search("DALSchedule needs the number of epochs, but .* is -1", message)
-        assert not [name for name in left_behind() if name.endswith((".ckpt", "summary.json"))]
+        assert not Path("runs").exists()
 
     def test_checkpoint_of_other_labels(self, config, capsys, checkpoint):
         resume = ["--ckpt_path", checkpoint, "--trainer.max_epochs", 2]
         message = command_line_error(capsys, config, *resume, "--seed_everything", 1)
         assert re.search("checkpoint's per-sample state belongs to other given labels", message)
-        assert not [name for name in left_behind() if name.endswith((".ckpt", "summary.json"))]
+        assert not Path("runs").exists()
 
 
 class TestRefusedInTraining:

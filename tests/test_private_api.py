@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.compile import from_compiled
@@ -160,6 +160,19 @@ def test_lightning_cli_init_parser_adds_the_option_config():
     theirs = LightningCLI.init_parser(argparse.Namespace(parser_class=LightningArgumentParser))
     options = {option for action in theirs._actions for option in action.option_strings}
     assert options == {"-h", "--help", "-c", "--config", "--print_config"}
+
+
+def test_one_batch_is_no_share_of_all():
+    parser = LightningArgumentParser(exit_on_error=False)
+    cli = ConfigurationAloneCLI.__new__(ConfigurationAloneCLI)
+    cli.trainer_class, cli.trainer_defaults, cli.datamodule_class = Trainer, {}, None
+    cli._model_class, cli._datamodule_class = LightningModule, LightningDataModule
+    cli.subclass_mode_model = cli.subclass_mode_data = True
+    cli.add_core_arguments_to_parser(parser)
+    names = ["limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval"]
+    read = parser.parse_args([f"--trainer.{name}=1" for name in names] + ["--model", "tests.foreign.ForeignModule"])
+    assert [type(read.trainer[name]) for name in names] == [int] * 4
+    assert parser.parse_args(["--trainer.limit_val_batches=0.5", "--model", "tests.foreign.ForeignModule"])
 
 
 def test_jsonargparse_action_config_file_takes_text():

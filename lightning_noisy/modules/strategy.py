@@ -47,7 +47,8 @@ class StrategyModule(LightningModule, ABC):
         lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch.
 
     Raises:
-        NoisyLabelError: K < 2; labels outside [0, K); a non-finite loss; at fit, a checkpoint of another data set.
+        NoisyLabelError: K < 2; labels outside [0, K); a loss that is no scalar or not finite; at fit, a checkpoint of
+            another data set.
     """
 
     def __init__(
@@ -136,6 +137,11 @@ class StrategyModule(LightningModule, ABC):
         unpacked = unpack_batch(batch)
         self._hits = []
         loss = self.step(unpacked)
+        if loss.ndim:
+            raise NoisyLabelError(
+                f"Expected the training loss to be a scalar, but got shape {tuple(loss.shape)}: give the criterion "
+                "`reduction='mean'`, or return the mean from `step`."
+            )
         parts = list(unpacked.values()) if isinstance(unpacked, Mapping) else [unpacked]
         self._record(loss, torch.cat([part.index for part in parts]), batch_idx)
         return loss
