@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
@@ -166,6 +167,10 @@ def first_of_the_processes(rank: int) -> bool:
         return bool(dist.distributed_c10d._get_default_store().add("lightning_noisy/failed", 1) == 1)
     except RuntimeError:  # its process is gone, and has spoken
         return rank == 0
+
+
+restricted_classmethod = _restricted_classmethod
+"""Decorator of a classmethod that refuses to be called on an instance, where what it returns would be lost."""
 
 
 # The command line

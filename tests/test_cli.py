@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_noisy import NoisyLabelModule
+from lightning_noisy import NoisyLabelError, NoisyLabelModule
 from lightning_noisy.cli import main
 from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead
@@ -126,6 +126,8 @@ class TestSubcommands:
         modules = {"backbone": backbone, "head": LinearHead, "loss": torch.nn.CrossEntropyLoss()}
         module = NoisyLabelModule.load_from_checkpoint(checkpoint, **modules)
         assert torch.equal(module.network.head.weight.cpu(), content["state_dict"]["network.head.weight"])
+        with pytest.raises(NoisyLabelError, match=r"NoisyLabelModule needs `head` and `loss` as well: give them by"):
+            NoisyLabelModule.load_from_checkpoint(checkpoint, backbone=backbone)
 
     @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
     @pytest.mark.parametrize("checkpoint_is", [[], ["--ckpt_path", "last"]], ids=["none", "last"])

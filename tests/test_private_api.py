@@ -134,6 +134,15 @@ def test_epoch_length(tmp_path):
     for loaders, limit in [(loader(), 1.0), (loader(), 2), (loader(), 0.4), (DataLoader(Stream()), 1.0)]:
         make_trainer(tmp_path, [Look()], 1, limit_train_batches=limit).fit(Taken(), loaders)
     assert lengths == [3, 2, 1, float("inf")]
+def test_restricted_classmethod():
+    class Asking(LightningModule):
+        @private_api.restricted_classmethod
+        def load_from_checkpoint(cls, path):  # noqa: N805
+            return cls, path
+
+    assert Asking.load_from_checkpoint("a") == (Asking, "a")
+    with pytest.raises(TypeError, match="cannot be called on an instance"):
+        Asking().load_from_checkpoint("a")
 
 
 # The command line

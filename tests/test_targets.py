@@ -19,6 +19,7 @@ from lightning_noisy.data.batch import Batch, batch_index
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import RunState, TrainingSet
 from lightning_noisy.targets import TargetPipeline
+from lightning_noisy.targets.criterion import find_criterion
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 
 
@@ -514,3 +515,16 @@ def test_error_in_a_foreign_module_names_it():
 
     with pytest.raises(NoisyLabelError, match=r"^Bare has no criterion module `aux.loss`"):
         TargetPipeline.at(running(), Bare(), "aux.loss")
+
+
+def test_a_loss_beside_a_criterion_is_asked_about():
+    root = nn.Module()
+    root.criterion = nn.CrossEntropyLoss()
+    root.loss = nn.MSELoss()
+    with pytest.raises(
+        NoisyLabelError, match="Module has both `loss` and `criterion`: say which one gets logits and tar"
+    ):
+        find_criterion(root, None)
+    assert find_criterion(root, "criterion") == ("criterion", root.criterion)
+    root.loss = root.criterion
+    assert find_criterion(root, None) == ("loss", root.criterion)

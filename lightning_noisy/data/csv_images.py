@@ -106,11 +106,19 @@ class CSVDataModule(ImageListDataModule):
                     clean_column = self.clean_column
                 columns = (self.image_column, self.label_column, split_column, clean_column)
                 _check_columns(table, found, columns)
-                return [self._row(table, reader.line_num, row, columns) for row in reader]
+                rows = [self._row(table, reader.line_num, row, columns) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise NoisyLabelError(f"Cannot read the table '{table}' ({error}): save it as CSV in UTF-8.") from error
+        if not rows:
+            raise NoisyLabelError(f"Expected the table '{table}' to have a row for each image, but it has none.")
+        return rows
 
-    def _row(self, table: str, number: int, row: Mapping[str, str | None], columns: Iterable[str | None]) -> _Row:
+    def _row(self, table: str, number: int, row: Mapping[str | None, Any], columns: Iterable[str | None]) -> _Row:
+        if None in row:
+            raise NoisyLabelError(
+                f"Row {number} of '{table}' has more fields than columns, the last {row[None][-1]!r}: quote what holds "
+                f"the delimiter {self.delimiter!r}."
+            )
         values = [None if column is None else (row[column] or "").strip() for column in columns]
         image, label, split, clean = values
         if "" in values:
@@ -156,6 +164,8 @@ def _check_columns(table: str, found: Sequence[str], wanted: Iterable[str | None
                 f"Expected the table '{table}' to have a column '{column}', but got {', '.join(found) or 'none'}: name "
                 "the columns by the arguments, or set `delimiter`."
             )
+        if found.count(column or "") > 1:
+            raise NoisyLabelError(f"The table '{table}' has {found.count(str(column))} columns '{column}': rename one.")
 
 
 @dataclass(frozen=True)

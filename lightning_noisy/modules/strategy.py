@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -18,16 +17,19 @@ from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.data.epoch_length import announce_length
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
+from lightning_noisy.modules.checks import check_same_classes, check_scalar
 from lightning_noisy.modules.context import criterion_arguments, widened
 from lightning_noisy.modules.evaluation import Evaluation
+from lightning_noisy.modules.loading import AsksForParts
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.state import LossStores, RunDriver, RunState, Section
 from lightning_noisy.trainer_access import from_datamodule
 
 
-class StrategyModule(LightningModule, ABC):
+class StrategyModule(AsksForParts, ABC):
     """Base of the modules: a subclass holds its networks and criteria, and writes :meth:`step` and :meth:`forward`.
 
     In :meth:`step` a criterion is called by :meth:`training_loss` (its own reduction) or :meth:`sample_losses` (one
@@ -59,6 +61,7 @@ class StrategyModule(LightningModule, ABC):
     ) -> None:
         super().__init__()
         check_count(num_classes, "num_classes", 2)
+        check_num_classes(num_classes)
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
@@ -137,11 +140,7 @@ class StrategyModule(LightningModule, ABC):
         unpacked = unpack_batch(batch)
         self._hits = []
         loss = self.step(unpacked)
-        if loss.ndim:
-            raise NoisyLabelError(
-                f"Expected the training loss to be a scalar, but got shape {tuple(loss.shape)}: give the criterion "
-                "`reduction='mean'`, or return the mean from `step`."
-            )
+        check_scalar(loss)
         parts = list(unpacked.values()) if isinstance(unpacked, Mapping) else [unpacked]
         self._record(loss, torch.cat([part.index for part in parts]), batch_idx)
         return loss
@@ -187,6 +186,7 @@ class StrategyModule(LightningModule, ABC):
             raise NoisyLabelError(
                 f"The data module has {classes} classes, but the module was made with num_classes={self.num_classes}."
             )
+        check_same_classes(self.trainer, self.num_classes)
 
     @override
     def on_train_start(self) -> None:

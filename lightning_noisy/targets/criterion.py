@@ -20,14 +20,20 @@ def find_criterion(root: nn.Module, name: str | None) -> tuple[str, nn.Module]:
 
     Args:
         root: The LightningModule.
-        name: Dotted name; None takes the first of ``loss``, ``criterion`` that exists.
+        name: Dotted name; None takes the one of ``loss``, ``criterion`` that exists.
 
     Raises:
-        NoisyLabelError: There is none.
+        NoisyLabelError: There is none, or there are both.
     """
     names = CRITERION_NAMES if name is None else (name,)
     submodules = dict(root.named_modules(remove_duplicate=False))
-    found = next((candidate for candidate in names if candidate in submodules), None)
+    present = [candidate for candidate in names if candidate in submodules]
+    found = present[0] if present else None
+    if len({id(submodules[candidate]) for candidate in present}) > 1:
+        raise NoisyLabelError(
+            f"{type(root).__name__} has both `loss` and `criterion`: say which one gets logits and target, with "
+            "`criterion='loss'` or `criterion='criterion'`."
+        )
     if found is None:
         wanted = " or ".join(f"`{candidate}`" for candidate in names)
         raise NoisyLabelError(f"{type(root).__name__} has no criterion module {wanted}: {_TWO_LINES}.")

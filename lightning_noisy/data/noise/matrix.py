@@ -14,9 +14,9 @@ from lightning_noisy.data.array_file import ArrayFile
 from lightning_noisy.data.noise.base import NOISE_STREAM, Images, LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import (
+    as_targets,
     check_num_classes,
     check_rate,
-    check_targets,
     flip_counts,
     pair_flip_matrix,
     symmetric_matrix,
@@ -52,7 +52,7 @@ class TransitionMatrixNoise(LabelNoise):
     def corrupt(self, targets: Tensor, num_classes: int, seed: int, images: Images | None = None) -> Tensor:
         """Noisy labels for clean ones, see :meth:`LabelNoise.corrupt`."""
         check_num_classes(num_classes)
-        check_targets(targets, num_classes)
+        targets = as_targets(targets, num_classes)
         matrix = self.transition_matrix(num_classes).to(targets.device)
         _check_matrix(matrix, num_classes, type(self).__name__)
         return draw_labels(targets, matrix, (seed, NOISE_STREAM), self.exact)
@@ -214,9 +214,7 @@ class TransitionNoise(TransitionMatrixNoise):
 
     def _read(self) -> Tensor:
         assert isinstance(self.matrix, str)
-        with ArrayFile(self.matrix, "matrix").open("a transition matrix") as arrays:
-            array = arrays[None]
-        return _rows(array)
+        return _rows(ArrayFile(self.matrix, "matrix").pick(None, "a transition matrix"))
 
 
 def _rows(matrix: object) -> Tensor:
