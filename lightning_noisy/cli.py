@@ -20,7 +20,7 @@ from lightning_noisy.config_option import ConfigOption, DebugOption
 from lightning_noisy.data_option import noise_stays_with_its_data
 from lightning_noisy.making import check_schedule, name_refused_arguments
 from lightning_noisy.modules import StrategyModule
-from lightning_noisy.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
+from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.recipes import recipe_list, run_name
 from lightning_noisy.state import check_members
 from lightning_noisy.tune import CommandParser, tune

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 _HERE = Path(__file__).resolve().parent
-_FRONT = {Path(__file__).stem, "cli", "cli_errors", "cli_start", "making", "private_api"}
+_FRONT = {Path(__file__).stem, "cli", "cli_errors", "cli_start", "making", "private_cli"}
 _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 _INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib"))
 _LIBRARIES = {

@@ -272,7 +272,7 @@ class TestRefusedBeforeTheStart:
                 "`ratio` to be .*, but got 1.5",
             ),
             (["--data.noise.rate", "1.2"], "`rate` to be a float in .* but got 1.2"),
-            (["--model.num_classes", "1"], "`num_classes` to be an int of at least 2, but got 1"),
+            (["--model.num_classes", "1"], "`num_classes` to be an integer of at least 2, but got 1"),
             (["--model.backbone.width", "0"], "`width` to be a positive int, but got 0"),
             (["--data.val_fraction", "1.0"], "`val_fraction` to be a float in .* but got 1.0"),
             (["--data.noise", "FileNoise", "--data.noise.path", "labels.txt"], "`path` to be a .npy or .npz file"),

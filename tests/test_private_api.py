@@ -17,10 +17,10 @@ from lightning.pytorch.utilities.compile import from_compiled
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_noisy import private_api
+from lightning_noisy import private_api, private_cli
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.heads import MaskableHead
-from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
+from lightning_noisy.private_cli import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule
 
@@ -134,6 +134,8 @@ def test_epoch_length(tmp_path):
     for loaders, limit in [(loader(), 1.0), (loader(), 2), (loader(), 0.4), (DataLoader(Stream()), 1.0)]:
         make_trainer(tmp_path, [Look()], 1, limit_train_batches=limit).fit(Taken(), loaders)
     assert lengths == [3, 2, 1, float("inf")]
+
+
 def test_restricted_classmethod():
     class Asking(LightningModule):
         @private_api.restricted_classmethod
@@ -209,7 +211,7 @@ def test_watch_option():
 
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "module", fail_untyped=False, required=False)
-    private_api.watch_option(parser, "module", around)
+    private_cli.watch_option(parser, "module", around)
     first, second = "tests.foreign.ForeignModule", "tests.test_private_api.Other"
     parser.parse_args(["--module", first, "--module", second])
     assert seen == [(None, first), first, (first, second), second]

@@ -521,9 +521,7 @@ def test_a_loss_beside_a_criterion_is_asked_about():
     root = nn.Module()
     root.criterion = nn.CrossEntropyLoss()
     root.loss = nn.MSELoss()
-    with pytest.raises(
-        NoisyLabelError, match="Module has both `loss` and `criterion`: say which one gets log"
-    ):
+    with pytest.raises(NoisyLabelError, match="Module has both `loss` and `criterion`: say which one gets log"):
         find_criterion(root, None)
     assert find_criterion(root, "criterion") == ("criterion", root.criterion)
     root.loss = root.criterion

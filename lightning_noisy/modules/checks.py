@@ -34,3 +34,16 @@ def check_scalar(loss: Tensor) -> None:
             f"Expected the training loss to be a scalar, but got shape {tuple(loss.shape)}: give the criterion "
             "`reduction='mean'`, or return the mean from `step`."
         )
+
+
+def not_finite(where: str, index: Tensor) -> str:
+    """What is said of a training loss that is not finite.
+
+    Args:
+        where: Epoch and batch.
+        index: int64 (B,), the samples of the batch.
+    """
+    return (
+        f"The training loss is not finite in {where}, samples {index.tolist()[:8]}: lower the learning rate, clip "
+        "gradients, or look at these inputs."
+    )
