@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from jsonargparse import Namespace
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 
 _CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
+_NO_CALLBACK = ("lightning.pytorch.callbacks.callback.Callback", "lightning.pytorch.Callback", "lightning.Callback")
 _COUNTS = ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes")
 
 
@@ -21,9 +23,10 @@ def check_config(subcommand: str, config: Namespace) -> None:
         config: Its arguments. One callback becomes a list of one.
 
     Raises:
-        NoisyLabelError: A seed or a count outside its range, no Trainer, a checkpoint that is not there, or none where
-            one is evaluated.
+        NoisyLabelError: A NaN, a seed or a count outside its range, no Trainer, a checkpoint that is not there, or
+            none where one is evaluated.
     """
+    _check_numbers(config, "")
     seed, trainer, path = config.seed_everything, config.trainer, config.get("ckpt_path")
     in_range = seed is None or isinstance(seed, bool) or 0 <= seed < 2**32
     check_argument(in_range, "seed_everything", "an int in [0, 4294967296)", seed)
@@ -41,6 +44,17 @@ def check_config(subcommand: str, config: Namespace) -> None:
     if isinstance(trainer.callbacks, Namespace):
         # For one callback that refuses its arguments, jsonargparse would say that it is no list.
         trainer.callbacks = [trainer.callbacks]
+    if any(callback.class_path in _NO_CALLBACK for callback in trainer.callbacks or []):
+        raise NoisyLabelError("Expected `trainer.callbacks` to name classes, but one has no `class_path`.")
+
+
+def _check_numbers(value: Any, path: str) -> None:
+    """Refuse what is no number, which comparisons let through."""
+    parts = vars(value) if isinstance(value, Namespace) else value if isinstance(value, dict) else None
+    for name, part in parts.items() if parts is not None else enumerate(value) if isinstance(value, list) else ():
+        _check_numbers(part, path if name == "init_args" else f"{path}.{name}".lstrip("."))
+    if isinstance(value, float) and math.isnan(value):
+        raise NoisyLabelError(f"Expected argument `{path}` to be a number, but got nan.")
 
 
 def check_trained(subcommand: str, checkpoint: Any, untrained: bool) -> None:

@@ -124,12 +124,16 @@ def _size(node: yaml.Node, path: Path | None, known: dict[int, int], above: tupl
 
 def _check_keys(node: yaml.MappingNode, path: Path | None) -> None:
     seen: set[str] = set()
-    for key, _ in node.value:
+    for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise NoisyLabelError(f"Expected {_name(path)} to have names before colons, but {_where(key)} has none.")
         if key.value in seen:
             raise NoisyLabelError(f"{_name(path)} has `{key.value}` twice, the second time in {_where(key)}: keep one.")
         seen.add(key.value)
+        kind = {"class_path": "tag:yaml.org,2002:str", "init_args": "tag:yaml.org,2002:map"}.get(key.value)
+        if kind not in (None, value.tag):
+            wanted = "the name of a class" if key.value == "class_path" else "names and values"
+            raise NoisyLabelError(f"Expected `{key.value}` in {_where(key)} of {_name(path)} to be {wanted}.")
     beside = sorted(seen - {"class_path", "init_args", "dict_kwargs"}) if "class_path" in seen else []
     if beside:
         raise NoisyLabelError(

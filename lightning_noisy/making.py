@@ -7,6 +7,7 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from pkgutil import resolve_name
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -25,7 +26,16 @@ def name_refused_arguments(parser: LightningArgumentParser, config: Namespace) -
     Args:
         parser: Makes the classes.
         config: What they are made of.
+
+    Raises:
+        NoisyLabelError: A function in the place of a class, with no word of what it returns: jsonargparse would call
+            whatever there is, with all that it does beside.
     """
+    for key, class_path in _classes(config, ""):
+        named = resolve_name(class_path)
+        if not isinstance(named, type) and "return" not in getattr(named, "__annotations__", {}):
+            wanted = "a class, or a function whose annotation says what it returns"
+            raise NoisyLabelError(f"Expected argument `{key}` to be {wanted}, but got {class_path!r}.")
     parser.add_instantiator(partial(_make, _keys(config)), object)
 
 

@@ -55,7 +55,7 @@ def with_near_names(line: str, error: BaseException) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question with the names that are near, empty where none is."""
-    near = get_close_matches(name, list(dict.fromkeys(known)), n=2, cutoff=0.7)
+    near = get_close_matches(name, [other for other in dict.fromkeys(known) if other != name], n=2, cutoff=0.7)
     return f": did you mean {' or '.join(f'`{other}`' for other in near)}?" if near else ""
 
 
@@ -78,7 +78,7 @@ def _option(name: str, error: BaseException) -> tuple[str, list[str]]:
     if head == "trainer" and rest:
         return rest.partition(".")[0], argument_names(Trainer)
     if kind is not None:
-        return head, [*argument_names(kind), "class_path", "init_args"]
+        return head, [*argument_names(kind), "class_path", "init_args"] if head != "class_path" else []
     return head, [*TOP, *argument_names(Trainer)]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -20,18 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _NUMPY = "a plain array of numbers", "save numbers with `np.save` or `np.savez`, not objects"
 _TORCH = "a dict of tensors", "save nothing but tensors in a dict, with `torch.save`"
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_LONGEST = 120  # characters of a reason: some repeat what is in the file
 
 
 class ArrayFile:
@@ -69,8 +55,8 @@ class ArrayFile:
         try:
             with _tensors(path) if of_torch else _arrays(path) as arrays:
                 yield arrays
-        except _UNREADABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except Exception as error:  # decoders raise nearly anything, numpy's also errors of Python's grammar
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST]
             wanted, way_out = _TORCH if of_torch else _NUMPY
             raise self.error(wanted, f"'{reason}'", way_out) from error
 

@@ -238,7 +238,7 @@ def read_pairs(path: Path) -> tuple[list[str], list[int], list[int]]:
 
 
 def _names(folder: str) -> set[str]:
-    return set(os.listdir(folder)) if Path(folder).is_dir() else set()  # noqa: PTH208  a set of a million names
+    return set(os.listdir(folder or ".")) if Path(folder).is_dir() else set()  # noqa: PTH208  a set of a million names
 
 
 def _reason(error: Exception) -> str:

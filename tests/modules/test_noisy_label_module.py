@@ -278,7 +278,9 @@ def test_both_validation_splits_are_named(tmp_path):
 class TestRefusals:
     @pytest.mark.parametrize("num_classes", [1, 0, -3])
     def test_too_few_classes(self, num_classes):
-        with pytest.raises(NoisyLabelError, match=f"`num_classes` to be an integer of at least 2, but got {num_classes}"):
+        with pytest.raises(
+            NoisyLabelError, match=f"`num_classes` to be an integer of at least 2, but got {num_classes}"
+        ):
             NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), num_classes)
 
     def test_backbone_without_width(self):

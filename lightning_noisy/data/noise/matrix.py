@@ -24,6 +24,7 @@ from lightning_noisy.functional.noise import (
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 
 _CHUNK = 2**21  # weights held at once: 16 MiB of float64
+_LONGEST = 120  # characters of a value in a message
 _OTHERS = 1  # last key of the draws that say what a chosen label becomes
 
 
@@ -223,7 +224,8 @@ def _rows(matrix: object) -> Tensor:
     try:
         rows = torch.from_numpy(np.array(matrix, dtype=np.float64))
     except (TypeError, ValueError):
-        raise NoisyLabelError(f"Expected argument `matrix` to be {wanted}, but got {matrix!r}.") from None
+        came = f"dtype {matrix.dtype}" if isinstance(matrix, np.ndarray) else repr(matrix)[:_LONGEST]
+        raise NoisyLabelError(f"Expected argument `matrix` to be {wanted}, but got {came}.") from None
     if rows.ndim != 2 or rows.shape[0] != rows.shape[1] or len(rows) < 2:
         raise NoisyLabelError(f"Expected argument `matrix` to be {wanted}, but got shape {tuple(rows.shape)}.")
     wrong = ((rows < 0).any(dim=1) | ~((rows.sum(dim=1) - 1).abs() < 1e-4)).nonzero()
