@@ -44,11 +44,12 @@ def one_line_errors(arguments: Sequence[str], start: Start) -> Iterator[None]:
     except Exception as error:
         start.undo()
         why = reason(error, start.over)
-        if DEBUG in arguments or why is None:
-            if why is None and Origin.of(error).ours:
-                _say("this is a bug in lightning_noisy: please report it, with the traceback.")
+        if why is not None:
+            _say(f"error: {why}")
+        elif Origin.of(error).ours and not _is_memory(causes(error)[-1]):
+            _say("this is a bug in lightning_noisy: please report it, with the traceback.")
+        if why is None or DEBUG in arguments:
             raise
-        _say(f"error: {why}")
         raise SystemExit(2) from error
 
 
@@ -74,7 +75,7 @@ def reason(error: BaseException, started: bool) -> str | None:
         return _line(f"Cannot use '{last.filename}': {last.strerror}")
     if started:
         return None
-    if isinstance(last, (MemoryError, torch.OutOfMemoryError)) or any(text in str(last) for text in _NO_MEMORY):
+    if _is_memory(last):
         return _line(f"Out of memory{_of(Origin.of(error))}: {_what(last)}")
     origin = Origin.of(error)
     if origin.users is not None:
@@ -82,6 +83,11 @@ def reason(error: BaseException, started: bool) -> str | None:
     if origin.argument is not None:
         return _line(f"{origin.argument}: {_what(last)} (`{DEBUG}` shows the traceback)")
     return None
+
+
+def _is_memory(error: BaseException) -> bool:
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return named or any(text in str(error) for text in _NO_MEMORY)
 
 
 def _of(origin: Origin) -> str:
