@@ -50,22 +50,23 @@ class DeferredChecks:
                 raise NoisyLabelError(message())
 
 
-def check_labels(labels: Tensor, num_classes: int, name: str) -> None:
+def check_labels(labels: Tensor, num_classes: int | None, name: str) -> None:
     """Refuse labels outside [0, num_classes).
 
     Args:
         labels: int64 (N,) on the CPU.
-        num_classes: Number of classes K.
+        num_classes: Number of classes K; None sets no upper bound.
         name: What the labels are, for the message.
 
     Raises:
         NoisyLabelError: One lies outside; the message names the first and its position.
     """
-    wrong = ((labels < 0) | (labels >= num_classes)).nonzero()
+    wrong = (labels < 0 if num_classes is None else (labels < 0) | (labels >= num_classes)).nonzero()
     if len(wrong):
         position = int(wrong[0])
+        wanted = "to be at least 0" if num_classes is None else f"to lie in [0, {num_classes})"
         raise NoisyLabelError(
-            f"Expected {name} to lie in [0, {num_classes}), but sample {position} has label {int(labels[position])} "
+            f"Expected {name} {wanted}, but sample {position} has label {int(labels[position])} "
             f"({len(wrong)} of {len(labels)} are outside): mend the labels or `num_classes`."
         )
 

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import sys
 import warnings
-from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
-from lightning_noisy.config_option import ConfigOption
-from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.cli_checks import check_config
+from lightning_noisy.cli_errors import DEBUG, one_line_errors
+from lightning_noisy.cli_start import Start
+from lightning_noisy.config_option import ConfigOption, DebugOption
+from lightning_noisy.data_option import noise_stays_with_its_data
+from lightning_noisy.making import check_schedule, name_refused_arguments
 from lightning_noisy.modules import StrategyModule
-from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
+from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.recipes import recipe_list, run_name
 from lightning_noisy.state import check_members
 from lightning_noisy.tune import CommandParser, tune
 
-_CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
 _DESCRIPTION = (
     "Train classifiers on partly wrong labels. `lightning-noisy recipes` lists what `--config` takes beside files; "
     "`lightning-noisy tune` searches arguments, see `tune --help`."
 )
-_FROM_WORKER = f"{NoisyLabelError.__name__}: "  # before the message in the traceback that a loader's worker hands on
 _LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
@@ -49,20 +47,23 @@ def main(args: Sequence[str] | None = None) -> LightningCLI:
         The CLI object, with ``trainer``, ``model`` and ``datamodule``.
 
     Raises:
-        SystemExit: With code 2 and one line on standard error, for input that cannot be used.
+        SystemExit: With code 2 and one line on standard error, for input that cannot be used; nothing is left behind.
+            ``--debug`` keeps the traceback.
     """
-    with _one_line_errors():
+    given, start = sys.argv[1:] if args is None else list(args), Start()
+    with one_line_errors(given, start):
         return _NoisyLabelCLI(
+            start,
             StrategyModule,
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=_SaveConfig,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults=_trainer_defaults(sys.argv[1:] if args is None else args),
+            trainer_defaults=_trainer_defaults(given),
             seed_everything_default=0,
             parser_kwargs={"prog": "lightning-noisy", "description": _DESCRIPTION, "exit_on_error": False},
-            args=None if args is None else list(args),
+            args=None if args is None else given,
             auto_configure_optimizers=False,  # `--model.optimizer` is the one way
             load_from_checkpoint_support=False,  # checkpoints are the same as from Python
         )
@@ -74,7 +75,7 @@ def run() -> None:
     if own is None:
         main()
     else:
-        with _one_line_errors():
+        with one_line_errors(sys.argv, Start()):
             own(sys.argv[2:])
 
 
@@ -97,47 +98,53 @@ def _fit(arguments: list[str]) -> Trainer:
         return main(["fit", *arguments]).trainer
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Input that cannot be used ends the process with one line on standard error."""
-    try:
-        yield
-    except Exception as error:
-        reason = _reason(error)
-        if reason is None:
-            raise
-        print(f"lightning-noisy: error: {reason}", file=sys.stderr)
-        raise SystemExit(2) from error
-
-
 class _NoisyLabelCLI(ConfigurationAloneCLI):
     """The command line with ``base`` in configurations, and what Lightning or jsonargparse would say too late."""
+
+    def __init__(self, start: Start, *args: Any, **kwargs: Any) -> None:
+        self.start = start
+        super().__init__(*args, **kwargs)
 
     @override
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         parser = self.parser_class(**kwargs)
         parser.add_argument("-c", "--config", action=ConfigOption, help="Configuration: a file or a recipe's name.")
+        parser.add_argument(DEBUG, action=DebugOption)
         return parser
+
+    @override
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        super().add_core_arguments_to_parser(parser)
+        watch_option(parser, "data", lambda read, value: noise_stays_with_its_data(read, [f"data: {value}"]))
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(callbacks.PredictionWriter, "predictions")
 
     @override
+    def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
+        if subcommand != "fit":
+            parser.add_argument("--untrained", type=bool, default=False, help="Do without `ckpt_path`: random weights.")
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        check_config(str(self.config.get("subcommand")), self.config[self.config.subcommand])
+
+    @override
     def before_instantiate_classes(self) -> None:
-        config = self.config.get(str(self.subcommand), self.config)
-        path = config.get("ckpt_path")
-        if path and path not in _CKPT_KEYWORDS and "://" not in path and not Path(path).exists():
-            raise NoisyLabelError(f"Expected argument `ckpt_path` to be a checkpoint, but got {path!r}: no such file.")
-        if isinstance(config.trainer.callbacks, Namespace):
-            # For one callback that refuses its arguments, jsonargparse would say that it is no list.
-            config.trainer.callbacks = [config.trainer.callbacks]
+        name_refused_arguments(self.parser, self.config[self.subcommand])
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
+        self.start.watch(trainer, self.subcommand == "fit" or self.config[self.subcommand].untrained)
         check_members(trainer)
         return trainer
+
+    def before_fit(self) -> None:
+        """Called by Lightning when all is made."""
+        check_schedule(self.model)
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -149,14 +156,3 @@ class _SaveConfig(SaveConfigCallback):
         users = target.exists() and target.parent.resolve() == Path.cwd()
         if not trainer.strategy.broadcast(users):
             super().setup(trainer, pl_module, stage)
-
-
-def _reason(error: BaseException) -> str | None:
-    """The line for the user, None where the traceback says more."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:  # jsonargparse wraps the errors of constructors
-        causes.append(causes[-1].__cause__)
-    for cause in causes:
-        if isinstance(cause, (NoisyLabelError, MisconfigurationException)) or str(cause).startswith(CALLBACK_TWICE):
-            return " ".join(str(cause).rpartition(_FROM_WORKER)[2].split())
-    return refusal(str(error)) if isinstance(error, ArgumentError) else None

@@ -1,11 +1,12 @@
-"""Everything that the package uses of Lightning, jsonargparse and PyTorch beyond what they document, each with why.
+"""Everything that the package uses of Lightning and PyTorch beyond what they document, each with why.
+
+What the command line uses beside is in ``private_cli.py``.
 
 ``tests/test_private_api.py`` fails by name when a version no longer has one of them.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ import torch.utils.checkpoint
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher
+from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -160,57 +161,5 @@ def calling_module() -> LightningModule | None:
     return None
 
 
-# The command line
-
-
-class ConfigurationAloneCLI(LightningCLI):
-    """LightningCLI whose configuration alone says what the model is."""
-
-    def _parse_ckpt_path(self) -> None:
-        """Not done: since Lightning 2.6 hyper-parameters of a checkpoint, only the plain ones, replace the model."""
-
-
-ARGUMENTS_TWICE = "LightningCLI's args parameter"
-"""So begins Lightning's warning where ``main`` and the process both have arguments; with ``tune`` they have."""
-
-CALLBACK_TWICE = "Found more than one stateful callback"
-"""Lightning's RuntimeError for two callbacks of one state begins so: for the user a wrong argument, not a fault."""
-
-_FRAMES = (
-    "Does not validate",
-    "Subtypes:",
-    "Errors:",
-    "Problem with",
-    "Given value",
-    "Subclass types",
-    "a class path",
-    "a dict",
-)
-"""How lines of jsonargparse's messages begin that tell no reason."""
-
-
-def refusal(message: str) -> str:
-    """One line for the tree of jsonargparse's attempts: the argument, and what stands deepest in the first branch.
-
-    jsonargparse has one text for all that it tried, without a structure to ask.
-    """
-    if not message.startswith("Parser key"):
-        return " ".join(message.split())
-    path: list[str] = []
-    reasons: list[str] = []
-    depth = 0
-    for line in filter(str.strip, message.splitlines()):
-        text, indent = line.strip(" -"), len(line) - len(line.lstrip())
-        if reasons and indent < depth:
-            break
-        key = re.match(r'Parser key "(.+)":(.*)', text)
-        if key is not None:
-            path.append(key[1])
-            text = key[2].strip()
-        if text and not text.startswith(_FRAMES):
-            reasons = [*reasons, text] if indent == depth else [text]
-        depth = indent
-    given = re.search(r"Given value: (?!NestedArg)(.*)", message)
-    if given is not None and not any("Got value" in reason for reason in reasons):
-        reasons.append(f"Got value: {given[1]}")
-    return f"{'.'.join(path)}: {'; '.join(dict.fromkeys(reasons))}"
+restricted_classmethod = _restricted_classmethod
+"""Decorator of a classmethod that refuses to be called on an instance, where what it returns would be lost."""

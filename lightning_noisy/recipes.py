@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
+from lightning_noisy.config_text import bases, is_mapping, read_text, without_base
 from lightning_noisy.errors import NoisyLabelError, check_argument
 
 _SUFFIX = ".yaml"
@@ -104,9 +103,8 @@ def config_chain(value: str) -> list[Config]:
         r"-$|[\w+.-]+://", value
     ):  # standard input, or a URL: jsonargparse reads them, and refuses `base` there
         return [Config(value, None)]
-    is_yaml = isinstance(_node(value, None), yaml.MappingNode)
-    check_argument(is_yaml, "config", f"a file or a recipe{_similar(value)}", value)
-    if _bases(value, None):
+    check_argument(is_mapping(value), "config", f"a file or a recipe{_similar(value)}", value)
+    if bases(value, None):
         raise NoisyLabelError("Expected `base` in a file, but it is in the argument `config`: give `--config` twice.")
     return [Config(value, None)]
 
@@ -125,8 +123,8 @@ def run_name(arguments: Sequence[str]) -> str | None:
     Where there is no recipe among them, the last file gives its stem. None without a file.
     """
     named = [path for value in config_values(arguments) if (path := find_config(value)) is not None and path.is_file()]
-    bases = {config.file for path in named for config in config_chain(str(path))[:-1]}
-    tops = [path for path in named if path.resolve() not in bases]
+    lower = {config.file for path in named for config in config_chain(str(path))[:-1]}
+    tops = [path for path in named if path.resolve() not in lower]
     recipes = [name for path in tops if (name := _recipe_name(path)) is not None]
     return recipes[-1] if recipes else tops[-1].stem if tops else None
 
@@ -146,8 +144,8 @@ def _add(path: Path, above: list[Path], chain: list[Config]) -> None:
         raise NoisyLabelError(f"Expected `base` to come to an end, but it goes in a circle: {_arrows(*above, path)}.")
     if path.resolve() in (config.file for config in chain):
         return
-    text = _read(path)
-    for base in _bases(text, path):
+    text = read_text(path)
+    for base in bases(text, path):
         found = find_config(base, path.parent)
         if found is None:
             raise NoisyLabelError(
@@ -155,14 +153,7 @@ def _add(path: Path, above: list[Path], chain: list[Config]) -> None:
                 f"{_arrows(*above, path, base)}."
             )
         _add(found, [*above, path], chain)
-    chain.append(Config(_without_base(text, path), path))
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NoisyLabelError(f"Expected '{path}' to be YAML, but it cannot be read: {error}.") from error
+    chain.append(Config(without_base(text, path), path))
 
 
 def _arrows(*names: object) -> str:
@@ -176,47 +167,5 @@ def _similar(name: str) -> str:
     return f" ({meant}`lightning-noisy recipes` lists them)"
 
 
-def _node(text: str, path: Path | None) -> yaml.Node | None:
-    """The YAML as it stands, before anything is made of it."""
-    try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        where = "argument `config`" if path is None else f"'{path}'"
-        raise NoisyLabelError(f"Expected {where} to be YAML, but {' '.join(str(error).split())}.") from error
-
-
-def _entries(text: str, path: Path | None) -> Iterator[tuple[yaml.Node, yaml.Node, int]]:
-    """Key, value and where the next key begins, of each argument of a configuration."""
-    node = _node(text, path)
-    if not isinstance(node, yaml.MappingNode):
-        raise NoisyLabelError(f"Expected '{path}' to be YAML with arguments and their values, but got {text[:40]!r}.")
-    end = node.end_mark.index - (1 if node.flow_style else 0)
-    starts = [key.start_mark.index for key, _ in node.value]
-    for (key, value), following in zip(node.value, [*starts[1:], end], strict=False):
-        yield key, value, following
-
-
-def _bases(text: str, path: Path | None) -> list[str]:
-    for key, value, _ in _entries(text, path):
-        if key.value == "base":
-            given = yaml.SafeLoader("").construct_document(value)
-            listed = given if isinstance(given, list) else [given]
-            wanted = f"a file or a list of files in '{path}'"
-            check_argument(all(isinstance(base, str) and base for base in listed), "base", wanted, given)
-            return listed
-    return []
-
-
-def _without_base(text: str, path: Path) -> str:
-    """The other arguments, each in its line."""
-    entries = list(_entries(text, path))
-    for key, _, following in entries:
-        if key.value == "base":
-            start = key.start_mark.index
-            kept = "\n" * text.count("\n", start, following)
-            return "{}" if len(entries) == 1 else text[:start] + kept + text[following:]
-    return text
-
-
 def _first_line(path: Path) -> str:
-    return _read(path).partition("\n")[0].removeprefix("#").strip()
+    return read_text(path).partition("\n")[0].removeprefix("#").strip()

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from lightning_noisy import NoisyLabelModule
+from lightning_noisy import NoisyLabelError, NoisyLabelModule
 from lightning_noisy.cli import main
 from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead
@@ -79,10 +79,6 @@ def left_behind():
     return sorted(re.sub(r"tfevents.*", "tfevents", str(path)) for path in Path("runs/run/version_0").glob("**/*.*"))
 
 
-def in_run(*names):
-    return [str(Path("runs/run/version_0", name)) for name in sorted(names)]
-
-
 def printed_config(capsys, *arguments):
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
@@ -130,6 +126,18 @@ class TestSubcommands:
         modules = {"backbone": backbone, "head": LinearHead, "loss": torch.nn.CrossEntropyLoss()}
         module = NoisyLabelModule.load_from_checkpoint(checkpoint, **modules)
         assert torch.equal(module.network.head.weight.cpu(), content["state_dict"]["network.head.weight"])
+        with pytest.raises(NoisyLabelError, match=r"NoisyLabelModule needs `head` and `loss` as well: give them by"):
+            NoisyLabelModule.load_from_checkpoint(checkpoint, backbone=backbone)
+
+    @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+    @pytest.mark.parametrize("checkpoint_is", [[], ["--ckpt_path", "last"]], ids=["none", "last"])
+    def test_random_weights_are_refused(self, config, capsys, subcommand, checkpoint_is):
+        message = command_line_error(capsys, config, *checkpoint_is, subcommand=subcommand)
+        assert message.startswith(f"`{subcommand}` without a checkpoint would use random weights: give `--ckpt_path`")
+        assert not Path("runs").exists()
+
+    def test_random_weights_that_are_asked_for(self, config):
+        assert "test/acc" in quiet("test", config, "--untrained", "true").trainer.callback_metrics
 
     @pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"]], ids=" ".join)
     def test_help(self, capsys, arguments):
@@ -201,6 +209,46 @@ class TestConfiguration:
         expected = {"include_true_class": False, "exact": False, "rate": 0.4}
         assert printed["data"]["init_args"]["noise"]["init_args"] == expected
 
+    @pytest.mark.parametrize(
+        ("later", "noise"),
+        [
+            (["--data", "FeaturesDataModule"], None),
+            (["--data", "FeaturesDataModule", "--data.noise", "PairFlipNoise", "--data.noise.rate", "0.1"], 0.1),
+            (["--data", "{class_path: FeaturesDataModule, init_args: {noise: {rate: 0.4}}}"], 0.4),
+            (["--data.class_path", "lightning_noisy.data.FeaturesDataModule"], None),
+            (["--config", "data: {class_path: FeaturesDataModule}"], None),
+            (
+                [
+                    "--config",
+                    "data: {class_path: lightning_noisy.data.FeaturesDataModule, init_args: {noise: {rate: 0.4}}}",
+                ],
+                0.4,
+            ),
+            (["--config", "based.yaml"], 0.4),
+            (["--data", "DigitsDataModule"], 0.4),
+            (["--config", "data: {init_args: {batch_size: 7}}"], 0.4),
+        ],
+        ids=[
+            "class",
+            "noise after",
+            "noise within",
+            "class_path",
+            "config",
+            "config with noise",
+            "base",
+            "same",
+            "other",
+        ],
+    )
+    def test_noise_goes_with_its_data(self, config, capsys, later, noise):
+        Path("based.yaml").write_text("base: config.yaml\ndata: {class_path: lightning_noisy.data.FeaturesDataModule}")
+        printed = printed_config(capsys, "--config", config, *later)["data"]["init_args"]
+        assert (printed["noise"] and printed["noise"]["init_args"]["rate"]) == noise
+
+    def test_noise_that_goes_says_so(self, config, capsys):
+        with pytest.warns(UserWarning, match="SymmetricNoise was given for DigitsDataModule, and is dropped for Feat"):
+            printed_config(capsys, "--config", config, "--data", "FeaturesDataModule")
+
     def test_config_in_the_working_directory_is_left_alone(self, config):
         quiet("fit", config, "--trainer.logger", "false", "--trainer.max_epochs", "1")
         assert config.read_text() == CONFIG
@@ -224,7 +272,7 @@ class TestRefusedBeforeTheStart:
                 "`ratio` to be .*, but got 1.5",
             ),
             (["--data.noise.rate", "1.2"], "`rate` to be a float in .* but got 1.2"),
-            (["--model.num_classes", "1"], "`num_classes` to be an int of at least 2, but got 1"),
+            (["--model.num_classes", "1"], "`num_classes` to be an integer of at least 2, but got 1"),
             (["--model.backbone.width", "0"], "`width` to be a positive int, but got 0"),
             (["--data.val_fraction", "1.0"], "`val_fraction` to be a float in .* but got 1.0"),
             (["--data.noise", "FileNoise", "--data.noise.path", "labels.txt"], "`path` to be a .npy or .npz file"),
@@ -252,10 +300,14 @@ class TestRefusedBeforeTheStart:
     @pytest.mark.parametrize(
         ("key", "expected"),
         [
-            ("model.num_clases", "model: Option 'num_clases' is not accepted"),
-            ("trainer.max_epocs", "unrecognized arguments: --trainer.max_epocs 10"),
-            ("data.noise.rat", "data.noise: Option 'rat' is not accepted"),
+            ("model.num_clases", "model: Option 'num_clases' is not accepted: did you mean `num_classes`?"),
+            (
+                "trainer.max_epocs",
+                "unrecognized arguments: --trainer.max_epocs 10: did you mean `max_epochs` or `max_steps`?",
+            ),
+            ("data.noise.rat", "data.noise: Option 'rat' is not accepted: did you mean `rate`?"),
             ("optimizer", "unrecognized arguments: --optimizer 10"),
+            ("modle.num_classes", "unrecognized arguments: --modle.num_classes 10: did you mean `model`?"),
             ("trainer.callbacks.momentun", "trainer.callbacks: Option 'momentun' is not accepted"),
         ],
     )
@@ -296,7 +348,12 @@ class TestRefusedBeforeTheStart:
         ("text", "expected"),
         [
             (CONFIG.replace("num_classes", "num_clases"), "model: Option 'num_clases' is not accepted"),
-            (CONFIG.replace("max_epochs", "max_epocs"), "Subcommand 'fit' does not accept option 'trainer.max_epocs'"),
+            (CONFIG.replace("max_epochs", "max_epocs"), "Option 'trainer.max_epocs' is not accepted: did you mean"),
+            (CONFIG + "modle: {}", "Option 'modle' is not accepted: did you mean `model`?"),
+            (
+                CONFIG.replace("SmallCNN", "SmalCNN"),
+                "model.backbone: module 'lightning_noisy.networks' has no attribute 'SmalCNN': did you mean `SmallCNN`",
+            ),
             (
                 CONFIG.replace("rate: 0.4", "rate: [0.4]"),
                 "data.noise.rate: Expected a <class 'float'>. Got value: [0.4] (in '{config}')",
@@ -312,9 +369,14 @@ class TestRefusedBeforeTheStart:
     def test_unknown_subcommand(self, config, capsys):
         assert "invalid choice: 'fat'" in command_line_error(capsys, config, subcommand="fat")
 
-    def test_errors_of_foreign_classes_keep_their_traceback(self, config):
-        with pytest.raises(ValueError, match="accelerator"):
-            quiet("fit", config, "--trainer.accelerator", "abacus")
+    def test_a_name_before_the_subcommand_that_is_none(self, config, capsys):
+        """What stands there and is no subcommand would count for nothing."""
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(["--config", str(config), "fit", "--config", str(config)])
+        assert (
+            "Option 'trainer' is not accepted: expected one of fit, predict, test, validate" in capsys.readouterr().err
+        )
 
 
 class TestImagesThatCannotBeRead:
@@ -334,7 +396,7 @@ class TestImagesThatCannotBeRead:
 
 
 class TestRefusedAtTheStart:
-    """What shows only with the data: Lightning has made the run's folder, but no checkpoint or summary is in it."""
+    """What shows only with the data, when the run's folder is there: it goes again."""
 
     @pytest.mark.parametrize(
         ("labels", "expected"),
@@ -352,7 +414,7 @@ class TestRefusedAtTheStart:
         message = command_line_error(capsys, config, "--data.noise", "FileNoise", "--data.noise.path", "labels.npy")
         assert "'labels.npy'" in message
         assert re.search(expected, message)
-        assert left_behind() == in_run("events.out.tfevents")
+        assert not Path("runs").exists()
 
     @pytest.mark.parametrize(
         ("arguments", "expected"),
@@ -371,21 +433,34 @@ class TestRefusedAtTheStart:
     )
     def test_what_does_not_fit_together(self, config, capsys, arguments, expected):
         assert re.search(expected, command_line_error(capsys, config, *arguments))
-        written = ("figures/transition.png", "noise.json", "noisy_labels.npz")
-        assert left_behind() == in_run("config.yaml", "events.out.tfevents", *written)
+        assert not Path("runs").exists()
+
+    @pytest.mark.parametrize("there", ["runs", "runs/run", "runs/run/version_0"])
+    def test_what_was_there_stays(self, config, capsys, there):
+        Path(there).mkdir(parents=True)
+        command_line_error(capsys, config, "--model.loss", "torch.nn.NLLLoss", "--trainer.logger.version", 0)
+        assert Path(there).is_dir()
+        assert there == "runs/run/version_0" or not list(Path(there).iterdir())
+
+    def test_without_a_logger(self, config, capsys):
+        for name in (".", "elsewhere"):
+            options = ["--trainer.logger", "false", "--trainer.default_root_dir", name]
+            command_line_error(capsys, config, "--model.loss", "torch.nn.NLLLoss", *options)
+        assert [path.name for path in Path().iterdir()] == ["config.yaml"]
+        assert config.read_text() == CONFIG
 
     def test_schedule_without_end(self, config, capsys):
         loss = ["--model.loss", "DynamicsAwareLoss", "--model.loss.q", "0.8"]
         schedule = ["--trainer.callbacks", "[{class_path: DALSchedule, init_args: {q_start: 0.8, q_end: 1.5}}]"]
         message = command_line_error(capsys, config, *loss, *schedule, "--trainer.max_epochs", "-1")
         assert re.search("DALSchedule needs the number of epochs, but .* is -1", message)
-        assert not [name for name in left_behind() if name.endswith((".ckpt", "summary.json"))]
+        assert not Path("runs").exists()
 
     def test_checkpoint_of_other_labels(self, config, capsys, checkpoint):
         resume = ["--ckpt_path", checkpoint, "--trainer.max_epochs", 2]
         message = command_line_error(capsys, config, *resume, "--seed_everything", 1)
         assert re.search("checkpoint's per-sample state belongs to other given labels", message)
-        assert not [name for name in left_behind() if name.endswith((".ckpt", "summary.json"))]
+        assert not Path("runs").exists()
 
 
 class TestRefusedInTraining:

@@ -4,22 +4,23 @@ import argparse
 import inspect
 import re
 import warnings
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.compile import from_compiled
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_noisy import private_api
+from lightning_noisy import private_api, private_cli
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.heads import MaskableHead
-from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
+from lightning_noisy.private_cli import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule
 
@@ -135,6 +136,17 @@ def test_epoch_length(tmp_path):
     assert lengths == [3, 2, 1, float("inf")]
 
 
+def test_restricted_classmethod():
+    class Asking(LightningModule):
+        @private_api.restricted_classmethod
+        def load_from_checkpoint(cls, path):  # noqa: N805
+            return cls, path
+
+    assert Asking.load_from_checkpoint("a") == (Asking, "a")
+    with pytest.raises(TypeError, match="cannot be called on an instance"):
+        Asking().load_from_checkpoint("a")
+
+
 # The command line
 
 
@@ -142,6 +154,15 @@ def test_lightning_cli_parse_ckpt_path():
     assert list(inspect.signature(LightningCLI._parse_ckpt_path).parameters) == ["self"]
     assert "self._parse_ckpt_path()" in inspect.getsource(LightningCLI.__init__)
     assert ConfigurationAloneCLI._parse_ckpt_path is not LightningCLI._parse_ckpt_path
+
+
+def test_lightning_cli_prepares_a_parser_for_each_subcommand():
+    assert list(inspect.signature(LightningCLI._prepare_subcommand_parser).parameters)[:3] == [
+        "self",
+        "klass",
+        "subcommand",
+    ]
+    assert "self._prepare_subcommand_parser(" in inspect.getsource(LightningCLI._add_subcommands)
 
 
 def test_lightning_cli_init_parser_adds_the_option_config():
@@ -152,6 +173,19 @@ def test_lightning_cli_init_parser_adds_the_option_config():
     assert options == {"-h", "--help", "-c", "--config", "--print_config"}
 
 
+def test_one_batch_is_no_share_of_all():
+    parser = LightningArgumentParser(exit_on_error=False)
+    cli = ConfigurationAloneCLI.__new__(ConfigurationAloneCLI)
+    cli.trainer_class, cli.trainer_defaults, cli.datamodule_class = Trainer, {}, None
+    cli._model_class, cli._datamodule_class = LightningModule, LightningDataModule
+    cli.subclass_mode_model = cli.subclass_mode_data = True
+    cli.add_core_arguments_to_parser(parser)
+    names = ["limit_train_batches", "limit_val_batches", "overfit_batches", "val_check_interval"]
+    read = parser.parse_args([f"--trainer.{name}=1" for name in names] + ["--model", "tests.foreign.ForeignModule"])
+    assert [type(read.trainer[name]) for name in names] == [int] * 4
+    assert parser.parse_args(["--trainer.limit_val_batches=0.5", "--model", "tests.foreign.ForeignModule"])
+
+
 def test_jsonargparse_action_config_file_takes_text():
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action=ActionConfigFile)
@@ -160,6 +194,27 @@ def test_jsonargparse_action_config_file_takes_text():
     assert (read.a, read.config) == (3, [None])  # ours puts the file in the place of None
     parameters = list(inspect.signature(ActionConfigFile.__call__).parameters)
     assert parameters == ["self", "parser", "cfg", "values", "option_string"]
+
+
+class Other(LightningModule):
+    pass
+
+
+def test_watch_option():
+    seen = []
+
+    @contextmanager
+    def around(read, value):
+        seen.append((read.get("module.class_path"), value))
+        yield
+        seen.append(read.module.class_path)
+
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "module", fail_untyped=False, required=False)
+    private_cli.watch_option(parser, "module", around)
+    first, second = "tests.foreign.ForeignModule", "tests.test_private_api.Other"
+    parser.parse_args(["--module", first, "--module", second])
+    assert seen == [(None, first), first, (first, second), second]
 
 
 def test_lightning_warning_arguments_twice(monkeypatch):

@@ -209,7 +209,7 @@ class TestRefused:
     def test_what_is_no_text(self, capsys):
         Path("a.yaml").write_bytes(b"\xff\xfe\xfd")
         line = refused(capsys, "fit", "--config", "a.yaml")
-        assert line.startswith("Expected 'a.yaml' to be YAML, but it cannot be read: ")
+        assert line.startswith("Expected 'a.yaml' to be YAML in UTF-8, but byte 0 is none: save it as UTF-8.")
 
     def test_unknown_names_have_likely_ones_beside(self, capsys):
         line = refused(capsys, "fit", "--config", "dal/cifar1O")
@@ -222,7 +222,14 @@ class TestRefused:
             ("trainer: [", "Expected 'below.yaml' to be YAML, but while parsing a flow node"),
             ("", "Expected 'below.yaml' to be YAML with arguments and their values, but got ''."),
             ("- a", "Expected 'below.yaml' to be YAML with arguments and their values, but got '- a'."),
-            ("model: {class_path: NoisyLabelModule, num_clases: 3}", "model: "),
+            ("model: {class_path: NoisyLabelModule, init_args: {num_clases: 3}}", "model: "),
+            (
+                "model: {class_path: X, num_clases: 3}",
+                "'below.yaml' has `num_clases` beside the `class_path` of line 1",
+            ),
+            ("trainer: {}\ntrainer: {}", "'below.yaml' has `trainer` twice, the second time in line 2"),
+            ("trainer: &a {b: *a}", "Expected 'below.yaml' to come to an end, but line 1 refers to itself"),
+            ("[1]: 3", "Expected 'below.yaml' to have names before colons, but line 1 has none"),
             ("model: {class_path: Nothing}", "model: "),
         ],
     )

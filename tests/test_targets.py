@@ -552,3 +552,9 @@ def test_error_in_a_foreign_module_names_it():
 
     with pytest.raises(NoisyLabelError, match=r"^Bare has no module `aux.loss`"):
         pipeline_at(running(), Bare(), "aux.loss")
+
+
+def test_one_module_of_both_usual_names_is_the_criterion():
+    root = nn.Module()
+    root.criterion = root.loss = nn.CrossEntropyLoss()
+    assert pipeline_at(running(), root, None).name == "loss"

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.errors import check_argument
-from lightning_noisy.files import written_aside
+from lightning_noisy.files import check_writable, written_aside
 from lightning_noisy.targets import TargetCall, TargetPipeline
 from lightning_noisy.trainer_access import run_folder
 
@@ -28,6 +28,25 @@ def check_npz_path(path: str) -> None:
     check_argument(Path(path).suffix == ".npz", "path", "the name of a .npz file", path)
 
 
+def check_writable_npz(trainer: Trainer, path: str) -> None:
+    """Refuse a file that cannot be written at the end, before a run begins. A collective.
+
+    Args:
+        trainer: The Trainer.
+        path: As for :func:`write_npz`.
+
+    Raises:
+        NoisyLabelError: It cannot be written.
+    """
+    target = _target(trainer, path)
+    if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+        check_writable(target, "path")
+
+
+def _target(trainer: Trainer, path: str) -> Path:
+    return Path(run_folder(trainer) or trainer.default_root_dir) / path
+
+
 def write_npz(trainer: Trainer, path: str, what: str, arrays: dict[str, Tensor] | None) -> None:
     """Write arrays aside on rank 0, then rename, and say where they are. A collective.
 
@@ -37,7 +56,7 @@ def write_npz(trainer: Trainer, path: str, what: str, arrays: dict[str, Tensor] 
         what: What is written, for the message.
         arrays: CPU tensors by the names they get; None writes nothing.
     """
-    target = Path(run_folder(trainer) or trainer.default_root_dir) / path
+    target = _target(trainer, path)
     if arrays is None or not trainer.is_global_zero:
         return
     values: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
@@ -57,7 +76,7 @@ class NpzWriter(CriterionCallback):
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
-        NoisyLabelError: ``path`` does not end in .npz.
+        NoisyLabelError: ``path`` does not end in .npz; at fit, it cannot be written.
     """
 
     content: ClassVar[str]
@@ -83,6 +102,11 @@ class NpzWriter(CriterionCallback):
     @override
     def join(self, pipeline: TargetPipeline) -> None:
         pipeline.add_observer(self)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        check_writable_npz(trainer, self.path)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from typing_extensions import override
 
-from lightning_noisy.callbacks.npz_writer import check_npz_path, write_npz
+from lightning_noisy.callbacks.npz_writer import check_npz_path, check_writable_npz, write_npz
 from lightning_noisy.collectives import gather_over_processes
 from lightning_noisy.errors import NoisyLabelError
 
@@ -26,13 +26,17 @@ class PredictionWriter(BasePredictionWriter):
             Trainer's ``default_root_dir``).
 
     Raises:
-        NoisyLabelError: Another suffix; more than one loader to predict.
+        NoisyLabelError: Another suffix; at predict, a file that cannot be written, or more than one loader to predict.
     """
 
     def __init__(self, path: str = "predictions.npz") -> None:
         super().__init__(write_interval="epoch")
         check_npz_path(path)
         self.path = path
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_writable_npz(trainer, self.path)
 
     @override
     def write_on_epoch_end(

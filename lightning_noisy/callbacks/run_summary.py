@@ -21,7 +21,7 @@ class RunSummary(Callback):
     The metrics are test accuracies where the test set is evaluated each epoch (our data modules do), else validation
     accuracies. The best epoch is chosen by validation accuracy; without a validation split nothing chooses, and the
     highest test accuracy is printed as what it is: chosen by the test set. Beside it stand further metrics of the same
-    epochs, below it the realized noise rate and the folder of the logs.
+    epochs, below it the noise rate, as what the run injected or as what its data came with, and the folder of the logs.
 
     Args:
         metric: What is reported: the first of these names that is logged.
@@ -72,7 +72,9 @@ class RunSummary(Callback):
         if not rows or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         rate = from_datamodule(trainer, "realized_noise_rate")
-        rank_zero_info(self.table(rate, folder))
+        injected = from_datamodule(trainer, "noise")
+        measured = "realized noise rate" if injected is None else f"injected by {type(injected).__name__}"
+        rank_zero_info(self.table(rate, folder, measured))
         if folder is not None:
             self._write(Path(folder), rate)
 
@@ -103,11 +105,17 @@ class RunSummary(Callback):
         rows = [(label, self.history[best][name]), (f"last epoch ({epochs[-1]})", values[-1])]
         return rows + [(f"mean of the last {n} epochs", sum(values[-n:]) / n) for n in (5, 10) if len(values) >= n]
 
-    def table(self, noise_rate: float | None, folder: str | None) -> str:
-        """The table as text."""
+    def table(self, noise_rate: float | None, folder: str | None, noise: str = "realized noise rate") -> str:
+        """The table as text.
+
+        Args:
+            noise_rate: Share of wrong labels, None where nobody knows it.
+            folder: Where the logs are, None without any.
+            noise: What the row of the noise rate is called.
+        """
         columns = self.columns()
         rows = [(label, [dict(self.rows(name))[label] for name in columns]) for label, _ in self.rows()]
-        rows += [("realized noise rate", [noise_rate])] if noise_rate is not None else []
+        rows += [(noise, [noise_rate])] if noise_rate is not None else []
         width = max(len(label) for label, _ in rows)
         lines = [label.ljust(width) + "".join(map(_cell, columns, values)) for label, values in rows]
         title = " " * width + "".join(f"  {name:>8}" for name in columns)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -20,16 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _NUMPY = "a plain array of numbers", "save numbers with `np.save` or `np.savez`, not objects"
 _TORCH = "a dict of tensors", "save nothing but tensors in a dict, with `torch.save`"
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    OSError,
-    EOFError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_LONGEST = 120  # characters of a reason: some repeat what is in the file
 
 
 class ArrayFile:
@@ -67,18 +55,22 @@ class ArrayFile:
         try:
             with _tensors(path) if of_torch else _arrays(path) as arrays:
                 yield arrays
-        except _UNREADABLE as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except Exception as error:  # decoders raise nearly anything, numpy's also errors of Python's grammar
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST]
             wanted, way_out = _TORCH if of_torch else _NUMPY
             raise self.error(wanted, f"'{reason}'", way_out) from error
 
-    def pick(self, key: str | None) -> Array:
+    def pick(self, key: str | None, content: str = "labels") -> Array:
         """The labels' array: that named ``key``, or the only one.
+
+        Args:
+            key: Its name.
+            content: What the file should hold, for messages.
 
         Raises:
             NoisyLabelError: There is none of that name, or several without a key.
         """
-        with self.open("labels") as arrays:
+        with self.open(content) as arrays:
             names = list(arrays)
             name = names[0] if key is None and len(names) == 1 else key
             if name in names:
@@ -114,18 +106,40 @@ class ArrayFile:
             raise self.error(wanted, f"shape {array.shape}", "take the labels of these samples")
         if array.dtype.kind not in "iu":
             raise self.error(f"integer {name}", f"dtype {array.dtype}", "save them with `.astype(np.int64)`")
-        end = np.iinfo(np.int64).max if num_classes is None else num_classes
+        end = 2**63 if num_classes is None else num_classes
         outside = (array < 0) | (array >= end)
         if outside.any():
             first = int(outside.argmax())
             came = f"{array[first]} at position {first}"
-            raise self.error(f"{name} in [0, {end})", came, "check `num_classes`, and that they count from 0")
+            wanted = f"{name} in [0, {end})" if num_classes is not None else f"{name} from 0 on"
+            raise self.error(wanted, came, "check `num_classes`, and that they count from 0")
         return torch.from_numpy(array.astype(np.int64))
 
 
 def _arrays(path: Path) -> AbstractContextManager[Mapping[str | None, Array]]:
     loaded = np.load(path, allow_pickle=False)
-    return loaded if isinstance(loaded, np.lib.npyio.NpzFile) else nullcontext({None: loaded})
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        return nullcontext({None: loaded})
+    return _Members(loaded)
+
+
+class _Members(dict[str | None, Any], AbstractContextManager[Mapping[str | None, Array]]):
+    """Names of the members of an archive; what is no array is refused when it is asked for."""
+
+    def __init__(self, archive: Any) -> None:
+        super().__init__(dict.fromkeys(archive.files))
+        self._archive = archive
+
+    def __getitem__(self, name: str | None) -> Array:
+        """A member, read anew each time."""
+        member = self._archive[name]
+        if not isinstance(member, np.ndarray):
+            raise TypeError(f"`{name}`, which is no array")
+        return member
+
+    def __exit__(self, *_: object) -> None:
+        """Close the archive."""
+        self._archive.close()
 
 
 def _tensors(path: Path) -> AbstractContextManager[Mapping[str | None, Array]]:

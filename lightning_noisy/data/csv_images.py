@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.image_list import ImageList, is_integer, sorted_names
 from lightning_noisy.data.image_module import ImageListDataModule
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, printable
 
 _SPLITS = ("train", "val", "test")
 
@@ -106,20 +106,29 @@ class CSVDataModule(ImageListDataModule):
                     clean_column = self.clean_column
                 columns = (self.image_column, self.label_column, split_column, clean_column)
                 _check_columns(table, found, columns)
-                return [self._row(table, reader.line_num, row, columns) for row in reader]
+                rows = [self._row(table, reader.line_num, row, columns) for row in reader]
         except (csv.Error, UnicodeDecodeError) as error:
             raise NoisyLabelError(f"Cannot read the table '{table}' ({error}): save it as CSV in UTF-8.") from error
+        if not rows:
+            raise NoisyLabelError(f"Expected the table '{table}' to have a row for each image, but it has none.")
+        return rows
 
-    def _row(self, table: str, number: int, row: Mapping[str, str | None], columns: Iterable[str | None]) -> _Row:
+    def _row(self, table: str, number: int, row: Mapping[str | None, Any], columns: Iterable[str | None]) -> _Row:
+        if None in row:
+            raise NoisyLabelError(
+                f"Row {number} of '{table}' has more fields than columns, the last '{printable(row[None][-1])}': quote "
+                f"what holds the delimiter {self.delimiter!r}."
+            )
         values = [None if column is None else (row[column] or "").strip() for column in columns]
         image, label, split, clean = values
+        where = f"'{table}' (image '{printable(image)}')"
         if "" in values:
             empty = next(column for column, value in zip(columns, values, strict=True) if value == "")
-            raise NoisyLabelError(f"Row {number} of '{table}' (image '{image}') has nothing in column '{empty}'.")
+            raise NoisyLabelError(f"Row {number} of {where} has nothing in column '{empty}'.")
         if split is not None and split not in _SPLITS:
             raise NoisyLabelError(
-                f"Expected row {number} of '{table}' (image '{image}') to have 'train', 'val' or 'test' in column "
-                f"'{self.split_column}', but got '{split}'."
+                f"Expected row {number} of {where} to have 'train', 'val' or 'test' in column "
+                f"'{self.split_column}', but got '{printable(split)}'."
             )
         assert image is not None
         assert label is not None
@@ -153,9 +162,11 @@ def _check_columns(table: str, found: Sequence[str], wanted: Iterable[str | None
     for column in wanted:
         if column is not None and column not in found:
             raise NoisyLabelError(
-                f"Expected the table '{table}' to have a column '{column}', but got {', '.join(found) or 'none'}: name "
-                "the columns by the arguments, or set `delimiter`."
+                f"Expected the table '{table}' to have a column '{column}', but got "
+                f"{printable(', '.join(found)) or 'none'}: name the columns by the arguments, or set `delimiter`."
             )
+        if found.count(column or "") > 1:
+            raise NoisyLabelError(f"The table '{table}' has {found.count(str(column))} columns '{column}': rename one.")
 
 
 @dataclass(frozen=True)
@@ -173,7 +184,7 @@ class _Row:
         """The class of a label."""
         if name not in classes:
             raise NoisyLabelError(
-                f"Row {self.number} of '{self.table}' (image '{self.image}') has the label '{name}', which is none of "
-                f"the {len(classes)} classes in `class_names`."
+                f"Row {self.number} of '{self.table}' (image '{printable(self.image)}') has the label "
+                f"'{printable(name)}', which is none of the {len(classes)} classes in `class_names`."
             )
         return classes[name]

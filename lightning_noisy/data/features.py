@@ -16,8 +16,8 @@ from lightning_noisy.data.feature_file import FeatureFile, Part, checked_suffix
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise
-from lightning_noisy.errors import check_argument, check_count
-from lightning_noisy.functional.noise import check_num_classes
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.functional.noise import MOST_CLASSES, check_num_classes
 
 _CHUNK = 2**16  # rows held in float64 at once
 
@@ -84,6 +84,8 @@ class FeaturesDataModule(NoisyDataModule):
         self.labels_key = labels_key
         self.test_rows = test_rows
         self.standardize = standardize
+        self.largest_label: str | None = None
+        """What the number of classes was taken from, with its place; from ``setup`` on."""
         self._given_classes = num_classes
         if num_classes is not None:
             check_num_classes(num_classes)
@@ -96,8 +98,13 @@ class FeaturesDataModule(NoisyDataModule):
     def setup(self, stage: str) -> None:
         train, test = self._read()
         if self._given_classes is None:
-            known = [train.y, train.clean, None if test is None else test.y]
-            self.num_classes = 1 + max(int(labels.max()) for labels in known if labels is not None)
+            parts = {"`y`": train.y, "`clean`": train.clean, "the test set": None if test is None else test.y}
+            known = [(int(labels.max()), name, labels) for name, labels in parts.items() if labels is not None]
+            largest, name, labels = max(known, key=lambda one: one[0])
+            self.largest_label = f"the label {largest} at position {int(labels.argmax())} of {name}"
+            if largest >= MOST_CLASSES:
+                raise NoisyLabelError(f"Expected labels that count classes, but got {self.largest_label}: mend it.")
+            self.num_classes = 1 + largest
             check_num_classes(self.num_classes)
         self._training_part, self._test_part = train, test
         self._transform = _Standardize.of(train.x) if self.standardize else Unchanged()

@@ -104,6 +104,16 @@ class ImageList:
         """The images of the first classes."""
         return self.take((self.labels < num_classes).nonzero().squeeze(1))
 
+    def contradiction(self) -> tuple[int, int] | None:
+        """Positions of the first image that is listed twice with two labels, given or clean; None without any."""
+        _, first, which = np.unique(self.paths, return_index=True, return_inverse=True)
+        if len(first) == len(self):
+            return None
+        original = torch.from_numpy(first[which])
+        columns = [self.labels] if self.clean is None else [self.labels, self.clean]
+        wrong = torch.stack([column != column[original] for column in columns]).any(dim=0).nonzero()
+        return (int(original[wrong[0]]), int(wrong[0])) if len(wrong) else None
+
     def missing(self) -> list[int]:
         """Positions of images that are not there. Each folder is listed once, faster than to ask N times."""
         folders: dict[str, set[str]] = {}
@@ -228,7 +238,7 @@ def read_pairs(path: Path) -> tuple[list[str], list[int], list[int]]:
 
 
 def _names(folder: str) -> set[str]:
-    return set(os.listdir(folder)) if Path(folder).is_dir() else set()  # noqa: PTH208  a set of a million names
+    return set(os.listdir(folder or ".")) if Path(folder).is_dir() else set()  # noqa: PTH208  a set of a million names
 
 
 def _reason(error: Exception) -> str:

@@ -208,6 +208,10 @@ class ImageListDataModule(NoisyDataModule):
         name = type(self).__name__
         if len(images) == 0:
             raise NoisyLabelError(f"The {split} set of {name} is empty.")
+        twice = images.contradiction()
+        if twice is not None:
+            rows = " and ".join(f"{images.name(at)} as {self.class_names[int(images.labels[at])]!r}" for at in twice)
+            raise NoisyLabelError(f"An image of the {split} set is listed with two labels, {rows}: keep one row.")
         if self.on_error == "raise":
             missing = images.missing()
             if missing:

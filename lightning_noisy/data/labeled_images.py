@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 Transform = Callable[[Any], Tensor]
@@ -14,7 +16,7 @@ Transform = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """A set of images with clean labels, noisy labels, or both.
+    """A set of images with clean labels, noisy labels, or both; those of a NumPy array become tensors.
 
     Args:
         image: ``image(index)`` loads one, as the transforms want it.
@@ -27,6 +29,11 @@ class LabeledImages:
     labels: Tensor | None
     noisy: Tensor | None = None
     samples: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "noisy"):
+            if isinstance(getattr(self, name), np.ndarray):
+                object.__setattr__(self, name, torch.from_numpy(getattr(self, name)))
 
     @classmethod
     def in_memory(cls, samples: Tensor, labels: Tensor | None, noisy: Tensor | None = None) -> LabeledImages:

@@ -16,7 +16,7 @@ from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
-from lightning_noisy.functional.noise import check_num_classes, check_targets
+from lightning_noisy.functional.noise import as_targets, check_num_classes
 from lightning_noisy.plots import transition_figure
 
 MANIFEST_FILE = "noise.json"
@@ -55,7 +55,7 @@ def build_manifest(
         NoisyLabelError: Labels that are no classes, or clean and noisy labels of different shapes.
     """
     check_num_classes(num_classes)
-    check_targets(noisy, num_classes, "noisy")
+    noisy = as_targets(noisy, num_classes, "noisy")
     counts = None if clean is None else transition_counts(clean, noisy, num_classes, num_clean_classes).tolist()
     return {
         "noise": None if noise is None else noise.describe(),

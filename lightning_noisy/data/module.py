@@ -67,7 +67,7 @@ class NoisyDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         check_count(batch_size, "batch_size")
-        check_count(num_workers, "num_workers", least=0)
+        check_count(num_workers, "num_workers", least=0, most=1024)
         check_argument(0 <= val_fraction < 1, "val_fraction", "a float in [0, 1)", val_fraction)
         self.noise = noise
         self.batch_size = batch_size

@@ -39,6 +39,10 @@ class RecordList(ImageList):
         return to_pil_image(pixels.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0))
 
     @override
+    def contradiction(self) -> None:
+        """A record has one label."""
+
+    @override
     def name(self, index: int) -> str:
         assert self.rows is not None
         return f"record {int(self.rows[index])} of '{self.path(index)}'"

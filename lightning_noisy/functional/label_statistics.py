@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import check_num_classes, check_targets
+from lightning_noisy.functional.noise import as_targets, check_num_classes
 
 
 def _check_pair(clean: Tensor, noisy: Tensor) -> None:
@@ -40,8 +40,8 @@ def transition_counts(clean: Tensor, noisy: Tensor, num_classes: int, num_clean_
     check_num_classes(num_classes)
     _check_pair(clean, noisy)
     rows = num_classes if num_clean_classes is None else num_clean_classes
-    check_targets(clean, rows, "clean")
-    check_targets(noisy, num_classes, "noisy")
+    clean = as_targets(clean, rows, "clean")
+    noisy = as_targets(noisy, num_classes, "noisy")
     cells = torch.bincount(clean * num_classes + noisy, minlength=rows * num_classes)
     return cells.reshape(rows, num_classes)
 

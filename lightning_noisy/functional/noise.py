@@ -8,11 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_noisy.checks import check_labels
 from lightning_noisy.errors import NoisyLabelError, check_argument
+
+MOST_CLASSES = 2**24
+"""A row for each of more classes cannot be meant: a label is out of place."""
 
 
 def _is_integer(value: object) -> bool:
@@ -30,14 +34,15 @@ def check_rate(rate: float) -> None:
 
 
 def check_num_classes(num_classes: int) -> None:
-    """Refuse a number of classes below two.
+    """Refuse a number of classes below two, or so large that a row of each cannot be meant.
 
     Raises:
-        NoisyLabelError: ``num_classes`` is no integer of at least 2.
+        NoisyLabelError: ``num_classes`` is no integer from 2 to :data:`MOST_CLASSES`.
     """
     check_argument(
         _is_integer(num_classes) and num_classes >= 2, "num_classes", "an integer of at least 2", num_classes
     )
+    check_argument(num_classes <= MOST_CLASSES, "num_classes", f"at most {MOST_CLASSES}", num_classes)
 
 
 def check_mapping(mapping: Mapping[int, int], num_classes: int | None = None) -> None:
@@ -57,23 +62,30 @@ def check_mapping(mapping: Mapping[int, int], num_classes: int | None = None) ->
     check_argument(valid, "mapping", f"a non-empty dict from classes in [0, {bound}) to other classes in it", mapping)
 
 
-def check_targets(labels: Tensor, num_classes: int, name: str = "targets") -> None:
-    """Refuse labels that are not classes.
+def as_targets(labels: object, num_classes: int | None, name: str = "targets") -> Tensor:
+    """Labels that are classes; those of a NumPy array as a tensor.
 
     Args:
-        labels: What should be int64 (N,) with values in [0, ``num_classes``).
-        num_classes: Number of classes K.
+        labels: What should be int64 (N,) with values in [0, ``num_classes``), a tensor or a NumPy array.
+        num_classes: Number of classes K; None sets no upper bound.
         name: The argument's name in the message.
 
+    Returns:
+        The tensor itself, or one that shares its memory with the array.
+
     Raises:
-        NoisyLabelError: Another number of dimensions, another dtype, or a value outside the range.
+        NoisyLabelError: Another type, number of dimensions or dtype, or a value outside the range.
     """
-    if labels.ndim != 1 or labels.dtype != torch.int64:
-        raise NoisyLabelError(
-            f"Expected argument `{name}` to be an int64 tensor of shape (N,), "
-            f"but got {labels.dtype} of shape {tuple(labels.shape)}."
-        )
-    check_labels(labels, num_classes, f"argument `{name}`")
+    tensor = torch.from_numpy(labels) if isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf" else labels
+    if not isinstance(tensor, Tensor) or tensor.ndim != 1 or tensor.dtype != torch.int64:
+        came = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else _described(labels)
+        raise NoisyLabelError(f"Expected argument `{name}` to be an int64 tensor of shape (N,), but got {came}.")
+    check_labels(tensor, num_classes, f"argument `{name}`")
+    return tensor
+
+
+def _described(value: object) -> str:
+    return f"a {type(value).__name__}" + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")
 
 
 def symmetric_matrix(num_classes: int, rate: float, include_true_class: bool = False) -> Tensor:

@@ -16,18 +16,21 @@ from typing_extensions import override
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.data.epoch_length import announce_length
-from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
+from lightning_noisy.modules.checks import check_same_classes, check_scalar, not_finite
 from lightning_noisy.modules.context import criterion_arguments, widened
 from lightning_noisy.modules.evaluation import Evaluation
 from lightning_noisy.modules.in_run import ModuleInRun
+from lightning_noisy.modules.loading import AsksForParts
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.state import LossStores, RunDriver, Section
 from lightning_noisy.trainer_access import from_datamodule
 
 
-class StrategyModule(ModuleInRun, ABC):
+class StrategyModule(ModuleInRun, AsksForParts, ABC):
     """Base of the modules: a subclass holds its networks and criteria, and writes :meth:`step` and :meth:`forward`.
 
     In :meth:`step` a criterion is called by :meth:`training_loss` (its own reduction) or :meth:`sample_losses` (one
@@ -47,7 +50,7 @@ class StrategyModule(ModuleInRun, ABC):
         lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch.
 
     Raises:
-        NoisyLabelError: K < 2; labels outside [0, K); a non-finite loss; at fit, a checkpoint of another data set.
+        NoisyLabelError: K < 2; labels outside [0, K); a loss that is not finite or no scalar; at fit, other data.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class StrategyModule(ModuleInRun, ABC):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        check_count(num_classes, "num_classes", 2)
+        check_num_classes(num_classes)
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
@@ -122,6 +125,7 @@ class StrategyModule(ModuleInRun, ABC):
         unpacked = unpack_batch(batch)
         self._hits = []
         loss = self.step(unpacked)
+        check_scalar(loss)
         parts = list(unpacked.values()) if isinstance(unpacked, Mapping) else [unpacked]
         self._record(loss, torch.cat([part.index for part in parts]), batch_idx)
         return loss
@@ -162,11 +166,7 @@ class StrategyModule(ModuleInRun, ABC):
     @override
     def on_fit_start(self) -> None:
         self.loss_stores.join(self.run, self)  # those that `configure_model` has made
-        classes = from_datamodule(self.trainer, "num_classes")
-        if classes is not None and classes != self.num_classes:
-            raise NoisyLabelError(
-                f"The data module has {classes} classes, but the module was made with num_classes={self.num_classes}."
-            )
+        check_same_classes(self.trainer, self.num_classes)
 
     @override
     def on_train_start(self) -> None:
@@ -219,14 +219,8 @@ class StrategyModule(ModuleInRun, ABC):
             self._hits.append((predicted == batch.target).float())
 
     def _record(self, loss: Tensor, index: Tensor, batch_idx: int) -> None:
-        epoch = self.current_epoch
-        self.run.checks.require(
-            loss.detach().isfinite(),
-            lambda: (
-                f"The training loss is not finite in epoch {epoch}, batch {batch_idx}, samples {index.tolist()[:8]}: "
-                "lower the learning rate, clip gradients, or look at these inputs."
-            ),
-        )
+        where = f"epoch {self.current_epoch}, batch {batch_idx}"
+        self.run.checks.require(loss.detach().isfinite(), lambda: not_finite(where, index))
         if self.run.batch is not None:
             hits = {"acc": torch.cat(self._hits)} if self._hits else {}
             self.section.sums.add(len(index), loss=loss, **hits)

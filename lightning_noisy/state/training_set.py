@@ -76,7 +76,8 @@ def common_training_set(datasets: Sequence[Any], owner: str) -> tuple[TrainingSe
         names = ", ".join(type(dataset).__name__ for dataset in datasets) or "none"
         raise NoisyLabelError(
             f"{owner} keeps state for each training sample and needs DataLoaders over a map-style data set, but the "
-            f"training loaders read: {names}."
+            f"training loaders read: {names}. Samples that come in a stream have no index: give a data set with "
+            "`__len__` and `__getitem__`, wrapped in `IndexedDataset`."
         )
     sets = [TrainingSet.of(root) for root in roots]
     if any(one != sets[0] for one in sets):

@@ -38,7 +38,7 @@ def find_criterion(root: nn.Module, name: str | None) -> ModuleCriterion | Funct
     names = [candidate for candidate in CRITERION_NAMES if candidate in modules and candidate not in metrics]
     if name is None and not names:
         return FunctionalCriterion(tuple(FUNCTIONS))
-    if name is None and len(names) > 1:
+    if name is None and len({id(modules[candidate]) for candidate in names}) > 1:
         raise NoisyLabelError(
             f"{type(root).__name__} has both `loss` and `criterion`: say which one is called with logits and target, "
             'by `criterion="criterion"` or `criterion="loss"`.'

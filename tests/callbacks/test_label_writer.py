@@ -75,3 +75,14 @@ def test_a_dry_run_leaves_the_labels_of_another_alone(tmp_path):
 def test_refused_path():
     with pytest.raises(NoisyLabelError, match=r"`path` to be the name of a \.npz file, but got 'labels\.npy'"):
         LabelWriter("labels.npy")
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["folder of that name", "file above"])
+def test_a_file_that_cannot_be_written_is_found_at_the_start(tmp_path, there):
+    (tmp_path / "labels.npz").mkdir() if there else (tmp_path / "taken").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    module, path = ForeignModule(), "labels.npz" if there else "taken/new/labels.npz"
+    with pytest.raises(NoisyLabelError, match=r"Cannot write '.*labels.npz', argument `path`: "):
+        make_trainer(tmp_path, [LabelWriter(path)]).fit(module, make_loader(Opaque()))
+    assert module.trainer.global_step == 0
+    assert sorted(tmp_path.rglob("*")) == before

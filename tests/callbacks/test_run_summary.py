@@ -279,7 +279,7 @@ def test_a_run_prints_its_table_once_and_writes_it(tmp_path, printed, val_fracti
     assert mean[1] == pytest.approx(sum(seen[epoch]["test/acc"] for epoch in range(1, 6)) / 5)
     (table,) = tables(printed)
     assert f"{100 * last[1]:.2f} %" in table
-    assert f"{100 * rate:.2f} %" in table
+    assert re.search(f"injected by SymmetricNoise +{100 * rate:.2f} %", table)
     assert str(tmp_path) in table
     assert sorted(path.name for path in tmp_path.glob("*summary*")) == ["summary.json"]
 

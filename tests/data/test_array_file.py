@@ -1,4 +1,5 @@
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -97,6 +98,27 @@ def test_a_cut_file_of_torch_is_refused(tmp_path):
     refused(path, "a dict of tensors, but got '")
 
 
+def test_a_member_that_is_no_array_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=[1])
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.writestr("y", b"no array")
+    file = ArrayFile(str(tmp_path / "a.npz"))
+    assert file.pick("x").tolist() == [1]
+    with pytest.raises(NoisyLabelError, match="array of numbers, but got '`y`, which is no array': save numbers"):
+        file.pick("y")
+
+
+@pytest.mark.parametrize("shape", ["(1099511627776, 4096)", "(9223372036854775808,)", "(-1,)"])
+def test_a_header_that_claims_too_much_is_refused(tmp_path, shape):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    bomb = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "a.npy").write_bytes(bomb)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", bomb)
+    refused(tmp_path / "a.npy", "a plain array of numbers, but got '")
+    refused(tmp_path / "a.npz", "a plain array of numbers, but got '")
+
+
 def test_a_missing_file_is_refused_under_the_name_of_its_argument(tmp_path):
     refused(tmp_path / "a.npz", "features, but got no such file: check `path`, relative")
     refused(tmp_path / "a.pt", "features, but got no such file: check `test_path`", argument="test_path")
@@ -131,11 +153,11 @@ def test_labels_become_int64(dtype):
         (np.array([True, False, True]), 3, "integer labels `y`, but got dtype bool: "),
         (np.array([0, 3, 4]), 3, "labels `y` in [0, 3), but got 3 at position 1: check `num_classes`"),
         (np.array([0, 1, -2]), 3, "labels `y` in [0, 3), but got -2 at position 2: "),
-        (np.array([0, 1, -2]), None, "labels `y` in [0, 9223372036854775807), but got -2 at position 2: "),
+        (np.array([0, 1, -2]), None, "labels `y` from 0 on, but got -2 at position 2: "),
         (
             np.array([2**64 - 1, 0, 0], dtype=np.uint64),
             None,
-            "labels `y` in [0, 9223372036854775807), but got 18446744",
+            "labels `y` from 0 on, but got 18446744",
         ),
     ],
 )

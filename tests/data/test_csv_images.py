@@ -217,8 +217,10 @@ def test_rows_are_counted_by_lines(tmp_path):
             r"row 2 .* 'train', 'val' or 'test' in column 's', but got",
         ),
         ("image,label,s\na,b,test\nc,d,test\n", {"split_column": "s"}, "The train set of CSVDataModule is empty"),
+        ("image,label,label\na,b,c\n", {}, "t.csv' has 2 columns 'label': rename one"),
+        ("image,label\na,b,c\n", {}, "Row 2 of '.*' has more fields than columns, the last 'c': quote what holds"),
         ("image,label,s\na,b,\n", {"split_column": "s"}, "Row 2 .* has nothing in column 's'"),
-        ("image,label\n", {"class_names": ["a", "b"]}, "The train set of CSVDataModule is empty"),
+        ("image,label\n", {"class_names": ["a", "b"]}, "t.csv' to have a row for each image, but it has none"),
         ("image,label\na,b\n", {}, "`num_classes`"),
         ('image,label\n"a,b\n', {}, r"Cannot read the table '.*' \(.*\): save it as CSV in UTF-8"),
     ],
@@ -228,6 +230,18 @@ def test_tables_that_cannot_be_used(tmp_path, content, options, match):
     with pytest.raises(NoisyLabelError, match=match) as error:
         ready(str(tmp_path / "t.csv"), **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("clean_column", [None, "clean"])
+def test_an_image_with_two_labels_is_named(tmp_path, clean_column):
+    last = ("1.jpg", "b", "a") if clean_column else ("1.jpg", "a", "b")
+    rows = [("0.jpg", "a", "a"), ("0.jpg", "a", "a"), ("1.jpg", "b", "b"), ("2.jpg", "a", "b"), last]
+    table = write_table(tmp_path / "t.csv", rows, ("image", "label", "clean"))
+    match = (
+        r"An image of the train set is listed with two labels, '.*1\.jpg' \(row 4 of '.*t\.csv'\) as 'b' and .*row 6"
+    )
+    with pytest.raises(NoisyLabelError, match=match):
+        ready(table, clean_column=clean_column)
 
 
 def test_another_encoding_is_refused(tmp_path):

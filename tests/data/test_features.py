@@ -536,7 +536,9 @@ def test_from_the_command_line(tmp_path, monkeypatch, capsys):
 
     message = command_line_error(capsys, "config.yaml", "--data.path", "human.npz")
     assert message.startswith("Expected the file 'human.npz' to hold an array `x`, but got `worse`: save it under")
-    message = command_line_error(capsys, "config.yaml", "--data.test_rows", "null", subcommand="test")
+    message = command_line_error(
+        capsys, "config.yaml", "--data.test_rows", "null", "--untrained", "true", subcommand="test"
+    )
     assert "labels, one per training sample, shape (60,), but got shape (40,)" in message
 
 
@@ -633,7 +635,7 @@ FILES = {
     "negative": (
         {"x": X, "y": Y.astype(int) - 1},
         {},
-        "labels `y` in [0, 9223372036854775807), but got -1 at position",
+        "labels `y` from 0 on, but got -1 at position",
     ),
     "outside": ({"x": X, "y": Y}, {"num_classes": 3}, "labels `y` in [0, 3), but got 3 at position"),
     "two test sets": (
@@ -716,6 +718,19 @@ def test_one_class_is_none(tmp_path):
         lambda: ready(tmp_path / "f.npz"), "Expected argument `num_classes` to be an integer of at least 2, but got 1"
     )
     assert ready(tmp_path / "f.npz", num_classes=2).num_classes == 2
+
+
+def test_a_label_out_of_place_is_named(tmp_path):
+    y = Y.astype(np.int64)
+    y[5] = 12
+    np.savez(tmp_path / "f.npz", x=X, y=y)
+    data = ready(tmp_path / "f.npz")
+    assert (data.num_classes, data.largest_label) == (13, "the label 12 at position 5 of `y`")
+    y[5] = 2**40
+    np.savez(tmp_path / "f.npz", x=X, y=y)
+    refused(
+        lambda: ready(tmp_path / "f.npz"), "Expected labels that count classes, but got the label 1099511627776 at pos"
+    )
 
 
 def test_nothing_is_read_before_setup():

@@ -278,7 +278,9 @@ def test_both_validation_splits_are_named(tmp_path):
 class TestRefusals:
     @pytest.mark.parametrize("num_classes", [1, 0, -3])
     def test_too_few_classes(self, num_classes):
-        with pytest.raises(NoisyLabelError, match=f"`num_classes` to be an int of at least 2, but got {num_classes}"):
+        with pytest.raises(
+            NoisyLabelError, match=f"`num_classes` to be an integer of at least 2, but got {num_classes}"
+        ):
             NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), num_classes)
 
     def test_backbone_without_width(self):
@@ -300,10 +302,19 @@ class TestRefusals:
         with pytest.raises(NoisyLabelError, match=f"sample 13 has label {wrong}"):
             make_trainer(tmp_path).fit(module, data)
 
+    def test_a_loss_of_several_values(self, tmp_path):
+        module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(reduction="none"), 4)
+        with pytest.raises(NoisyLabelError, match=r"loss to be a scalar, but got shape \(8,\): .* `reduction='mean'`"):
+            make_trainer(tmp_path).fit(module, loader())
+
     def test_data_module_of_other_classes(self, tmp_path):
         module = NoisyLabelModule(SmallCNN(width=4, num_features=8), LinearHead, nn.CrossEntropyLoss(), NUM_CLASSES + 1)
         with pytest.raises(NoisyLabelError, match="4 classes, but the module was made with num_classes=5"):
             make_trainer(tmp_path).fit(module, datamodule=SmallDataModule(seed=0))
+        data = SmallDataModule(seed=0)
+        data.largest_label = "the label 3 at position 7 of `y`"
+        with pytest.raises(NoisyLabelError, match=r"4 classes \(the label 3 at position 7 of `y`\), but the module"):
+            make_trainer(tmp_path).fit(module, datamodule=data)
 
     def test_batch_without_index(self, tmp_path):
         module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)

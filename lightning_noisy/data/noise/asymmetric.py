@@ -10,11 +10,11 @@ from lightning_noisy.data.noise.base import NOISE_STREAM, Images
 from lightning_noisy.data.noise.matrix import TransitionMatrixNoise, draw_labels
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import (
+    as_targets,
     asymmetric_matrix,
     check_mapping,
     check_num_classes,
     check_rate,
-    check_targets,
 )
 
 CIFAR100_SUPERCLASSES = (
@@ -123,7 +123,7 @@ class AsymmetricNoise(TransitionMatrixNoise):
         if not (self.sequential and self.exact):
             return super().corrupt(targets, num_classes, seed, images)
         check_num_classes(num_classes)
-        check_targets(targets, num_classes)
+        targets = as_targets(targets, num_classes)
         noisy = targets
         for step, (source, wrong) in enumerate(self._mapping(num_classes).items()):
             matrix = asymmetric_matrix(num_classes, self.rate, {source: wrong}).to(targets.device)

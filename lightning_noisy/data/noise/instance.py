@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_noisy.data.noise.base import NOISE_STREAM, Images, LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.instance_noise import instance_probabilities, standard_normal, truncated_normal
-from lightning_noisy.functional.noise import check_num_classes, check_rate, check_targets
+from lightning_noisy.functional.noise import as_targets, check_num_classes, check_rate
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 
 _CHUNK = 2**21  # pixels held at once: 16 MiB of float64
@@ -62,7 +62,7 @@ class InstanceDependentNoise(LabelNoise):
     def corrupt(self, targets: Tensor, num_classes: int, seed: int, images: Images | None = None) -> Tensor:
         """Noisy labels for clean ones, see :meth:`LabelNoise.corrupt`. Images are read once each, class by class."""
         check_num_classes(num_classes)
-        check_targets(targets, num_classes)
+        targets = as_targets(targets, num_classes)
         if images is None:
             raise NoisyLabelError(
                 "InstanceDependentNoise looks at the images, but got none: pass `images=dataset.data.__getitem__` or "

@@ -13,7 +13,7 @@ from lightning_noisy.data.array_file import Array, ArrayFile
 from lightning_noisy.data.noise.base import NOISE_STREAM, Images, LabelNoise
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.instance_noise import margin_factor, margin_keep_probability
-from lightning_noisy.functional.noise import check_num_classes, check_rate, check_targets
+from lightning_noisy.functional.noise import as_targets, check_num_classes, check_rate
 from lightning_noisy.functional.random import hash_uniform
 
 _KEY = "probabilities"
@@ -79,7 +79,7 @@ class PMDNoise(LabelNoise):
     def corrupt(self, targets: Tensor, num_classes: int, seed: int, images: Images | None = None) -> Tensor:
         """Noisy labels for clean ones, see :meth:`LabelNoise.corrupt`."""
         check_num_classes(num_classes)
-        check_targets(targets, num_classes)
+        targets = as_targets(targets, num_classes)
         clean = targets.cpu()
         probabilities, classes = self._read(len(clean), num_classes).sort(dim=1, descending=True, stable=True)
         first, second = classes[:, 0], classes[:, 1]

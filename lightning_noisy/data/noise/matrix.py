@@ -14,9 +14,9 @@ from lightning_noisy.data.array_file import ArrayFile
 from lightning_noisy.data.noise.base import NOISE_STREAM, Images, LabelNoise
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.noise import (
+    as_targets,
     check_num_classes,
     check_rate,
-    check_targets,
     flip_counts,
     pair_flip_matrix,
     symmetric_matrix,
@@ -24,6 +24,7 @@ from lightning_noisy.functional.noise import (
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 
 _CHUNK = 2**21  # weights held at once: 16 MiB of float64
+_LONGEST = 120  # characters of a value in a message
 _OTHERS = 1  # last key of the draws that say what a chosen label becomes
 
 
@@ -52,7 +53,7 @@ class TransitionMatrixNoise(LabelNoise):
     def corrupt(self, targets: Tensor, num_classes: int, seed: int, images: Images | None = None) -> Tensor:
         """Noisy labels for clean ones, see :meth:`LabelNoise.corrupt`."""
         check_num_classes(num_classes)
-        check_targets(targets, num_classes)
+        targets = as_targets(targets, num_classes)
         matrix = self.transition_matrix(num_classes).to(targets.device)
         _check_matrix(matrix, num_classes, type(self).__name__)
         return draw_labels(targets, matrix, (seed, NOISE_STREAM), self.exact)
@@ -214,9 +215,7 @@ class TransitionNoise(TransitionMatrixNoise):
 
     def _read(self) -> Tensor:
         assert isinstance(self.matrix, str)
-        with ArrayFile(self.matrix, "matrix").open("a transition matrix") as arrays:
-            array = arrays[None]
-        return _rows(array)
+        return _rows(ArrayFile(self.matrix, "matrix").pick(None, "a transition matrix"))
 
 
 def _rows(matrix: object) -> Tensor:
@@ -225,7 +224,8 @@ def _rows(matrix: object) -> Tensor:
     try:
         rows = torch.from_numpy(np.array(matrix, dtype=np.float64))
     except (TypeError, ValueError):
-        raise NoisyLabelError(f"Expected argument `matrix` to be {wanted}, but got {matrix!r}.") from None
+        came = f"dtype {matrix.dtype}" if isinstance(matrix, np.ndarray) else repr(matrix)[:_LONGEST]
+        raise NoisyLabelError(f"Expected argument `matrix` to be {wanted}, but got {came}.") from None
     if rows.ndim != 2 or rows.shape[0] != rows.shape[1] or len(rows) < 2:
         raise NoisyLabelError(f"Expected argument `matrix` to be {wanted}, but got shape {tuple(rows.shape)}.")
     wrong = ((rows < 0).any(dim=1) | ~((rows.sum(dim=1) - 1).abs() < 1e-4)).nonzero()

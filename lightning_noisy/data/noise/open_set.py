@@ -7,10 +7,9 @@ from torch import Tensor
 
 from lightning_noisy.data.noise.base import NOISE_STREAM, Images, LabelNoise
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.noise import check_num_classes, check_targets
+from lightning_noisy.functional.noise import as_targets, check_num_classes
 from lightning_noisy.functional.random import hash_uniform
 
-_ANY = 2**31  # clean classes: as many as there may be
 _OUTSIDE = 4  # keeps these draws apart from those of the closed set
 
 
@@ -40,7 +39,7 @@ class OpenSetNoise(LabelNoise):
     def corrupt(self, targets: Tensor, num_classes: int, seed: int, images: Images | None = None) -> Tensor:
         """Noisy labels for clean ones, see :meth:`LabelNoise.corrupt`; ``targets`` from K on are outsiders."""
         check_num_classes(num_classes)
-        check_targets(targets, _ANY)
+        targets = as_targets(targets, None)
         outside = targets >= num_classes
         if len(targets) and not bool(outside.any()):
             raise NoisyLabelError(

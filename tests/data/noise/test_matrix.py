@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.noise import (
     AsymmetricNoise,
     LabelNoise,
@@ -395,3 +396,14 @@ def test_a_matrix_file_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "m.npy").write_bytes(b"0 1")
     with pytest.raises(NoisyLabelError, match=r"to hold a plain array of numbers, but got '"):
         TransitionNoise(tmp_path / "m.npy").corrupt(torch.tensor([0, 1]), 2, 0)
+
+
+@pytest.mark.parametrize("noise", MODELS)
+def test_labels_of_numpy_are_taken(noise):
+    labels = torch.arange(1000) % 10
+    assert torch.equal(noise.corrupt(labels.numpy(), 10, 3), noise.corrupt(labels, 10, 3))
+    assert LabeledImages(None, labels.numpy()).labels.equal(labels)
+    with pytest.raises(NoisyLabelError, match=r"`targets` to be an int64 tensor of .*, but got torch.int32 of"):
+        noise.corrupt(labels.numpy().astype(np.int32), 10, 3)
+    with pytest.raises(NoisyLabelError, match=r"shape \(N,\), but got a list"):
+        noise.corrupt([0, 1], 10, 3)

@@ -1,0 +1,110 @@
+"""What the command line says when a run fails: one line for what the user gave, the traceback for what is a bug.
+
+What is said rests on where the exception arose, see :func:`reason`.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentError
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from lightning_noisy.cli_start import Start
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.near_names import with_near_names
+from lightning_noisy.origin import Origin, causes
+from lightning_noisy.private_cli import CALLBACK_TWICE, first_of_the_processes, refusal
+
+DEBUG = "--debug"
+_FROM_WORKER = f"{NoisyLabelError.__name__}: "  # before the message in the traceback that a loader's worker hands on
+_NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "array is too big", "Unable to allocate")
+_LONGEST = 400
+
+
+@contextmanager
+def one_line_errors(arguments: Sequence[str], start: Start) -> Iterator[None]:
+    """Input that cannot be used ends the process with one line on standard error, and leaves nothing behind.
+
+    Of several processes the first that fails speaks, since the others fail for the same reason or because of it.
+
+    Args:
+        arguments: Those of the command line. With ``--debug`` among them every error keeps its traceback.
+        start: What is known of the run's start.
+
+    Raises:
+        SystemExit: With code 2, for what the user can mend.
+    """
+    try:
+        yield
+    except Exception as error:
+        start.undo()
+        why = reason(error, start.over)
+        if why is not None:
+            _say(f"error: {why}")
+        elif Origin.of(error).ours and not _is_memory(causes(error)[-1]):
+            _say("this is a bug in lightning_noisy: please report it, with the traceback.")
+        if why is None or DEBUG in arguments:
+            raise
+        raise SystemExit(2) from error
+
+
+def reason(error: BaseException, started: bool) -> str | None:
+    """The line for the user, None where the traceback says more.
+
+    Errors of this package and of Lightning that are made for users are their own line. Of others, it counts where they
+    arose: in a file of the user's, which is named; in torch or another library that was called with what the user
+    gave, whose argument is named; in this package, which is a bug. Once a step is done, only the first kind is a line.
+
+    Args:
+        error: What ended the run.
+        started: Whether a step was done before.
+    """
+    chain = causes(error)
+    for cause in chain:
+        if isinstance(cause, (NoisyLabelError, MisconfigurationException)) or str(cause).startswith(CALLBACK_TWICE):
+            return _line(str(cause).rpartition(_FROM_WORKER)[2])
+    if isinstance(error, ArgumentError):
+        return with_near_names(refusal(str(error)), error)
+    last = chain[-1]
+    if isinstance(last, OSError) and last.filename is not None:
+        return _line(f"Cannot use '{last.filename}': {last.strerror}")
+    if started:
+        return None
+    if _is_memory(last):
+        return _line(f"Out of memory{_of(Origin.of(error))}: {_what(last)}")
+    origin = Origin.of(error)
+    if origin.users is not None:
+        return _line(f"{type(last).__name__} in {origin.users}: {_what(last)} (`{DEBUG}` shows the traceback)")
+    if origin.argument is not None:
+        return _line(f"{origin.argument}: {_what(last)} (`{DEBUG}` shows the traceback)")
+    return None
+
+
+def _is_memory(error: BaseException) -> bool:
+    named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return named or any(text in str(error) for text in _NO_MEMORY)
+
+
+def _of(origin: Origin) -> str:
+    return "" if origin.argument is None else f", {origin.argument}"
+
+
+def _what(error: BaseException) -> str:
+    """The first paragraph of a message; torch's go on with the frames of C++."""
+    text = str(error).split("\n\n")[0].split("\nException raised from")[0]
+    return text.strip() or type(error).__name__
+
+
+def _line(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}..."
+
+
+def _say(text: str) -> None:
+    if first_of_the_processes(int(getattr(rank_zero_only, "rank", 0) or 0)):
+        print(f"lightning-noisy: {text}", file=sys.stderr)

@@ -1,0 +1,80 @@
+"""The start of a run on the command line: what it makes before its first step, so that a failed one leaves nothing."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from lightning_noisy.cli_checks import check_trained
+
+CONFIG_FILE = "config.yaml"
+
+
+class Start(Callback):
+    """Knows whether a run has done its first step, and which files and folders it has made before."""
+
+    def __init__(self) -> None:
+        self.over = False
+        """Whether a step is done."""
+        self._made: list[list[Path]] = []
+        self._untrained = False
+
+    def watch(self, trainer: Trainer, untrained: bool) -> None:
+        """Take note of what this Trainer is about to make, and be told of its steps.
+
+        Args:
+            trainer: The Trainer.
+            untrained: Whether random weights may be evaluated.
+        """
+        self._untrained = untrained
+        folders = [Path(folder) for logger in trainer.loggers if (folder := getattr(logger, "log_dir", None))]
+        for path in folders or [Path(trainer.default_root_dir, CONFIG_FILE)]:
+            self._made.append([part for part in (path, *path.parents) if not part.exists()])
+        trainer.callbacks.append(self)  # type: ignore[attr-defined]
+
+    def undo(self) -> None:
+        """Remove what was made, unless a step is done: the run's folder, and folders above it that are empty then."""
+        for made in [] if self.over else filter(None, self._made):
+            innermost, *above = made
+            if innermost.is_dir():
+                shutil.rmtree(innermost, ignore_errors=True)
+            with suppress(OSError):
+                innermost.unlink(missing_ok=True)
+            for folder in above:
+                with suppress(OSError):
+                    folder.rmdir()
+        self._made = []
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            check_trained("validate", trainer.ckpt_path, self._untrained)
+
+    @override
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_trained("test", trainer.ckpt_path, self._untrained)
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_trained("predict", trainer.ckpt_path, self._untrained)
+
+    @override
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.over = True
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        self.over = self.over or trainer.state.fn != "fit"  # that of a fit comes before its first step as well
+
+    @override
+    def on_test_batch_end(self, *args: Any) -> None:
+        self.over = True
+
+    @override
+    def on_predict_batch_end(self, *args: Any) -> None:
+        self.over = True
