@@ -22,6 +22,7 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import StrategyModule
 from lightning_noisy.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from lightning_noisy.recipes import recipe_list, run_name
+from lightning_noisy.requirements import check_command_line
 from lightning_noisy.state import check_members
 from lightning_noisy.tune import CommandParser, tune
 
@@ -52,6 +53,7 @@ def main(args: Sequence[str] | None = None) -> LightningCLI:
         SystemExit: With code 2 and one line on standard error, for input that cannot be used.
     """
     with _one_line_errors():
+        check_command_line()
         return _NoisyLabelCLI(
             StrategyModule,
             LightningDataModule,
