@@ -22,6 +22,7 @@ from lightning_noisy.making import check_schedule, name_refused_arguments
 from lightning_noisy.modules import StrategyModule
 from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.recipes import recipe_list, run_name
+from lightning_noisy.requirements import check_command_line
 from lightning_noisy.state import check_members
 from lightning_noisy.tune import CommandParser, tune
 
@@ -52,6 +53,7 @@ def main(args: Sequence[str] | None = None) -> LightningCLI:
     """
     given, start = sys.argv[1:] if args is None else list(args), Start()
     with one_line_errors(given, start):
+        check_command_line()
         return _NoisyLabelCLI(
             start,
             StrategyModule,

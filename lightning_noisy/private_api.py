@@ -11,17 +11,42 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch.utils.checkpoint
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
+from lightning_utilities.core.imports import RequirementCache
 from torch import nn
 from torch.utils.data import DataLoader
+
+# The two names of Lightning
+
+
+def is_a(value: object, *names: str) -> TypeGuard[Any]:
+    """Whether a value is an instance of a class of Lightning that has one of these names.
+
+    ``lightning.pytorch`` and ``pytorch_lightning`` have each class, and neither's is the other's.
+    """
+    libraries = ("lightning", "pytorch_lightning")
+    return any(cls.__name__ in names and cls.__module__.split(".")[0] in libraries for cls in type(value).__mro__)
+
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Callback as Callback
+elif RequirementCache("pytorch-lightning<2.6"):
+    from lightning.pytorch import Callback as _Callback
+
+    class Callback(_Callback, import_module("pytorch_lightning").Callback):
+        """A callback under both names, as a Trainer of ``pytorch_lightning`` before 2.6 wants it."""
+
+else:
+    from lightning.pytorch import Callback as Callback
+
 
 # The Trainer
 
@@ -91,7 +116,7 @@ def being_iterated(trainer: Trainer) -> tuple[list[Any], bool]:
     """
     combined, fetcher = trainer.fit_loop._combined_loader, trainer.fit_loop._data_fetcher
     assert combined is not None
-    if isinstance(fetcher, _DataLoaderIterDataFetcher) or fetcher is None or combined._iterator is None:
+    if is_a(fetcher, "_DataLoaderIterDataFetcher") or fetcher is None or combined._iterator is None:
         return [], False
     return combined._iterator.iterators, fetcher.length is None
 
@@ -155,8 +180,8 @@ def calling_module() -> LightningModule | None:
     frame = sys._getframe(1)
     while frame is not None:
         caller = frame.f_locals.get("self")
-        if isinstance(caller, LightningModule) and caller._trainer is not None and caller._trainer.training:
-            return caller
+        if is_a(caller, "LightningModule") and caller._trainer is not None and caller._trainer.training:
+            return cast(LightningModule, caller)
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

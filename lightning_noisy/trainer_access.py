@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from lightning.pytorch.utilities import CombinedLoader
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.private_api import data_module_in_use
+from lightning_noisy.private_api import data_module_in_use, is_a
 
 
 def from_datamodule(trainer: Trainer, name: str) -> Any:
@@ -66,7 +64,7 @@ def check_not_sharded(trainer: Trainer, what: str) -> None:
     Raises:
         NoisyLabelError: FSDP, model parallel or DeepSpeed.
     """
-    if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)):
+    if is_a(trainer.strategy, "FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"):
         raise NoisyLabelError(
             f"{what} under {type(trainer.strategy).__name__}, which shards its weights or gradients: use "
             "strategy='ddp'."
@@ -74,7 +72,7 @@ def check_not_sharded(trainer: Trainer, what: str) -> None:
 
 
 def _leaves(tree: Any, path: LoaderPath = ()) -> Iterator[tuple[LoaderPath, Any]]:
-    if isinstance(tree, CombinedLoader):
+    if is_a(tree, "CombinedLoader"):
         yield from _leaves(tree.iterables, path)
     elif isinstance(tree, Mapping):
         for name, part in tree.items():

@@ -1,9 +1,15 @@
 """An ordinary Lightning project that knows nothing of the package, and its data."""
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, strategies
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+SHARDING = [
+    getattr(strategies, name)
+    for name in ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
+    if hasattr(strategies, name)  # the last is there since Lightning 2.4
+]
 
 
 class ForeignModule(LightningModule):

@@ -20,13 +20,14 @@ from pathlib import Path
 import pytest
 
 import lightning_noisy
+from lightning_noisy.requirements import COMMAND_LINE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
     {"errors", "private_api"},
-    {"checks", "collectives", "files", "plots", "recipes", "trainer_access"},
+    {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
     {"recipe_settings"},
     {"functional"},
     {"losses", "heads", "networks"},
@@ -125,8 +126,28 @@ def test_every_bound_has_a_reason() -> None:
         assert lines[i - 1].startswith(f"# {version}: "), f"setup.cfg, line {i + 1}: no reason for {lines[i]}"
 
 
+def test_lower_bounds_are_those_of_the_environment_that_tries_them() -> None:
+    """``.ci/lower_bounds`` installs these versions; a bound that is raised here is raised there."""
+    pinned = [line for line in (ROOT / "tests" / "lower_bounds.txt").read_text().splitlines() if line[0] != "#"]
+    extras = read_setup()["options.extras_require"]
+    bounds = [*requirements(), *filter(None, extras["test"].split("\n")), *filter(None, extras["timm"].split("\n"))]
+    assert pinned == [re.sub(r"(\[\w+\])?>=", "==", bound) for bound in bounds]
+
+
+def test_the_command_line_checks_for_what_its_extra_brings() -> None:
+    bounds = read_setup()["options.extras_require"]["cli"].split("\n")
+    assert {re.sub(r"\[\w+\]", "", bound) for bound in bounds if bound} == {
+        f"{name}>={oldest}" for name, oldest in COMMAND_LINE.items()
+    }
+
+
 def test_every_dependency_has_a_bound_and_is_used() -> None:
-    names = {"scikit-learn": "sklearn", "pyyaml": "yaml", "tensorboard": "lightning"}  # its logger wants tensorboard
+    names = {
+        "scikit-learn": "sklearn",
+        "lightning-utilities": "lightning_utilities",
+        "pyyaml": "yaml",
+        "tensorboard": "lightning",
+    }  # its logger wants tensorboard
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
     imported = {name.split(".")[0] for path in PACKAGE.rglob("*.py") for name in imported_modules(path.read_text())}
     for dependency in read_setup()["options"]["install_requires"].split("\n"):
@@ -238,6 +259,11 @@ def test_public_names_have_docstrings(name: str) -> None:
         value = getattr(module, public)
         own = vars(value) if isinstance(value, type) else {"__doc__": value.__doc__}  # a class would inherit one
         assert own.get("__doc__"), f"{name}.{public} has no docstring"
+
+
+def test_callbacks_have_the_base_that_both_lightnings_take() -> None:
+    files = [path for path in PACKAGE.rglob("*.py") if path.name != "private_api.py"]
+    assert not [path.name for path in files if "lightning.pytorch.Callback" in imported_modules(path.read_text())]
 
 
 def test_imports_point_down() -> None:

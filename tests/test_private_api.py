@@ -21,6 +21,7 @@ from lightning_noisy import private_api, private_cli
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.heads import MaskableHead
 from lightning_noisy.private_cli import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
+from tests._dummies import needs_command_line
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule
 
@@ -150,6 +151,7 @@ def test_restricted_classmethod():
 # The command line
 
 
+@needs_command_line
 def test_lightning_cli_parse_ckpt_path():
     assert list(inspect.signature(LightningCLI._parse_ckpt_path).parameters) == ["self"]
     assert "self._parse_ckpt_path()" in inspect.getsource(LightningCLI.__init__)
@@ -235,6 +237,7 @@ def test_lightning_error_callback_twice():
     assert str(error.value).startswith(CALLBACK_TWICE)
 
 
+@needs_command_line
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

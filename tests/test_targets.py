@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
@@ -20,7 +19,7 @@ from lightning_noisy.data.batch import Batch, batch_index
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import RunState, TrainingSet
 from lightning_noisy.targets import check_soft_targets, pipeline_at
-from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.foreign import SHARDING, ForeignModule, make_loader, make_tensors, make_trainer
 
 
 class Doubler:
@@ -432,9 +431,9 @@ class TestAtStart:
         message = "ForeignModule has no layer `head` to mask: the layers that can be masked are body.0, classifier."
         refuses(tmp_path, [MaskRefresh("head")], ForeignModule(), tuple_loader(), message)
 
-    @pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+    @pytest.mark.parametrize("strategy", SHARDING)
     def test_strategies_that_shard(self, strategy):
-        trainer = SimpleNamespace(strategy=strategy())
+        trainer = SimpleNamespace(strategy=strategy.__new__(strategy))
         with pytest.raises(NoisyLabelError, match=f"under {strategy.__name__}, which shards its weights"):
             MaskRefresh("classifier").on_fit_start(trainer, ForeignModule())
 

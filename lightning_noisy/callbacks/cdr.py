@@ -7,13 +7,14 @@ from functools import reduce
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.gradients import hinder_memorization_
+from lightning_noisy.private_api import Callback
 from lightning_noisy.trainer_access import check_not_sharded
 
 

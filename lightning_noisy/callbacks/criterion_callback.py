@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_noisy.data.batch import IndexKey
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, RunState, Section
 from lightning_noisy.targets import CRITERION_NAMES, TargetPipeline, pipeline_at
 

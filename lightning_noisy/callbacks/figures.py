@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
 from lightning_noisy.errors import check_count
 from lightning_noisy.files import written_aside
+from lightning_noisy.private_api import is_a
 from lightning_noisy.trainer_access import run_folder
 
 
@@ -50,6 +50,6 @@ class FigureWriter:
     def _show(self, trainer: Trainer) -> Figure | None:
         figure = self.draw() if trainer.is_global_zero else None
         for logger in trainer.loggers if figure is not None else ():
-            if isinstance(logger, TensorBoardLogger):
+            if is_a(logger, "TensorBoardLogger"):
                 logger.experiment.add_figure(self.tag, figure, global_step=trainer.global_step, close=False)
         return figure

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_noisy.data.batch import IndexKey
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import LossStores, RunDriver, outermost_losses
 from lightning_noisy.targets import missing_context, pipeline_at
 

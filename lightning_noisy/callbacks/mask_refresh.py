@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -17,7 +17,7 @@ from lightning_noisy.callbacks.classifier_layers import default_heads, warn_of_t
 from lightning_noisy.callbacks.head_mask import HeadMask
 from lightning_noisy.callbacks.mask_rule import MaskRule
 from lightning_noisy.errors import check_argument
-from lightning_noisy.private_api import batches_begun
+from lightning_noisy.private_api import Callback, batches_begun
 from lightning_noisy.state import RunDriver
 from lightning_noisy.trainer_access import check_not_sharded
 

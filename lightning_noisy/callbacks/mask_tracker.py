@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -15,6 +15,7 @@ from lightning_noisy.callbacks.classifier_layers import default_heads
 from lightning_noisy.callbacks.figures import FigureWriter
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.plots import mask_figure
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, Section
 
 

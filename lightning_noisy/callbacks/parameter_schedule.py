@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.schedules import bootstrapping_weight, linear
-from lightning_noisy.private_api import batches_processed
+from lightning_noisy.private_api import Callback, batches_processed
 from lightning_noisy.state import RunDriver
 from lightning_noisy.targets import CRITERION_NAMES
 

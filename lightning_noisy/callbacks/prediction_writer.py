@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from typing_extensions import override
 from lightning_noisy.callbacks.npz_writer import check_npz_path, check_writable_npz, write_npz
 from lightning_noisy.collectives import gather_over_processes
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.private_api import Callback
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(BasePredictionWriter, Callback):
     """Writes the probabilities of ``Trainer.predict`` to one .npz file, whatever the number of processes.
 
     The file holds ``index``, int64 (N,), positions in the predicted data set in ascending order, and
@@ -35,6 +37,11 @@ class PredictionWriter(BasePredictionWriter):
         self.path = path
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(trainer, Trainer):
+            _note_indices(trainer)
+
+    @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_writable_npz(trainer, self.path)
 
@@ -50,3 +57,12 @@ class PredictionWriter(BasePredictionWriter):
         order = rows.argsort()
         what = f"Probabilities of {len(rows)} samples"
         write_npz(trainer, self.path, what, {"index": rows[order], "probabilities": probabilities[order]})
+
+
+def _note_indices(trainer: Any) -> None:
+    """Let a Trainer of ``pytorch_lightning`` note the indices of batches: it does so for a writer of its own alone."""
+    own = sys.modules["pytorch_lightning"].callbacks.BasePredictionWriter
+    if not any(type(callback) is own for callback in trainer.callbacks):
+        recorder = own(write_interval="epoch")
+        recorder.write_on_epoch_end = lambda *arguments: None
+        trainer.callbacks.append(recorder)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.files import written_aside
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, Section
 from lightning_noisy.trainer_access import from_datamodule, run_folder
 

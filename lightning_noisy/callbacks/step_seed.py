@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_noisy.functional.random import hash_seed
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, RunState
 
 

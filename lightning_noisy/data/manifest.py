@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_noisy.data.noise import LabelNoise
@@ -18,6 +17,7 @@ from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 from lightning_noisy.functional.noise import as_targets, check_num_classes
 from lightning_noisy.plots import transition_figure
+from lightning_noisy.private_api import is_a
 
 MANIFEST_FILE = "noise.json"
 LABELS_FILE = "noisy_labels.npz"
@@ -85,7 +85,7 @@ def show_transitions(trainer: Trainer, folder: str | Path, manifest: Mapping[str
     with written_aside(Path(folder) / "figures" / "transition.png") as file:
         figure.savefig(file, format="png", dpi=150)
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_a(logger, "TensorBoardLogger"):
             logger.experiment.add_figure("noise/transition", figure, global_step=trainer.global_step, close=False)
 
 

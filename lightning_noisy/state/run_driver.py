@@ -7,8 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
@@ -18,7 +17,7 @@ from lightning_noisy.data.epoch_length import announce_length, check_length, fol
 from lightning_noisy.data.index_recorder import record, stop_recording
 from lightning_noisy.data.index_source import IndexSource
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.private_api import batches_begun, checkpoint_interval, surrounded
+from lightning_noisy.private_api import Callback, batches_begun, checkpoint_interval, is_a, surrounded
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of
@@ -218,7 +217,7 @@ def check_members(trainer: Trainer) -> None:
 
 def _checkpoint_is_due(trainer: Trainer) -> bool:
     """Whether a ModelCheckpoint may write after this batch, so that ranks have to share their rows before."""
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    checkpoints = [callback for callback in trainer.checkpoint_callbacks if is_a(callback, "ModelCheckpoint")]
     intervals = [checkpoint_interval(checkpoint) for checkpoint in checkpoints]
     return any(time is not None or (steps > 0 and trainer.global_step % steps == 0) for steps, time in intervals)
 

@@ -168,7 +168,7 @@ class RunState:
             listener.finish()
 
     def share(self) -> None:
-        """Bring what all processes know to rank 0, which writes checkpoints: a collective inside an epoch."""
+        """Bring what all processes know to rank 0, which writes checkpoints: a collective."""
         self.leave_batch()
         self.checks.settle()
         for section in self.sections.values():

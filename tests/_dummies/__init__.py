@@ -1,7 +1,7 @@
 """Small stand-ins for what tests cannot have."""
 
 from tests._dummies.cifar import DummyCIFAR10, DummyCIFAR100, write_cifar
-from tests._dummies.command_line import command_line_error, isolate, quiet
+from tests._dummies.command_line import command_line_error, isolate, needs_command_line, quiet
 from tests._dummies.features import write_features
 from tests._dummies.image_sets import write_animal10n, write_clothing1m, write_imagenet, write_webvision
 from tests._dummies.images import numbers, write_image, write_lines
@@ -14,6 +14,7 @@ __all__ = [
     "DummyCIFAR100",
     "command_line_error",
     "isolate",
+    "needs_command_line",
     "numbers",
     "quiet",
     "write_animal10n",

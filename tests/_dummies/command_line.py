@@ -1,8 +1,21 @@
 import pytest
 
 from lightning_noisy.cli import main
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.requirements import check_command_line
 
 _SILENT = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+
+
+def _too_old():
+    try:
+        check_command_line()
+    except NoisyLabelError as error:
+        return str(error)
+    return ""
+
+
+needs_command_line = pytest.mark.skipif(bool(_too_old()), reason=_too_old())
 
 
 def quiet(subcommand, config, *arguments):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -16,7 +15,7 @@ from torch.utils.data import TensorDataset
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import CDR, MaskRefresh, ParameterSchedule
 from lightning_noisy.data import IndexedDataset
-from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.foreign import SHARDING, ForeignModule, make_loader, make_tensors, make_trainer
 
 EPOCHS = 3
 
@@ -277,7 +276,7 @@ def test_a_sparse_gradient_is_refused_by_name(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy])
+@pytest.mark.parametrize("strategy", SHARDING)
 def test_strategies_that_shard(strategy):
     trainer = SimpleNamespace(strategy=strategy.__new__(strategy))
     with pytest.raises(NoisyLabelError, match=rf"CDR cannot rank .* under {strategy.__name__}, .*strategy='ddp'"):

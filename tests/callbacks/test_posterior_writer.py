@@ -11,7 +11,7 @@ from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC, PosteriorWriter, StepSeed
 from lightning_noisy.data import PMDNoise
 from tests import test_ddp
-from tests._dummies import DummyCIFAR10, isolate, quiet
+from tests._dummies import DummyCIFAR10, isolate, needs_command_line, quiet
 from tests.distributed import WORLD_SIZE, Pool
 from tests.foreign import make_trainer
 from tests.small import SmallDataModule, make_module
@@ -118,6 +118,7 @@ def test_two_processes_write_what_one_writes(pool: Pool, tmp_path):
     assert all(len(rank["calls"]) == len(alone["calls"]) for rank in ranks)
 
 
+@needs_command_line
 def test_one_command_trains_and_writes_and_a_second_takes_its_noise(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR10", DummyCIFAR10)

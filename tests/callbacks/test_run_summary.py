@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning_utilities.core import rank_zero
 from torch import nn
 
 from lightning_noisy.callbacks import RunSummary
@@ -28,13 +29,13 @@ def summary_of(test=None, val=None, **options):
 
 @pytest.fixture
 def printed():
-    """What Lightning prints."""
+    """What Lightning prints, under the name of `lightning.pytorch` or of `pytorch_lightning`, whichever came last."""
 
     class Lines(logging.Handler):
         def emit(self, record):
             lines.append(record.getMessage())
 
-    lines, handler, logger = [], Lines(), logging.getLogger("lightning.pytorch")
+    lines, handler, logger = [], Lines(), rank_zero.log
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)

@@ -22,7 +22,7 @@ from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLo
 from lightning_noisy.modules import MultiNetworkModule
 from lightning_noisy.networks import SmallCNN
 from lightning_noisy.state import RunDriver
-from tests._dummies import CoTeaching, isolate, quiet
+from tests._dummies import CoTeaching, isolate, needs_command_line, quiet
 from tests.distributed import Pool
 from tests.foreign import make_trainer
 from tests.small import NUM_CLASSES, MemoryLogger, SmallDataModule, assert_same
@@ -292,6 +292,7 @@ model:
 """
 
 
+@needs_command_line
 def test_a_strategy_is_written_in_yaml_as_a_module_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     isolate(monkeypatch, tmp_path)
     (tmp_path / "two.yaml").write_text(CONFIG)
