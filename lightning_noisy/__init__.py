@@ -3,8 +3,9 @@
 from importlib.metadata import version
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.loop import NoisyLoop
 from lightning_noisy.modules import NoisyLabelModule
 from lightning_noisy.state import SampleStore
 
-__all__ = ["NoisyLabelError", "NoisyLabelModule", "SampleStore"]
+__all__ = ["NoisyLabelError", "NoisyLabelModule", "NoisyLoop", "SampleStore"]
 __version__ = version("lightning-noisy")

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -27,6 +29,17 @@ def test_code_runs(tmp_path):
     (tmp_path / "example.py").write_text(code)
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    given, corrected = map(int, re.search(r"right labels: (\d+)% given, (\d+)% after SELC", done.stdout).groups())
+    assert corrected > given + 10
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["pytorch", "fabric"])
+def test_loops_run(tmp_path, number):
+    code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "loops.md").read_text(), flags=re.S)[number]
+    (tmp_path / "example.py").write_text(code)
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert number or float(re.findall(r"'target/correction_acc': ([0-9.]+)", done.stdout)[-1]) > 0.7
 
 
 def test_links_lead_somewhere():

@@ -72,7 +72,7 @@ class LabelTracker(CriterionCallback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.section.num_samples is not None
-        self._clean = self.clean_targets.resolve(trainer, self.section.num_samples, pl_module.device)
+        self._clean = self.clean_targets.resolve(trainer, self.section.num_samples, self.section.device)
         if self._clean is None:
             self.without_clean_labels()
 

@@ -119,6 +119,12 @@ class SELC(CriterionCallback):
             rows = store.update(call.index, self._moved(call, rows).clamp(min=self.floor))
         return call.soft_target(rows)
 
+    @property
+    def targets(self) -> Tensor | None:
+        """The targets (N, K) of now, zero where none was made yet; None before the end of the warm-up."""
+        store = self.section.stores.get("target")
+        return None if store is None else store.values
+
     @override
     def epoch_metrics(self) -> dict[str, float]:
         if self._clean is None:

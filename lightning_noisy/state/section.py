@@ -64,6 +64,8 @@ class Section:
         """Metrics of each finished epoch: epoch -> name -> value."""
         self.num_samples: int | None = None
         """Samples N of the training set; None before training and where nobody counts them."""
+        self.device = torch.device("cpu")
+        """Where training runs."""
         self._metrics = metrics
         self._parts = dict(parts or {})
 
@@ -96,7 +98,7 @@ class Section:
 
     def begin(self, num_samples: int | None, device: torch.device) -> None:
         """Training starts on a set of ``num_samples``; stores go to the accelerator where they fit."""
-        self.num_samples = num_samples
+        self.num_samples, self.device = num_samples, device
         for store in self.stores.values():
             store.to(_home(store.values.nbytes, device))
 

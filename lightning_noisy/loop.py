@@ -1,0 +1,230 @@
+"""The callbacks of this package in a loop of your own, with Lightning Fabric or plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerState
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_noisy.callbacks import (
+    CDR,
+    CriterionCallback,
+    LossMemory,
+    MaskRefresh,
+    MaskTracker,
+    MixUp,
+    StepSeed,
+)
+from lightning_noisy.callbacks.parameter_schedule import ScheduleCallback
+from lightning_noisy.collectives import process_rank
+from lightning_noisy.data.batch import Batch
+from lightning_noisy.data.indexed import known_labels
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.state import RunDriver, TrainingSet
+
+_TAKEN = (CDR, CriterionCallback, LossMemory, MaskRefresh, MaskTracker, ScheduleCallback, StepSeed)
+
+
+class NoisyLoop:
+    """Callbacks act around the steps of a loop that you write.
+
+    SELC, gradient switching, soft labels, masks, CDR, schedules by epoch, trackers, losses with memory do what they do
+    under a Trainer. The criterion is ``F.cross_entropy``, ``nn.CrossEntropyLoss`` or ``F.nll_loss`` wherever it is
+    called, or the module ``criterion``.
+
+    Args:
+        module: What is trained; under Fabric the module before ``fabric.setup``.
+        optimizer: Its optimizer, before ``fabric.setup``, or several; they are listened to until :meth:`finish`.
+        callbacks: Callbacks of this package that need nothing of a Trainer.
+        train_set: The training set, with a length; its labels are held to those at the criterion where they are known.
+        max_epochs: Number of epochs, for schedules; None where there is none.
+        criterion: A loss of this package, or another module that is called with logits and target.
+        seed: Seed of the callbacks' draws.
+
+    Raises:
+        NoisyLabelError: A callback that acts on a Trainer's batches or files.
+
+    Example::
+
+        callbacks = [SELC(warmup_epochs=2), MaskRefresh("head")]
+        noisy = NoisyLoop(model, optimizer, callbacks, train_set, max_epochs=10)
+        for epoch in range(10):
+            for x, y, index in loader:
+                with noisy.batch(index, epoch):
+                    F.cross_entropy(model(x), y).backward()
+                    optimizer.step()
+                optimizer.zero_grad()
+            print(noisy.end_epoch())
+        noisy.finish()
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Optimizer | Sequence[Optimizer],
+        callbacks: Sequence[Callback],
+        train_set: Any,
+        max_epochs: int | None = None,
+        criterion: nn.Module | None = None,
+        seed: int = 0,
+    ) -> None:
+        for callback in callbacks:
+            steps = isinstance(callback, ScheduleCallback) and callback.interval == "step"
+            if not isinstance(callback, _TAKEN) or isinstance(callback, MixUp) or steps:
+                raise NoisyLabelError(
+                    f"{type(callback).__name__} acts on what a Trainer does and cannot act in a loop of your own: "
+                    "leave it out, or use a Trainer."
+                )
+        self.callbacks = list(callbacks)
+        self._driver = RunDriver()
+        self._module = module if criterion is None else _with_criterion(module, criterion)
+        self._train_set = train_set
+        self._seed = seed
+        self._max_epochs = max_epochs
+        self._fresh = True
+        self._begun = False
+        self._batch_idx = 0
+        self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+        self._hooks: list[RemovableHandle] = []
+        self.trainer: Any = _stand_in([self._driver, *self.callbacks])
+        """What callbacks ask for epoch, step and processes."""
+
+    @contextmanager
+    def batch(self, index: Tensor, epoch: int) -> Iterator[None]:
+        """Around a training step: forward, criterion, backward and the optimizer's step.
+
+        Args:
+            index: Positions of the batch's samples in the training set, int64 (B,).
+            epoch: Number of the epoch, from 0.
+        """
+        run = self._driver.state
+        if not self._begun:
+            self._begin()
+        if run.open_epoch is not None and run.open_epoch != epoch:
+            raise NoisyLabelError(
+                f"Epoch {epoch} begins while epoch {run.open_epoch} is open: call `end_epoch()` first."
+            )
+        if run.open_epoch is None:
+            self._batch_idx = 0
+            self.trainer.current_epoch = epoch
+            self._tell("on_train_epoch_start")
+        run.enter_batch(Batch(None, epoch, self._batch_idx, {"": lambda: index}))
+        self._tell("on_train_batch_start", None, self._batch_idx)
+        try:
+            with run.step():
+                yield
+        except BaseException:
+            run.leave_batch()
+            raise
+        run.end_batch()
+        self._tell("on_train_batch_end", None, None, self._batch_idx)
+        self._batch_idx += 1
+
+    def end_epoch(self) -> dict[str, float]:
+        """End an epoch: the metrics of all callbacks. All processes call it, and rows are merged over them."""
+        metrics = self._driver.state.close_epoch()
+        self._tell("on_train_epoch_end")
+        return metrics
+
+    def share(self) -> None:
+        """Bring what all processes know to rank 0 before it saves inside an epoch; all processes call it."""
+        self._driver.state.share()
+
+    def finish(self) -> None:
+        """Training is over: nothing is left in the module, and a criterion that was never called is refused."""
+        module: Any = self._module
+        try:
+            self._driver.state.finish()
+            self._tell("on_train_end")
+        finally:
+            for callback in self.callbacks:
+                callback.teardown(self.trainer, module, "fit")
+            self._driver.state.end()
+            for hook in self._hooks:
+                hook.remove()
+            self._begun = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the callbacks know, loaded by ``torch.load(weights_only=True)``. Never a collective."""
+        return {
+            "run": self._driver.state_dict(),
+            "callbacks": {callback.state_key: callback.state_dict() for callback in self.callbacks},
+            "global_step": self.trainer.global_step,
+            "batch_idx": self._batch_idx,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from saved state, before the first batch.
+
+        Raises:
+            NoisyLabelError: The loop has begun.
+        """
+        if self._begun:
+            raise NoisyLabelError("The loop has begun: load its state before the first batch.")
+        self._driver.load_state_dict(state["run"])
+        for callback in self.callbacks:
+            if callback.state_key in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][callback.state_key])
+        self.trainer.global_step, self._batch_idx = state["global_step"], state["batch_idx"]
+        self._fresh = False
+
+    def _begin(self) -> None:
+        run = self._driver.state
+        for optimizer in self._optimizers:
+            self._hooks.append(optimizer.register_step_pre_hook(self._before_step))
+            self._hooks.append(optimizer.register_step_post_hook(self._after_step))
+        self._tell("setup", "fit")
+        self._tell("on_fit_start")
+        training_set = TrainingSet.of(self._train_set)
+        device = next(self._module.parameters(), torch.empty(0)).device
+        run.begin(training_set, known_labels(self._train_set), self._fresh, device, self._seed, self._max_epochs)
+        if run.open_epoch is not None:  # goes on inside an epoch
+            self.trainer.current_epoch = run.open_epoch
+        self._begun = True
+        self._tell("on_train_start")
+
+    def _before_step(self, optimizer: Optimizer, *args: Any) -> None:
+        self._tell("on_before_optimizer_step", optimizer)
+
+    def _after_step(self, *args: Any) -> None:
+        self.trainer.global_step += 1
+
+    def _tell(self, hook: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self.trainer, self._module, *args)
+
+
+def _stand_in(callbacks: list[Callback]) -> Any:
+    done = SimpleNamespace(current=SimpleNamespace(processed=0), total=SimpleNamespace(ready=0))
+    return SimpleNamespace(
+        callbacks=callbacks,
+        state=TrainerState(),
+        strategy=SimpleNamespace(broadcast=lambda value: value),
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=done)),
+        loggers=[],
+        log_dir=None,
+        default_root_dir=".",
+        current_epoch=0,
+        global_step=0,
+        global_rank=process_rank(),
+        is_global_zero=process_rank() == 0,
+        is_last_batch=False,
+        num_training_batches=1,
+        sanity_checking=False,
+    )
+
+
+def _with_criterion(module: nn.Module, criterion: nn.Module) -> nn.Module:
+    """A module with the same parts and names, and the criterion beside them."""
+    root = nn.Module()
+    root._parameters = dict(module._parameters)
+    root._modules = {**module._modules, "criterion": criterion}
+    return root
