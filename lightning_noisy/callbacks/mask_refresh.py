@@ -83,7 +83,7 @@ class MaskRefresh(Callback):
     Raises:
         NoisyLabelError: An argument outside its range; at start, no such layer, one that cannot be masked or is masked
             already, a compiled module, or a strategy that shards parameters; a checkpoint of another layer; at the end
-            of the first epoch, a layer that no training batch has called.
+            of training, a layer that no step has called, which the first batch warns of.
 
     References:
         Dynamic Connection Masking, arXiv 2508.09697; its third version calls it Selective Edge Masking and derives it
@@ -180,15 +180,18 @@ class MaskRefresh(Callback):
     ) -> None:
         self._leave_batch()
         for head in self.heads.values():
-            head.called = bool(head.called)
+            head.end_batch()
             self.rule.end_batch(trainer, head)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A batch that the module skips, and the rest of the epoch with it, has no end.
         self._leave_batch()
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for head in self.heads.values():
-            head.check_called(trainer.current_epoch)
+            head.check_called()
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
