@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_noisy.callbacks.classifier_layers import find_head
@@ -130,16 +131,22 @@ class HeadMask:
 
         self.head.on_basis = notice
 
-    def check_called(self, epoch: int) -> None:
-        """Refuse a layer that takes no part, whose mask would act on nothing.
+    def end_batch(self) -> None:
+        """A training batch has ended; a step may leave the head out."""
+        first, self.called = self.called is None, bool(self.called)
+        if first and not self.called:
+            rank_zero_warn(f"The first training step has not called `{self.name}`: its mask waits until one does.")
+
+    def check_called(self) -> None:
+        """Training has come to its end.
 
         Raises:
-            NoisyLabelError: No training batch has called it up to the end of this epoch.
+            NoisyLabelError: No training step has called the head, so its mask has acted on nothing.
         """
         if self.called is False:
             raise NoisyLabelError(
-                f"No training batch of epoch {epoch} called `{self.name}`, so its mask acts on nothing: name the layer "
-                "that makes the logits, and call it as a module instead of using its weight."
+                f"No training step has called `{self.name}`, so its mask acted on nothing: name the layer that makes "
+                "the logits, and call it as a module instead of using its weight."
             )
 
     def await_step(self, trainer: Trainer, prepare: Callable[[HeadMask], None]) -> None:

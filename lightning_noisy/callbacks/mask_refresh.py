@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -56,9 +57,9 @@ class MaskRefresh(Callback):
 
     With gradient accumulation the mask stays within an optimizer step; its first batch decides. A second forward pass
     of a step (SAM, a second view) keeps the mask, and passes without gradients do not count; where a batch has several
-    optimizer steps, the first pass after each counts as the next step's. The gradient is summed
-    over all passes of its step. Scores that are all zero rank nothing, and all edges stay: in the first step of
-    ``gradient``, and for a head that starts at zero, whose classes of lowest index would otherwise never learn.
+    optimizer steps, the first pass after each is the next step's. The gradient is summed over all passes of its step.
+    Scores that are all zero rank nothing, and all edges stay: in the first step of ``gradient``, and for a head that
+    starts at zero, whose classes of lowest index would otherwise never learn.
 
     It works on any project's ``nn.Linear``, its 1x1 ``nn.Conv2d`` of one group (each position is then a sample), and
     efficient-kan's layers, in place: state-dict keys, parameters and optimizer stay, and the layer is what it was after
@@ -66,8 +67,7 @@ class MaskRefresh(Callback):
 
     Args:
         head: Dotted name of the classifier, or of several: an ``nn.Linear``, a 1x1 ``nn.Conv2d``, an efficient-kan
-            layer, or a head of this package. None takes the head of each network of a module of this package, else the
-            layer ``head``.
+            layer or a head of this package. None takes that of each network of a module of this package, else ``head``.
         ratio: Share p of the edges to drop, in [0, 1): floor(p K) of each input, or floor(p K D) of the head. The value
             behind the published tables is lost; the text says the best ratio grows with the noise. Try 0.3 to 0.8. It
             is read at each renewal: ``ParameterSchedule("MaskRefresh.ratio", ...)`` moves it.
@@ -83,7 +83,7 @@ class MaskRefresh(Callback):
     Raises:
         NoisyLabelError: An argument outside its range; at start, no such layer, one that cannot be masked or is masked
             already, a compiled module, or a strategy that shards parameters; a checkpoint of another layer; at the end
-            of the first epoch, a layer that no training batch has called.
+            of training, a layer that no step has called, which the first batch warns of.
 
     References:
         Dynamic Connection Masking, arXiv 2508.09697; its third version calls it Selective Edge Masking and derives it
@@ -118,6 +118,9 @@ class MaskRefresh(Callback):
         self.rule = MaskRule(score, granularity, drop, every_n_steps, every_n_epochs)
         """Which edges are kept, and how long."""
         self.apply_in = apply_in
+
+    every_n_steps = property(attrgetter("rule.every_n_steps"), doc="Optimizer steps from one renewal to the next.")
+    every_n_epochs = property(attrgetter("rule.every_n_epochs"), doc="Epochs from one renewal to the next, or None.")
 
     @property
     @override
@@ -180,15 +183,18 @@ class MaskRefresh(Callback):
     ) -> None:
         self._leave_batch()
         for head in self.heads.values():
-            head.called = bool(head.called)
+            head.end_batch()
             self.rule.end_batch(trainer, head)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A batch that the module skips, and the rest of the epoch with it, has no end.
         self._leave_batch()
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for head in self.heads.values():
-            head.check_called(trainer.current_epoch)
+            head.check_called()
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -200,9 +206,7 @@ class MaskRefresh(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._apply_always(trainer, pl_module)
 
-    @override
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._apply_always(trainer, pl_module)
+    on_predict_start = on_test_start
 
     @override
     def state_dict(self) -> dict[str, Any]:
