@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_noisy.data.batch import Batch
@@ -17,7 +17,16 @@ from lightning_noisy.data.epoch_length import announce_length, check_length, fol
 from lightning_noisy.data.index_recorder import record, stop_recording
 from lightning_noisy.data.index_source import IndexSource
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.private_api import Callback, batches_begun, checkpoint_interval, is_a, surrounded
+from lightning_noisy.private_api import (
+    Callback,
+    batches_begun,
+    checkpoint_interval,
+    is_a,
+    last_saved,
+    surrounded,
+    take_back_unfinished_batch,
+    validate_again,
+)
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of
@@ -32,6 +41,9 @@ class RunDriver(Callback):
     A checkpoint that the last batch of an epoch has written makes Lightning skip the end of that epoch at resume. So an
     epoch stays open, also in the checkpoint, until its metrics are there; the first batch of the next one closes it
     late. An epoch without a batch is never opened.
+
+    A checkpoint that is written inside a batch, as after an exception, holds what was kept before it: the batch comes
+    again. So does a validation that has not ended.
     """
 
     def __init__(self) -> None:
@@ -41,6 +53,8 @@ class RunDriver(Callback):
         self._source: IndexSource | None = None
         self._loaders: list[Any] = []
         self._around = ExitStack()
+        self._validating = False
+        self._broken: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -81,9 +95,10 @@ class RunDriver(Callback):
             rank_zero_info(f"lightning_noisy tells training samples apart by {self._source}.")
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
+        fresh = batches_begun(trainer) == 0
+        self._take_back(trainer)
         self._resuming = True
         follow_resume(trainer)
-        fresh = batches_begun(trainer) == 0
         self.state.begin(training_set, known_labels(root), fresh, pl_module.device, seed, trainer.max_epochs)
 
     @override
@@ -124,7 +139,12 @@ class RunDriver(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A checkpoint may be written inside validation, by rank 0 alone.
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._validating = True
             self.state.share()
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = False
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,6 +158,8 @@ class RunDriver(Callback):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.state.checks.settle()
+        saved = checkpoint["callbacks"][self.state_key]
+        saved["broken_batch"], saved["validating"] = self._broken_batch(trainer), self._validating
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -146,6 +168,7 @@ class RunDriver(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.state.load_state_dict(state_dict)
+        self._broken, self._validating = state_dict.get("broken_batch"), state_dict.get("validating", False)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -153,6 +176,7 @@ class RunDriver(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._broken = self._broken_batch(trainer)
         self._end()
 
     def _surround(self, trainer: Trainer) -> None:
@@ -200,6 +224,28 @@ class RunDriver(Callback):
         """Copies of a Trainer's callbacks start with a state of their own."""
         return vars(RunDriver())
 
+    def _broken_batch(self, trainer: Trainer) -> dict[str, Any] | None:
+        """The batch that has begun and not ended, and the last checkpoint that was written outside of one."""
+        batch = self.state.batch
+        if batch is None:
+            return self._broken
+        return {"epoch": batch.epoch, "batch": batch.batch_idx, "exact": _last_checkpoint(trainer)}
+
+    def _take_back(self, trainer: Trainer) -> None:
+        """Let what a checkpoint has cut short begin again."""
+        broken, self._broken = self._broken, None
+        validating, self._validating = self._validating, False
+        take_back_unfinished_batch(trainer)
+        if validating:
+            validate_again(trainer)
+        if broken is not None:
+            exact = broken["exact"] or "one that is written at the end of an epoch"
+            rank_zero_warn(
+                f"The checkpoint was written inside batch {broken['batch']} of epoch {broken['epoch']}, which is "
+                "trained again: what its step has left in batch-norm means, accumulated gradients, weights (after the "
+                f"optimizer's step) and random streams (beside StepSeed) stays; an exact checkpoint is {exact}."
+            )
+
 
 def check_members(trainer: Trainer) -> None:
     """Refuse callbacks that would keep the same state, before a run writes anything.
@@ -220,6 +266,12 @@ def _checkpoint_is_due(trainer: Trainer) -> bool:
     checkpoints = [callback for callback in trainer.checkpoint_callbacks if is_a(callback, "ModelCheckpoint")]
     intervals = [checkpoint_interval(checkpoint) for checkpoint in checkpoints]
     return any(time is not None or (steps > 0 and trainer.global_step % steps == 0) for steps, time in intervals)
+
+
+def _last_checkpoint(trainer: Trainer) -> str:
+    """The last file of a ModelCheckpoint; empty without one."""
+    checkpoints = [callback for callback in trainer.checkpoint_callbacks if is_a(callback, "ModelCheckpoint")]
+    return next(filter(None, map(last_saved, checkpoints)), "")
 
 
 def _log_late(trainer: Trainer, metrics: dict[str, float], epoch: int) -> None:

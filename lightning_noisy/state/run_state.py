@@ -137,20 +137,26 @@ class RunState:
         """A training batch begins, and with the first one its epoch."""
         self.leave_batch()  # one that an exception or a skipped batch has left open
         self.open_epoch, self.batch = batch.epoch, batch
+        for section in self.sections.values():
+            section.enter_batch()
         for listener in self.listeners:
             listener.enter_batch(batch)
 
     def end_batch(self) -> None:
         """A training batch has run to its end."""
         self.batch = None
+        for section in self.sections.values():
+            section.end_batch()
         for listener in self.listeners:
             listener.end_batch()
 
     def leave_batch(self) -> None:
-        """Give an open training batch up: nothing acts from here to the next one."""
+        """Give an open training batch up: what it has written is taken back, nothing acts up to the next one."""
         if self.batch is None:
             return
         self.batch = None
+        for section in self.sections.values():
+            section.leave_batch()
         for listener in self.listeners:
             listener.leave_batch()
 
@@ -188,7 +194,7 @@ class RunState:
 
     def end(self) -> None:
         """The run is over, or has failed: nothing acts any more. What was kept can still be read and saved."""
-        self.batch = None
+        self.leave_batch()
         for listener in self.listeners:
             listener.detach()
         self.listeners, self.modes, self.index_keys = [], [], set()
