@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
+from lightning_noisy.checkpoint_io import AtomicCheckpointIO
 from lightning_noisy.cli_checks import check_config
 from lightning_noisy.cli_errors import DEBUG, one_line_errors
 from lightning_noisy.cli_start import Start
@@ -21,6 +22,7 @@ from lightning_noisy.data_option import noise_stays_with_its_data
 from lightning_noisy.making import check_schedule, name_refused_arguments
 from lightning_noisy.modules import StrategyModule
 from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
+from lightning_noisy.private_api import has_own_checkpoint_io
 from lightning_noisy.recipes import recipe_list, run_name
 from lightning_noisy.requirements import check_command_line
 from lightning_noisy.state import check_members
@@ -142,6 +144,8 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
         trainer = super().instantiate_trainer(**kwargs)
         self.start.watch(trainer, self.subcommand == "fit" or self.config[self.subcommand].untrained)
         check_members(trainer)
+        if not has_own_checkpoint_io(trainer):
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
 
     def before_fit(self) -> None:

@@ -19,6 +19,7 @@ import torch.utils.checkpoint
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from lightning_utilities.core.imports import RequirementCache
 from torch import nn
@@ -194,6 +195,12 @@ class WatchedLoader(DataLoader[Any]):
 def keys_and_count(iterator: Any) -> tuple[Any, int]:
     """Where an iterator of a DataLoader reads keys from, and how many batches it has given; None where it is none."""
     return getattr(iterator, "_sampler_iter", None), getattr(iterator, "_num_yielded", 0)
+
+
+def has_own_checkpoint_io(trainer: Trainer) -> bool:
+    """Whether a user, or the strategy itself, says how checkpoints are written; the property would make one."""
+    strategy = trainer.strategy
+    return strategy._checkpoint_io is not None or type(strategy.checkpoint_io) is not TorchCheckpointIO
 
 
 def last_saved(checkpoint: ModelCheckpoint) -> str:

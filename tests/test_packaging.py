@@ -28,7 +28,8 @@ PACKAGE = ROOT / "lightning_noisy"
 ROOMS = [
     {"errors", "private_api"},
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
-    {"recipe_settings"},
+    {"checkpoint_io", "recipe_settings"},
+    {"checkpoint_check"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},

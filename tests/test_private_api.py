@@ -13,6 +13,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.compile import from_compiled
 from torch import nn
 from torch.utils.data import DataLoader
@@ -88,6 +90,17 @@ def test_a_batch_is_taken_back_and_a_validation_begins_again(tmp_path):
     make_trainer(tmp_path, [Saving()]).fit(ForeignModule(), loader(), loader())
     make_trainer(tmp_path, [Look()]).fit(ForeignModule(), loader(), loader(), ckpt_path=tmp_path / "5.ckpt")
     assert seen == [(5, 5, 5, 5, 4)]  # Lightning adds the fifth when it goes on
+
+
+def test_has_own_checkpoint_io(tmp_path):
+    own = TorchCheckpointIO()
+    given = (
+        make_trainer(tmp_path, plugins=[own]),
+        make_trainer(tmp_path, strategy=SingleDeviceStrategy(torch.device("cpu"), checkpoint_io=own)),
+        make_trainer(tmp_path, plugins=[AsyncCheckpointIO()]),
+    )
+    assert all(private_api.has_own_checkpoint_io(trainer) for trainer in given)
+    assert not private_api.has_own_checkpoint_io(make_trainer(tmp_path))
 
 
 def test_last_saved(tmp_path):
