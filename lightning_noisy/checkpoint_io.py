@@ -18,8 +18,8 @@ from typing_extensions import override
 
 from lightning_noisy.files import written_aside
 
-BROKEN_FILE = (OSError, EOFError, RuntimeError, pickle.UnpicklingError, UnicodeDecodeError, ValueError, KeyError)
-"""What torch and Lightning raise where a file is no whole checkpoint."""
+BROKEN_FILE = (EOFError, LookupError, OSError, RuntimeError, ValueError, pickle.UnpicklingError)
+"""What :func:`load_whole` raises where a file is no whole checkpoint."""
 
 _LAST = re.compile(r"last(-v\d+)?\.ckpt")
 
@@ -95,13 +95,24 @@ def readable_path(path: str | Path, weights_only: bool | None = None) -> str | P
     if target is None or not _LAST.fullmatch(target.name) or not previous_path(target).is_file():
         return path
     try:
-        torch.load(target, "cpu", weights_only=weights_only)
+        load_whole(target, weights_only)
     except BROKEN_FILE as error:
         previous = previous_path(target)
         why = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
         rank_zero_warn(f"{target} {why}: {previous}, the checkpoint before it, is loaded in its place.")
         return previous
     return path
+
+
+def load_whole(path: Path, weights_only: bool | None = None) -> Any:
+    """What a file of this machine holds, on the CPU.
+
+    Raises:
+        OSError: It is not there, or cut short, or no file of ``torch.save``; also others of :data:`BROKEN_FILE`.
+    """
+    if path.exists() and not zipfile.is_zipfile(path):
+        raise OSError(f"{path} is no whole file of torch.save")
+    return torch.load(path, "cpu", weights_only=weights_only)
 
 
 def _link(target: Path, other: Path) -> None:

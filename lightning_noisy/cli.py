@@ -13,7 +13,9 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
+from lightning_noisy.checkpoint_check import check_file
 from lightning_noisy.checkpoint_io import AtomicCheckpointIO
+from lightning_noisy.cli_checkpoint import check_resume
 from lightning_noisy.cli_checks import check_config
 from lightning_noisy.cli_errors import DEBUG, one_line_errors
 from lightning_noisy.cli_start import Start
@@ -137,6 +139,7 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
+        check_file(self.config[self.subcommand].get("ckpt_path"))
         name_refused_arguments(self.parser, self.config[self.subcommand])
 
     @override
@@ -151,6 +154,14 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
     def before_fit(self) -> None:
         """Called by Lightning when all is made."""
         check_schedule(self.model)
+        self.before_validate()
+
+    def before_validate(self) -> None:
+        """Ask whether the checkpoint belongs to the run before anything is written."""
+        config, command = self.config[self.subcommand], str(self.subcommand)
+        check_resume(self.trainer, self.model, config.get("ckpt_path"), command, config.get("weights_only"))
+
+    before_test = before_predict = before_validate
 
 
 class _SaveConfig(SaveConfigCallback):

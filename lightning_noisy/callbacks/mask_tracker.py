@@ -181,10 +181,17 @@ class _SeenMasks:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what was saved."""
-        self.steps = state["steps"]
+        """Take over what was saved.
+
+        Raises:
+            NoisyLabelError: It holds half of a mask.
+        """
+        if (state["kept_steps"] is None) != (state["previous"] is None):
+            raise NoisyLabelError("The checkpoint's masks are not whole: take another checkpoint.")
+        self.steps = int(state["steps"])
         self.kept_steps, self.previous = _copy(state["kept_steps"]), _copy(state["previous"])
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+        self.sums = {name: float(total) for name, total in state["sums"].items()}
+        self.counts = {name: int(state["counts"][name]) for name in self.sums}
 
     def _compare(self, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Shares of kept and of changed edges."""

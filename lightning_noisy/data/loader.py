@@ -201,7 +201,7 @@ class ResumableLoader(DataLoader[Any]):
         """Go to a saved position.
 
         Raises:
-            NoisyLabelError: It lies inside an epoch of another batch size, seed or number of processes.
+            NoisyLabelError: It lies inside an epoch of another batch size, seed, number of processes or length.
         """
         sampler = self.sampler
         if not state or not isinstance(sampler, EpochSampler):
@@ -214,6 +214,11 @@ class ResumableLoader(DataLoader[Any]):
                     "resume with the same value, or from a checkpoint of the end of an epoch."
                 )
         sampler.load_state_dict(state, inside=state["batches"] > 0)
+        if state["batches"] > len(self):
+            raise NoisyLabelError(
+                f"The checkpoint lies after batch {state['batches']} of an epoch, this run's have {len(self)}: resume with "
+                "the data that wrote it, or from a checkpoint of the end of an epoch."
+            )
         self._epoch, self._batches = sampler.epoch, state["batches"]
         sampler.skip = self._batches * here["batch_size"]
 

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
+from lightning_noisy.checkpoint_check import check_content, check_optimizers, check_positions, check_run_state
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.data.epoch_length import announce_length, check_length, follow_resume
 from lightning_noisy.data.index_recorder import record, stop_recording
@@ -55,6 +56,7 @@ class RunDriver(Callback):
         self._around = ExitStack()
         self._validating = False
         self._broken: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -81,6 +83,22 @@ class RunDriver(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._surround(trainer)
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        assert trainer.state.fn is not None
+        loop = f"{trainer.state.fn.value}_loop"
+        check_content(checkpoint, training=loop == "fit_loop")
+        check_positions(checkpoint, loop, getattr(trainer, loop).state_dict())
+        check_run_state(checkpoint, needed=False)
+        self._loaded = checkpoint if loop == "fit_loop" else None
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._loaded is not None:
+            schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+            check_optimizers(self._loaded, trainer.optimizers, schedulers)
+            self._loaded = None
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

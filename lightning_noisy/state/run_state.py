@@ -58,6 +58,7 @@ class RunState:
         self.prepared_epoch: int | None = None
         """The last epoch whose start was announced to the module."""
         self._loaded: dict[str, dict[str, Any]] = {}
+        self._saved: set[str] | None = None
         self._begun = False
         self._over = False
 
@@ -240,7 +241,7 @@ class RunState:
         self.seed, self.max_epochs = state["seed"], state["max_epochs"]
         self.spans.epochs = dict(state["schedules"])
         self.open_epoch, self.prepared_epoch = state["open_epoch"], state["prepared_epoch"]
-        self._loaded, self._begun = dict(state["sections"]), True
+        self._loaded, self._saved, self._begun = dict(state["sections"]), set(state["sections"]), True
         for key, section in self.sections.items():
             if key in self._loaded:
                 section.load_state_dict(self._loaded.pop(key))
@@ -249,7 +250,7 @@ class RunState:
         for section in self.sections.values():
             section.reset()
         self.open_epoch = self.prepared_epoch = None
-        self.spans.epochs, self._loaded = {}, {}
+        self.spans.epochs, self._loaded, self._saved = {}, {}, None
 
     def _say_what_is_missing(self) -> None:
         """A resume with other members than those that were saved is allowed, and said."""
@@ -257,4 +258,8 @@ class RunState:
             rank_zero_warn(
                 f"The checkpoint's state of {', '.join(self._loaded)} is dropped: this run has no such part."
             )
-        self._loaded = {}
+        asked = {} if self._saved is None else self.sections
+        new = asked.keys() - (self._saved or set()) - {self.learned_labels.key}
+        if new:
+            rank_zero_warn(f"The checkpoint has no state of {', '.join(sorted(new))}, which begins without a past.")
+        self._loaded, self._saved = {}, None

@@ -254,6 +254,15 @@ def test_another_order_is_refused_inside_an_epoch_only(name):
     assert epoch_of(loader, 1) == epoch_of(make_loader(dataset, **{"batch_size": 4, **changed}), 1)
 
 
+def test_a_position_beyond_the_epoch_is_refused():
+    _, state = begin(make_loader(make_dataset(12), 4), 1, 3)
+    make_loader(make_dataset(9), 4).load_state_dict(state)
+    with pytest.raises(
+        NoisyLabelError, match="^The checkpoint lies after batch 3 of an epoch, this run's have 2: resume"
+    ):
+        make_loader(make_dataset(8), 4).load_state_dict(state)
+
+
 def test_a_loader_with_another_sampler_has_no_position():
     dataset = make_dataset(9)
     loader = ResumableLoader(dataset, batch_size=4, sampler=RandomSampler(dataset))
