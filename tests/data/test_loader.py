@@ -258,7 +258,7 @@ def test_a_position_beyond_the_epoch_is_refused():
     _, state = begin(make_loader(make_dataset(12), 4), 1, 3)
     make_loader(make_dataset(9), 4).load_state_dict(state)
     with pytest.raises(
-        NoisyLabelError, match="^The checkpoint lies after batch 3 of an epoch, this run's have 2: resume"
+        NoisyLabelError, match=r"^The checkpoint lies after batch 3 of an epoch, this run has 2: resume"
     ):
         make_loader(make_dataset(8), 4).load_state_dict(state)
 
