@@ -216,8 +216,8 @@ class ResumableLoader(DataLoader[Any]):
         sampler.load_state_dict(state, inside=state["batches"] > 0)
         if state["batches"] > len(self):
             raise NoisyLabelError(
-                f"The checkpoint lies after batch {state['batches']} of an epoch, this run has {len(self)}: resume with "
-                "the data that wrote it, or from a checkpoint of the end of an epoch."
+                f"The checkpoint lies after batch {state['batches']} of an epoch, this run has {len(self)}: resume "
+                "with the data that wrote it, or from a checkpoint of the end of an epoch."
             )
         self._epoch, self._batches = sampler.epoch, state["batches"]
         sampler.skip = self._batches * here["batch_size"]

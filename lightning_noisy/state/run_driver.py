@@ -28,6 +28,7 @@ from lightning_noisy.private_api import (
     take_back_unfinished_batch,
     validate_again,
 )
+from lightning_noisy.state.delays import last_epoch, warn_of_late
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of
@@ -118,6 +119,8 @@ class RunDriver(Callback):
         self._resuming = True
         follow_resume(trainer)
         self.state.begin(training_set, known_labels(root), fresh, pl_module.device, seed, trainer.max_epochs)
+        self.state.spans.ends_after = None if getattr(trainer, "fast_dev_run", False) else last_epoch(trainer)
+        warn_of_late([*trainer.callbacks, *pl_module.modules()], self.state.spans.ends_after)  # type: ignore[attr-defined]
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
