@@ -58,6 +58,7 @@ class RunDriver(Callback):
         self._validating = False
         self._broken: dict[str, Any] | None = None
         self._loaded: dict[str, Any] | None = None
+        self._trained = self._looking = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -89,6 +90,7 @@ class RunDriver(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         assert trainer.state.fn is not None
         loop = f"{trainer.state.fn.value}_loop"
+        self._looking = self._trained and loop != "fit_loop"
         check_content(checkpoint, training=loop == "fit_loop")
         check_positions(checkpoint, loop, getattr(trainer, loop).state_dict())
         check_run_state(checkpoint, needed=False)
@@ -116,7 +118,7 @@ class RunDriver(Callback):
         seed = trainer.strategy.broadcast(run_seed(None))
         fresh = batches_begun(trainer) == 0
         self._take_back(trainer)
-        self._resuming = True
+        self._resuming = self._trained = True
         follow_resume(trainer)
         self.state.begin(training_set, known_labels(root), fresh, pl_module.device, seed, trainer.max_epochs)
         self.state.spans.ends_after = None if getattr(trainer, "fast_dev_run", False) else last_epoch(trainer)
@@ -188,6 +190,8 @@ class RunDriver(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._looking:  # `test` of an earlier checkpoint after a fit: what the run has come to stays
+            return
         self.state.load_state_dict(state_dict)
         self._broken, self._validating = state_dict.get("broken_batch"), state_dict.get("validating", False)
 
