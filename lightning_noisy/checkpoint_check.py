@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -22,6 +22,7 @@ from lightning_noisy.checkpoint_structure import (
     wrong_scheduler,
 )
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.private_api import Callback
 
 KEYWORDS = ("best", "last", "hpc", "registry")
 """What Lightning takes for a path, and resolves itself."""

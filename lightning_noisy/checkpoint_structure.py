@@ -28,7 +28,14 @@ _POSITION: dict[str, Any] = {
     "processes": 1,
 }
 _SECTION: dict[str, Any] = {"stores": {}, "sums": {"sums": {}, "weights": {}}, "history": {}, "parts": {}}
-_RUN: dict[str, Any] = {"num_samples": None, "labels_hash": None, "part_hash": None, "seed": 0, "max_epochs": None, "schedules": {}}
+_RUN: dict[str, Any] = {
+    "num_samples": None,
+    "labels_hash": None,
+    "part_hash": None,
+    "seed": 0,
+    "max_epochs": None,
+    "schedules": {},
+}
 _RUN |= {"open_epoch": None, "prepared_epoch": None, "sections": {}}
 
 _OPTIONAL: tuple[tuple[str, Any], ...] = (

@@ -13,7 +13,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
-from lightning_noisy.checkpoint_check import check_file
 from lightning_noisy.checkpoint_io import AtomicCheckpointIO
 from lightning_noisy.cli_checkpoint import check_resume
 from lightning_noisy.cli_checks import check_config
@@ -23,8 +22,8 @@ from lightning_noisy.config_option import ConfigOption, DebugOption
 from lightning_noisy.data_option import noise_stays_with_its_data
 from lightning_noisy.making import check_schedule, name_refused_arguments
 from lightning_noisy.modules import StrategyModule
-from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.private_api import has_own_checkpoint_io
+from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.recipes import recipe_list, run_name
 from lightning_noisy.requirements import check_command_line
 from lightning_noisy.state import check_members
@@ -139,7 +138,6 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        check_file(self.config[self.subcommand].get("ckpt_path"))
         name_refused_arguments(self.parser, self.config[self.subcommand])
 
     @override

@@ -66,8 +66,7 @@ class EpochSampler(DistributedSampler[Any]):
         """Visit these samples alone, in an order of their own in each epoch.
 
         Between two epochs it holds at once, and the lengths of sampler and loader follow; inside an epoch, from the
-        next one on, also where a shorter loader passes over it several times in an epoch (a loop of your own says by
-        ``set_epoch`` that one begins). Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a
+        ``set_epoch`` of the next one on. Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a
         strategy's ``prepare_epoch``; a callback then calls :func:`~lightning_noisy.data.announce_length`, so that the
         Trainer knows how long the epoch is. The selection is saved with the loader. A resume from the last batch of an
         epoch does not pass Lightning's ``on_train_epoch_start`` of the next one, so a callback selects in
@@ -164,8 +163,7 @@ class ResumableLoader(DataLoader[Any]):
     """A ``DataLoader`` over an :class:`EpochSampler` that saves how far training has come.
 
     Lightning saves and restores loaders that have ``state_dict`` and ``load_state_dict``, so training goes on at the
-    next batch when it resumes in the middle of an epoch. A batch that was fetched and has not ended, because of an
-    exception, is not over: it comes again.
+    next batch when it resumes in the middle of an epoch, and at the one that an exception has broken.
     """
 
     def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
@@ -224,12 +222,10 @@ class ResumableLoader(DataLoader[Any]):
 
     def _position(self) -> int:
         """Batches of the current pass that are over: under a Trainer those that have ended, else those fetched."""
-        progress = saved_progress()
-        if progress is None:
-            return self._batches
-        ended, mode = progress
-        again = mode == "max_size_cycle" and ended > len(self)  # a shorter loader starts anew within the epoch
-        return ended % len(self) if again else min(ended, len(self))
+        ended, mode = saved_progress() or (self._batches, "alone")
+        if mode == "max_size_cycle" and ended > len(self):
+            return ended % len(self)  # a shorter loader starts anew within the epoch
+        return min(ended, len(self))
 
 
 class PositionedIterator(Iterator[Any]):

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
-from lightning_noisy.checkpoint_check import check_content, check_optimizers, check_positions, check_run_state
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.data.epoch_length import announce_length, check_length, follow_resume
 from lightning_noisy.data.index_recorder import record, stop_recording
@@ -21,16 +20,12 @@ from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.private_api import (
     Callback,
     batches_begun,
-    checkpoint_interval,
-    is_a,
-    last_saved,
     surrounded,
-    take_back_unfinished_batch,
-    validate_again,
 )
+from lightning_noisy.state.checkpoints import checkpoint_is_due
 from lightning_noisy.state.delays import last_epoch, warn_of_late
+from lightning_noisy.state.interruption import Interruption
 from lightning_noisy.state.run_state import RunState
-from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of
 from lightning_noisy.trainer_access import loaders_in, log_interval, named_loaders, run_seed, training_loaders
 
@@ -55,9 +50,7 @@ class RunDriver(Callback):
         self._source: IndexSource | None = None
         self._loaders: list[Any] = []
         self._around = ExitStack()
-        self._validating = False
-        self._broken: dict[str, Any] | None = None
-        self._loaded: dict[str, Any] | None = None
+        self._interruption = Interruption()
         self._trained = self._looking = False
 
     @classmethod
@@ -88,20 +81,12 @@ class RunDriver(Callback):
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        assert trainer.state.fn is not None
-        loop = f"{trainer.state.fn.value}_loop"
-        self._looking = self._trained and loop != "fit_loop"
-        check_content(checkpoint, training=loop == "fit_loop")
-        check_positions(checkpoint, loop, getattr(trainer, loop).state_dict())
-        check_run_state(checkpoint, needed=False)
-        self._loaded = checkpoint if loop == "fit_loop" else None
+        self._looking = self._trained and trainer.state.fn != TrainerFn.FITTING
+        self._interruption.check(trainer, checkpoint)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._loaded is not None:
-            schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-            check_optimizers(self._loaded, trainer.optimizers, schedulers)
-            self._loaded = None
+        self._interruption.check_optimizers(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -117,7 +102,7 @@ class RunDriver(Callback):
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
         fresh = batches_begun(trainer) == 0
-        self._take_back(trainer)
+        self._interruption.take_back(trainer)
         self._resuming = self._trained = True
         follow_resume(trainer)
         self.state.begin(training_set, known_labels(root), fresh, pl_module.device, seed, trainer.max_epochs)
@@ -155,19 +140,19 @@ class RunDriver(Callback):
         self.state.end_batch()
         if (batch_idx + 1) % self._log_every == 0:
             self.state.checks.settle()
-        if trainer.world_size > 1 and _checkpoint_is_due(trainer):
+        if trainer.world_size > 1 and checkpoint_is_due(trainer):
             self.state.share()
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A checkpoint may be written inside validation, by rank 0 alone.
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._validating = True
+            self._interruption.validating = True
             self.state.share()
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validating = False
+        self._interruption.validating = False
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,8 +166,10 @@ class RunDriver(Callback):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.state.checks.settle()
-        saved = checkpoint["callbacks"][self.state_key]
-        saved["broken_batch"], saved["validating"] = self._broken_batch(trainer), self._validating
+        broken = self._interruption.broken
+        self._interruption.note(trainer, self.state.batch)
+        checkpoint["callbacks"][self.state_key] |= self._interruption.state_dict()
+        self._interruption.broken = broken  # the batch may still come to its end
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -193,7 +180,7 @@ class RunDriver(Callback):
         if self._looking:  # `test` of an earlier checkpoint after a fit: what the run has come to stays
             return
         self.state.load_state_dict(state_dict)
-        self._broken, self._validating = state_dict.get("broken_batch"), state_dict.get("validating", False)
+        self._interruption.load_state_dict(state_dict)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -201,7 +188,7 @@ class RunDriver(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._broken = self._broken_batch(trainer)
+        self._interruption.note(trainer, self.state.batch)
         self._end()
 
     def _surround(self, trainer: Trainer) -> None:
@@ -248,55 +235,6 @@ class RunDriver(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a Trainer's callbacks start with a state of their own."""
         return vars(RunDriver())
-
-    def _broken_batch(self, trainer: Trainer) -> dict[str, Any] | None:
-        """The batch that has begun and not ended, and the last checkpoint that was written outside of one."""
-        batch = self.state.batch
-        if batch is None:
-            return self._broken
-        return {"epoch": batch.epoch, "batch": batch.batch_idx, "exact": _last_checkpoint(trainer)}
-
-    def _take_back(self, trainer: Trainer) -> None:
-        """Let what a checkpoint has cut short begin again."""
-        broken, self._broken = self._broken, None
-        validating, self._validating = self._validating, False
-        take_back_unfinished_batch(trainer)
-        if validating:
-            validate_again(trainer)
-        if broken is not None:
-            exact = broken["exact"] or "one that is written at the end of an epoch"
-            rank_zero_warn(
-                f"The checkpoint was written inside batch {broken['batch']} of epoch {broken['epoch']}, which is "
-                "trained again: what its step has left in batch-norm means, accumulated gradients, weights (after the "
-                f"optimizer's step) and random streams (beside StepSeed) stays; an exact checkpoint is {exact}."
-            )
-
-
-def check_members(trainer: Trainer) -> None:
-    """Refuse callbacks that would keep the same state, before a run writes anything.
-
-    Raises:
-        NoisyLabelError: There are two.
-    """
-    run = RunState()
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
-        section = getattr(callback, "section", None)
-        if isinstance(section, Section):
-            run.add(section)
-
-
-def _checkpoint_is_due(trainer: Trainer) -> bool:
-    """Whether a ModelCheckpoint may write after this batch, so that ranks have to share their rows before."""
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if is_a(callback, "ModelCheckpoint")]
-    intervals = [checkpoint_interval(checkpoint) for checkpoint in checkpoints]
-    return any(time is not None or (steps > 0 and trainer.global_step % steps == 0) for steps, time in intervals)
-
-
-def _last_checkpoint(trainer: Trainer) -> str:
-    """The last file of a ModelCheckpoint; empty without one."""
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if is_a(callback, "ModelCheckpoint")]
-    return next(filter(None, map(last_saved, checkpoints)), "")
 
 
 def _log_late(trainer: Trainer, metrics: dict[str, float], epoch: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.epoch_sums import EpochSums
@@ -175,6 +176,14 @@ class Section:
 
     def _members(self) -> list[Stateful | SampleStore | EpochSums]:
         return [*self.stores.values(), self.sums, *self._parts.values()]
+
+
+def say_what_is_missing(dropped: Collection[str], new: Collection[str]) -> None:
+    """Say which sections of a checkpoint a run has not, and which of its own the checkpoint has not."""
+    if dropped:
+        rank_zero_warn(f"The checkpoint's state of {', '.join(dropped)} is dropped: this run has no such part.")
+    if new:
+        rank_zero_warn(f"The checkpoint has no state of {', '.join(sorted(new))}, which begins without a past.")
 
 
 def _home(size: int, device: torch.device) -> torch.device:
