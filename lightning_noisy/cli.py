@@ -13,6 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
+from lightning_noisy.checkpoint_io import AtomicCheckpointIO
+from lightning_noisy.cli_checkpoint import check_resume
 from lightning_noisy.cli_checks import check_config
 from lightning_noisy.cli_errors import DEBUG, one_line_errors
 from lightning_noisy.cli_start import Start
@@ -20,6 +22,7 @@ from lightning_noisy.config_option import ConfigOption, DebugOption
 from lightning_noisy.data_option import noise_stays_with_its_data
 from lightning_noisy.making import check_schedule, name_refused_arguments
 from lightning_noisy.modules import StrategyModule
+from lightning_noisy.private_api import has_own_checkpoint_io
 from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.recipes import recipe_list, run_name
 from lightning_noisy.requirements import check_command_line
@@ -142,11 +145,21 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
         trainer = super().instantiate_trainer(**kwargs)
         self.start.watch(trainer, self.subcommand == "fit" or self.config[self.subcommand].untrained)
         check_members(trainer)
+        if not has_own_checkpoint_io(trainer):
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
 
     def before_fit(self) -> None:
         """Called by Lightning when all is made."""
         check_schedule(self.model)
+        self.before_validate()
+
+    def before_validate(self) -> None:
+        """Ask whether the checkpoint belongs to the run before anything is written."""
+        config, command = self.config[self.subcommand], str(self.subcommand)
+        check_resume(self.trainer, self.model, config.get("ckpt_path"), command, config.get("weights_only"))
+
+    before_test = before_predict = before_validate
 
 
 class _SaveConfig(SaveConfigCallback):

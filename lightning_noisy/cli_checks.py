@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
+from lightning_noisy.checkpoint_check import check_file
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 
-_CKPT_KEYWORDS = ("best", "last", "hpc", "registry")
 _NO_CALLBACK = ("lightning.pytorch.callbacks.callback.Callback", "lightning.pytorch.Callback", "lightning.Callback")
 _COUNTS = ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes")
 
@@ -37,8 +36,7 @@ def check_config(subcommand: str, config: Namespace) -> None:
     clip, interval = trainer.gradient_clip_val, trainer.log_every_n_steps
     check_argument(clip is None or clip >= 0, "trainer.gradient_clip_val", "a number of at least 0, or None", clip)
     check_count(interval, "trainer.log_every_n_steps", least=0, optional=True)
-    if path and path not in _CKPT_KEYWORDS and "://" not in path and not Path(path).exists():
-        raise NoisyLabelError(f"Expected argument `ckpt_path` to be a checkpoint, but got {path!r}: no such file.")
+    check_file(path)
     if subcommand != "fit":
         check_trained(subcommand, path, config.untrained)
     if isinstance(trainer.callbacks, Namespace):

@@ -44,13 +44,15 @@ def check_writable(path: Path, argument: str) -> None:
 def written_aside(path: Path) -> Iterator[IO[bytes]]:
     """A binary file beside ``path`` that takes its place when the block ends, and is removed when the block fails.
 
-    The folder is made if missing.
+    The folder is made if missing. The content is on the disk before the name is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

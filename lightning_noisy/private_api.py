@@ -19,6 +19,7 @@ import torch.utils.checkpoint
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
 from lightning_utilities.core.imports import RequirementCache
 from torch import nn
@@ -61,6 +62,49 @@ def batches_processed(trainer: Trainer) -> int:
     """Training batches of the current epoch that are done; after a resume at an epoch's end, those of that epoch."""
     processed: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
     return processed
+
+
+def saved_progress() -> tuple[int, str] | None:
+    """While a Trainer saves its loops, up the stack: the epoch's batches that have ended, and how loaders are combined.
+
+    A batch has ended when its ``on_train_batch_end`` has begun, as for Lightning when it resumes. None elsewhere.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        loop: Any = frame.f_locals.get("self")
+        if type(loop).__name__ == "_FitLoop" and loop._combined_loader is not None:
+            return loop.epoch_loop.batch_progress.current.processed, loop._combined_loader._mode
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def take_back_unfinished_batch(trainer: Trainer) -> None:
+    """Let a Trainer that resumes inside a batch count that batch as not begun, in all of its counts.
+
+    Lightning does so in those of the epoch alone, which makes it misread the checkpoints that follow, and counts a step
+    for its loggers; so it does where the first batch of an epoch could not be loaded.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    progress = loop.batch_progress
+    begun, ended = progress.current.ready, progress.current.processed  # type: ignore[attr-defined]
+    if not loop.restarting or begun == ended > 0:
+        return
+    if not loop._should_accumulate():
+        loop._batches_that_stepped -= 1
+    loop._restart_stage = "none"
+    progress.total.reset_on_restart()
+    progress.is_last_batch = False
+
+
+def validate_again(trainer: Trainer) -> None:
+    """Let a Trainer that resumes inside a validation run the whole of it.
+
+    Lightning goes on with the batches that are left, and calls their mean that of all; before the first batch has ended
+    it takes the validation to be over.
+    """
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.batch_progress.reset()
+    loop._restart_stage = "restarted_mid_evaluation"
 
 
 def set_epoch_length(trainer: Trainer, begun: bool) -> None:
@@ -151,6 +195,17 @@ class WatchedLoader(DataLoader[Any]):
 def keys_and_count(iterator: Any) -> tuple[Any, int]:
     """Where an iterator of a DataLoader reads keys from, and how many batches it has given; None where it is none."""
     return getattr(iterator, "_sampler_iter", None), getattr(iterator, "_num_yielded", 0)
+
+
+def has_own_checkpoint_io(trainer: Trainer) -> bool:
+    """Whether a user, or the strategy itself, says how checkpoints are written; the property would make one."""
+    strategy = trainer.strategy
+    return strategy._checkpoint_io is not None or type(strategy.checkpoint_io) is not TorchCheckpointIO
+
+
+def last_saved(checkpoint: ModelCheckpoint) -> str:
+    """The file that a ModelCheckpoint has written last, in this process or the one before; empty if there is none."""
+    return checkpoint._last_checkpoint_saved or checkpoint.last_model_path or checkpoint.best_model_path
 
 
 def checkpoint_interval(checkpoint: ModelCheckpoint) -> tuple[int, timedelta | None]:

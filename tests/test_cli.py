@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
+from lightning_noisy.checkpoint_io import AtomicCheckpointIO
 from lightning_noisy.cli import main
 from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead
@@ -109,6 +111,11 @@ class TestSubcommands:
         probabilities = torch.cat(cli.trainer.predict_loop.predictions)
         assert probabilities.shape == (360, 10)
         assert torch.allclose(probabilities.sum(dim=1), torch.ones(360))
+
+    def test_checkpoints_are_written_beside_their_target(self, config):
+        assert type(quiet("fit", config).trainer.strategy.checkpoint_io) is AtomicCheckpointIO
+        own = ["--trainer.plugins", "lightning.pytorch.plugins.TorchCheckpointIO"]
+        assert type(quiet("fit", config, *own).trainer.strategy.checkpoint_io) is TorchCheckpointIO
 
     def test_resume(self, config, checkpoint):
         cli = quiet("fit", config, "--ckpt_path", checkpoint, "--trainer.max_epochs", 2)

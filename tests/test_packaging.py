@@ -28,7 +28,8 @@ PACKAGE = ROOT / "lightning_noisy"
 ROOMS = [
     {"errors", "private_api"},
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
-    {"recipe_settings"},
+    {"checkpoint_io", "checkpoint_structure", "recipe_settings"},
+    {"checkpoint_check"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},
@@ -37,7 +38,7 @@ ROOMS = [
     {"metrics"},
     {"modules", "callbacks", "tune"},
     {"__init__"},
-    {"config_option"},
+    {"cli_checkpoint", "config_option"},
     {"cli"},
     {"__main__"},
 ]

@@ -13,6 +13,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.compile import from_compiled
 from torch import nn
 from torch.utils.data import DataLoader
@@ -44,6 +46,68 @@ def test_batches_begun_and_processed(tmp_path):
     assert private_api.batches_begun(trainer) == 0
     trainer.fit(ForeignModule(), loader())
     assert seen == [(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]
+
+
+def test_saved_progress(tmp_path):
+    seen = []
+
+    class Asking(torch.utils.data.DataLoader):
+        def state_dict(self):
+            seen.append(private_api.saved_progress())
+            return {}
+
+        def load_state_dict(self, state):
+            raise NotImplementedError
+
+    class Saving(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+        def on_train_batch_end(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / "a.ckpt")
+
+    asking = Asking(loader().dataset, 8)
+    asking.state_dict()
+    make_trainer(tmp_path, [Saving()], max_epochs=1).fit(ForeignModule(), asking)
+    assert seen == [None, *((ended, "max_size_cycle") for batch in range(3) for ended in (batch, batch + 1))]
+
+
+def test_a_batch_is_taken_back_and_a_validation_begins_again(tmp_path):
+    class Look(Callback):
+        def on_train_start(self, trainer, pl_module):
+            private_api.take_back_unfinished_batch(trainer)
+            loop = trainer.fit_loop.epoch_loop
+            total = loop.batch_progress.total
+            seen.append((total.ready, total.started, total.processed, total.completed, loop._batches_that_stepped))
+            private_api.validate_again(trainer)
+            assert loop.val_loop.restarted_mid_evaluation
+
+    class Saving(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    seen = []
+    make_trainer(tmp_path, [Saving()]).fit(ForeignModule(), loader(), loader())
+    make_trainer(tmp_path, [Look()]).fit(ForeignModule(), loader(), loader(), ckpt_path=tmp_path / "5.ckpt")
+    assert seen == [(5, 5, 5, 5, 4)]  # Lightning adds the fifth when it goes on
+
+
+def test_has_own_checkpoint_io(tmp_path):
+    own = TorchCheckpointIO()
+    given = (
+        make_trainer(tmp_path, plugins=[own]),
+        make_trainer(tmp_path, strategy=SingleDeviceStrategy(torch.device("cpu"), checkpoint_io=own)),
+        make_trainer(tmp_path, plugins=[AsyncCheckpointIO()]),
+    )
+    assert all(private_api.has_own_checkpoint_io(trainer) for trainer in given)
+    assert not private_api.has_own_checkpoint_io(make_trainer(tmp_path))
+
+
+def test_last_saved(tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    assert private_api.last_saved(checkpoint) == ""
+    make_trainer(tmp_path, [checkpoint], enable_checkpointing=True).fit(ForeignModule(), loader())
+    assert private_api.last_saved(checkpoint) == str(tmp_path / "step=6.ckpt")
 
 
 def test_set_epoch_length(tmp_path):

@@ -1,5 +1,7 @@
 """A run that is interrupted and resumed equals the uninterrupted one, bit for bit on the CPU."""
 
+import copy
+
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -41,6 +43,7 @@ from lightning_noisy.losses import (
     StagedLoss,
     TruncatedGeneralizedCrossEntropy,
 )
+from lightning_noisy.state import RunDriver
 from tests.foreign import ForeignModule, make_tensors, make_trainer
 from tests.small import MemoryLogger, SmallDataModule, assert_same, make_heads, make_module
 
@@ -270,3 +273,19 @@ def test_after_a_crash_with_workers(tmp_path):
         Run(tmp_path, "together", checkpoint=every_step(tmp_path), num_workers=2, extra=[Crash()])
     resumed = Run(tmp_path, "together", ckpt_path=tmp_path / "epoch=1-step=8.ckpt", num_workers=1)
     assert_resumes(whole, resumed, first_epoch=1)
+
+
+def test_an_earlier_checkpoint_that_is_tested_after_a_fit_rewinds_nothing(tmp_path):
+    run = Run(tmp_path, "together", checkpoint=every_epoch(tmp_path))
+    (driver,) = (callback for callback in run.trainer.callbacks if isinstance(callback, RunDriver))
+    kept = copy.deepcopy(driver.state_dict())
+    path = tmp_path / "epoch=1-step=10.ckpt"
+    for look in (run.trainer.test, run.trainer.validate):
+        look(run.module, datamodule=SmallDataModule(seed=0), ckpt_path=path, weights_only=True)
+        assert_same(kept, driver.state_dict())
+    assert_same(run.module.state_dict(), torch.load(path, weights_only=True)["state_dict"])
+    tested = make_trainer(tmp_path, [SELC(momentum=0.7)])
+    tested.test(make_module(cross_entropy()), datamodule=SmallDataModule(seed=0), ckpt_path=path)
+    (driver,) = (callback for callback in tested.callbacks if isinstance(callback, RunDriver))
+    assert driver.state_dict()["open_epoch"] is None
+    assert set(tested.callbacks[1].section.stores) == {"target"}

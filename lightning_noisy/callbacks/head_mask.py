@@ -211,7 +211,14 @@ class HeadMask:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved state; :meth:`adopt` brings it to the layer's device."""
+        """Take over a saved state; :meth:`adopt` brings it to the layer's device.
+
+        Raises:
+            NoisyLabelError: It is no state of a mask.
+        """
+        shapes = [None if part is None else getattr(part, "ndim", 0) for part in (state["mask"], state["gradient"])]
+        if shapes[0] not in (None, 2) or shapes[1] not in (None, 3) or not isinstance(state["renewed_at"], int | None):
+            raise NoisyLabelError(f"The checkpoint's mask of `{self.name}` is none: take another checkpoint.")
         self.mask, self.gradient, self.renewed_at = state["mask"], state["gradient"], state["renewed_at"]
 
     def __getstate__(self) -> dict[str, Any]:

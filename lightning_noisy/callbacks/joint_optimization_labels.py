@@ -72,6 +72,10 @@ class JointOptimizationLabels(CriterionCallback):
     def join(self, pipeline: TargetPipeline) -> None:
         pipeline.add_changer(self)
 
+    def begins_at(self) -> dict[str, int]:
+        """The argument that delays something, and the epoch, from 0, in which it first happens."""
+        return {"warmup_epochs": self.warmup_epochs}
+
     def change_target(self, call: TargetCall) -> Tensor:
         """The labels of the batch; its predictions are noted for later."""
         if call.epoch < self.warmup_epochs - self.window:

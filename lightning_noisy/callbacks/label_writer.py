@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
@@ -19,7 +20,8 @@ class LabelWriter(NpzWriter):
 
     At the end of training the file holds ``labels``, int64 (N,): for each training sample the maximum of the target it
     had when it was last seen. That is the maximum of SELC's final store, or of the mean that joint optimization used in
-    the last epoch. A sample that was never seen has its given label. Nothing is written in a ``fast_dev_run``.
+    the last epoch. A sample that was never seen has its given label. How many have changed is
+    said, where the data set tells its labels, and that none has. Nothing is written in a ``fast_dev_run``.
 
     A second run takes them with ``FileNoise(path)``, for SELC+ and for joint optimization one from scratch, for SELC+
     with :class:`MixUp`. ``FileNoise`` wants labels for the whole training set: have no validation split in either
@@ -56,6 +58,16 @@ class LabelWriter(NpzWriter):
         given = unknown if self.run.labels is None else self.run.labels
         seen = self.section.stores["label"].values.cpu() if "label" in self.section.stores else unknown
         return {"labels": torch.where(seen == _UNKNOWN, given, seen)}
+
+    @override
+    def describe(self, arrays: dict[str, Tensor]) -> str:
+        described = super().describe(arrays)
+        if self.run.labels is None:
+            return described
+        changed = int((arrays["labels"] != self.run.labels).sum())
+        if changed == 0:
+            rank_zero_warn("LabelWriter writes the given labels: nothing has changed one (a warm-up up to the end?).")
+        return f"{described}, {changed} of them changed"
 
     @override
     def missing(self, arrays: dict[str, Tensor]) -> Tensor:

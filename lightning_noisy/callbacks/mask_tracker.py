@@ -99,7 +99,7 @@ class MaskTracker(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         layer = pl_module.get_submodule(self._name)
         if _trains(optimizer, layer):
-            self._seen.add(getattr(layer, "edge_mask", None))
+            self._seen.note(getattr(layer, "edge_mask", None))
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -130,9 +130,27 @@ class _SeenMasks:
         self.previous: Tensor | None = None
         self.sums: dict[str, Tensor | float] = {}
         self.counts: dict[str, int] = {}
+        self._noted: list[Tensor | None] = []
 
-    def add(self, mask: Tensor | None) -> None:
-        """Note the mask of a step; None keeps every edge."""
+    def note(self, mask: Tensor | None) -> None:
+        """The mask of a step; None keeps every edge. It counts when the batch has ended."""
+        self._noted.append(mask)
+
+    def enter_batch(self) -> None:
+        """A training batch begins."""
+        self._noted = []
+
+    def end_batch(self) -> None:
+        """The batch has ended, and the masks of its steps count."""
+        for mask in self._noted:
+            self._count(mask)
+        self._noted = []
+
+    def leave_batch(self) -> None:
+        """The batch was given up."""
+        self._noted = []
+
+    def _count(self, mask: Tensor | None) -> None:
         if mask is not None and self.kept_steps is None:
             self.kept_steps = torch.full_like(mask, self.steps, dtype=torch.int32)
             self.previous = torch.ones_like(mask, dtype=torch.bool)
@@ -163,10 +181,17 @@ class _SeenMasks:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what was saved."""
-        self.steps = state["steps"]
+        """Take over what was saved.
+
+        Raises:
+            NoisyLabelError: It holds half of a mask.
+        """
+        if (state["kept_steps"] is None) != (state["previous"] is None):
+            raise NoisyLabelError("The checkpoint's masks are not whole: take another checkpoint.")
+        self.steps = int(state["steps"])
         self.kept_steps, self.previous = _copy(state["kept_steps"]), _copy(state["previous"])
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+        self.sums = {name: float(total) for name, total in state["sums"].items()}
+        self.counts = {name: int(state["counts"][name]) for name in self.sums}
 
     def _compare(self, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Shares of kept and of changed edges."""

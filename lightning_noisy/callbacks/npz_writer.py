@@ -95,6 +95,10 @@ class NpzWriter(CriterionCallback):
     def missing(self, arrays: dict[str, Tensor]) -> Tensor:
         """Which of the N samples have no row, bool (N,)."""
 
+    def describe(self, arrays: dict[str, Tensor]) -> str:
+        """What is written, for the message."""
+        return f"{self.content} of {self.section.num_samples} samples"
+
     @abstractmethod
     def observe_target(self, call: TargetCall) -> None:
         """Keep what the rows are made of."""
@@ -119,4 +123,4 @@ class NpzWriter(CriterionCallback):
                     "seen, and nothing else tells of them."
                 )
                 arrays = None
-        write_npz(trainer, self.path, f"{self.content} of {self.section.num_samples} samples", arrays or None)
+        write_npz(trainer, self.path, self.describe(arrays) if arrays else "", arrays or None)

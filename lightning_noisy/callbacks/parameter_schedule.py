@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from typing_extensions import override
 
@@ -48,6 +49,11 @@ class ScheduleCallback(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         run, owner = RunDriver.of(trainer), type(self).__name__
         self._span = run.total_epochs(owner, self.total_epochs, key=self.state_key)
+        if self.interval == "step" and trainer.num_training_batches == float("inf"):
+            rank_zero_warn(
+                f"{owner} moves once an epoch, not with every step: the training loader has no length, so nobody knows "
+                "which share of an epoch a step is."
+            )
         # A resume does not pass the start of the epoch that it is in, which may be a new one.
         self._set_values(trainer, pl_module, batches_processed(trainer) % trainer.num_training_batches)
 

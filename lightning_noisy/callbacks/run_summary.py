@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
@@ -18,6 +18,8 @@ from lightning_noisy.trainer_access import from_datamodule, run_folder
 
 class RunSummary(Callback):
     """Prints the best, the last and the mean of the last 5 and 10 epochs of a run, and writes ``summary.json``.
+
+    Epochs that are not validated (``check_val_every_n_epoch``) count for nothing: each row names those that went in.
 
     The metrics are test accuracies where the test set is evaluated each epoch (our data modules do), else validation
     accuracies. The best epoch is chosen by validation accuracy; without a validation split nothing chooses, and the
@@ -70,7 +72,14 @@ class RunSummary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = run_folder(trainer)
         rows = self.rows()
-        if not rows or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        if not rows:
+            seen = ", ".join(map(str, trainer.callback_metrics)) or "nothing"
+            rank_zero_warn(
+                f"{type(self).__name__} has no table: it looks for {' or '.join(self.metric)} at the end of each "
+                f"validation, this run has logged {seen}; name others by `metric`."
+            )
             return
         rate = from_datamodule(trainer, "realized_noise_rate")
         injected = from_datamodule(trainer, "noise")
@@ -104,7 +113,7 @@ class RunSummary(Callback):
         values = [self.history[epoch][name] for epoch in epochs]
         label, best = self._best(epochs)
         rows = [(label, self.history[best][name]), (f"last epoch ({epochs[-1]})", values[-1])]
-        return rows + [(f"mean of the last {n} epochs", sum(values[-n:]) / n) for n in (5, 10) if len(values) >= n]
+        return rows + [(_mean_of(epochs[-n:]), sum(values[-n:]) / n) for n in (5, 10) if len(values) >= n]
 
     def table(self, noise_rate: float | None, folder: str | None, noise: str = "realized noise rate") -> str:
         """The table as text.
@@ -149,6 +158,14 @@ class RunSummary(Callback):
         }
         with written_aside(folder / "summary.json") as file:
             file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def _mean_of(epochs: list[int]) -> str:
+    """What a mean is of; epochs that have no metric, as between two validations, are not in it."""
+    first, last, count = epochs[0], epochs[-1], len(epochs)
+    if last - first == count - 1:
+        return f"mean of the last {count} epochs ({first} to {last})"
+    return f"mean of the last {count} validations (epochs {', '.join(map(str, epochs))})"
 
 
 def _cell(column: str, value: float) -> str:

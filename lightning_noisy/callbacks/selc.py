@@ -109,6 +109,10 @@ class SELC(CriterionCallback):
         assert self.section.num_samples is not None
         self._clean = self.clean_targets.resolve(trainer, self.section.num_samples, torch.device("cpu"))
 
+    def begins_at(self) -> dict[str, int]:
+        """The argument that delays something, and the epoch, from 0, in which it first happens."""
+        return {"warmup_epochs": -(-(self.warmup_epochs + 1) // self.every_n_epochs) * self.every_n_epochs - 1}
+
     def change_target(self, call: TargetCall) -> Tensor:
         """Update the rows of the batch when it is their time, and return them."""
         if call.epoch < self.warmup_epochs and self.floor == 0:

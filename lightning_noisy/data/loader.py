@@ -14,6 +14,7 @@ from lightning_noisy.data.epoch_index import in_epoch
 from lightning_noisy.data.indexed import hides_epoch
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.random import hash_bits
+from lightning_noisy.private_api import saved_progress
 
 _ORDER_STREAM = 0x6F72646572  # keeps the order apart from other draws under the same seed
 
@@ -55,7 +56,7 @@ class EpochSampler(DistributedSampler[Any]):
         super().__init__(dataset, world, process_rank() if rank is None else rank, shuffle=True, seed=seed)
         self._count = len(dataset)  # type: ignore[arg-type]
         self.skip = 0
-        """Samples of this rank to pass over, in the current epoch only."""
+        """Samples of this rank that the next pass begins after; the pass after it is whole."""
         self.selection: Tensor | None = None
         """The samples that are visited, ascending, each as often as it is; None visits all once."""
         self._waiting: list[Tensor | None] = []
@@ -65,11 +66,11 @@ class EpochSampler(DistributedSampler[Any]):
         """Visit these samples alone, in an order of their own in each epoch.
 
         Between two epochs it holds at once, and the lengths of sampler and loader follow; inside an epoch, from the
-        next one on. Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a strategy's
-        ``prepare_epoch``; a callback then calls :func:`~lightning_noisy.data.announce_length`, so that the Trainer
-        knows how long the epoch is. The selection is saved with the loader. A resume from the last batch of an epoch
-        does not pass Lightning's ``on_train_epoch_start`` of the next one, so a callback selects in ``on_train_start``
-        as well; ``prepare_epoch`` is called in any case.
+        ``set_epoch`` of the next one on. Under a Trainer call it at an epoch's start, in ``on_train_epoch_start`` or a
+        strategy's ``prepare_epoch``; a callback then calls :func:`~lightning_noisy.data.announce_length`, so that the
+        Trainer knows how long the epoch is. The selection is saved with the loader. A resume from the last batch of an
+        epoch does not pass Lightning's ``on_train_epoch_start`` of the next one, so a callback selects in
+        ``on_train_start`` as well; ``prepare_epoch`` is called in any case.
 
         Args:
             indices: Positions in the data set, int64 (M,) with M >= 1; one that stands there twice is visited twice.
@@ -100,13 +101,12 @@ class EpochSampler(DistributedSampler[Any]):
         return chosen[hash_bits(self.seed, _ORDER_STREAM, self.epoch, chosen, visit).argsort(stable=True)]
 
     def __iter__(self) -> Iterator[Any]:
-        if self._begun == self.epoch and self.skip == 0:
-            self._follow()  # a loop of one's own that does not count epochs
         self._begun = self.epoch
+        start, self.skip = self.skip, 0
         order = self.order()
         filled = order.repeat(-(-self.total_size // len(order)))[: self.total_size]
         mine = filled[self.rank :: self.num_replicas].tolist()
-        return iter(in_epoch(mine[self.skip :], self.epoch))
+        return iter(in_epoch(mine[start:], self.epoch))
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and selections as plain values."""
@@ -160,10 +160,10 @@ class EvaluationSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A ``DataLoader`` over an :class:`EpochSampler` that saves how far it has come.
+    """A ``DataLoader`` over an :class:`EpochSampler` that saves how far training has come.
 
     Lightning saves and restores loaders that have ``state_dict`` and ``load_state_dict``, so training goes on at the
-    next batch when it resumes in the middle of an epoch.
+    next batch when it resumes in the middle of an epoch, and at the one that an exception has broken.
     """
 
     def __init__(self, dataset: Dataset[Any], **options: Any) -> None:
@@ -190,7 +190,7 @@ class ResumableLoader(DataLoader[Any]):
             return {}
         return {
             **sampler.state_dict(),
-            "batches": self._batches if self._epoch == sampler.epoch else 0,
+            "batches": self._position() if self._epoch == sampler.epoch else 0,
             "batch_size": self.batch_size or 1,
             "processes": sampler.num_replicas,
         }
@@ -199,7 +199,7 @@ class ResumableLoader(DataLoader[Any]):
         """Go to a saved position.
 
         Raises:
-            NoisyLabelError: It lies inside an epoch of another batch size, seed or number of processes.
+            NoisyLabelError: It lies inside an epoch of another batch size, seed, number of processes or length.
         """
         sampler = self.sampler
         if not state or not isinstance(sampler, EpochSampler):
@@ -212,10 +212,20 @@ class ResumableLoader(DataLoader[Any]):
                     "resume with the same value, or from a checkpoint of the end of an epoch."
                 )
         sampler.load_state_dict(state, inside=state["batches"] > 0)
-        self._epoch, self._batches, sampler.skip = sampler.epoch, 0, 0
-        if state["batches"] < len(self):
-            sampler.skip = state["batches"] * here["batch_size"]
-            self._batches = state["batches"]
+        if state["batches"] > len(self):
+            raise NoisyLabelError(
+                f"The checkpoint lies after batch {state['batches']} of an epoch, this run has {len(self)}: resume "
+                "with the data that wrote it, or from a checkpoint of the end of an epoch."
+            )
+        self._epoch, self._batches = sampler.epoch, state["batches"]
+        sampler.skip = self._batches * here["batch_size"]
+
+    def _position(self) -> int:
+        """Batches of the current pass that are over: under a Trainer those that have ended, else those fetched."""
+        ended, mode = saved_progress() or (self._batches, "alone")
+        if mode == "max_size_cycle" and ended > len(self):
+            return ended % len(self)  # a shorter loader starts anew within the epoch
+        return min(ended, len(self))
 
 
 class PositionedIterator(Iterator[Any]):

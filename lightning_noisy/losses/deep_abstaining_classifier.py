@@ -139,6 +139,10 @@ class DeepAbstainingClassifier(NoisyLabelLoss):
             first = self.mean / self.divisor
             self.alpha_start.copy_(torch.where(self.alpha_start.isnan(), first, self.alpha_start))
 
+    def begins_at(self) -> dict[str, int]:
+        """The argument that delays something, and the epoch, from 0, in which it first happens."""
+        return {"warmup_epochs": self.warmup_epochs}
+
     @override
     def losses(self, logits: Tensor, target: Tensor, epoch: int, total_epochs: int | None = None) -> Tensor:
         outputs = logits.shape[1]

@@ -117,6 +117,10 @@ class PencilLoss(NoisyLabelLoss):
         store, rate = self.recall("label_logits"), self.label_lr / (len(target) * process_count())
         store.update(index, store.get(index) - rate * gradient)
 
+    def begins_at(self) -> dict[str, int]:
+        """The arguments that delay something, and the epoch, from 0, in which it first happens."""
+        return {"warmup_epochs": self.warmup_epochs, "fixed_from_epoch": self.fixed_from_epoch}
+
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
         if epoch < self.warmup_epochs:

@@ -79,6 +79,10 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         prediction = clipped_softmax(logits.detach(), 0.0).to(rows)
         return store.update(index, torch.lerp(prediction, rows, self.momentum))
 
+    def begins_at(self) -> dict[str, int]:
+        """The argument that delays something, and the epoch, from 0, in which it first happens."""
+        return {"warmup_epochs": self.warmup_epochs}
+
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
         if epoch < self.warmup_epochs:

@@ -81,6 +81,10 @@ class StagedLoss(CompositeLoss):
                     )
         return shapes
 
+    def begins_at(self) -> dict[str, int]:
+        """The argument that delays something, and the epoch, from 0, in which it first happens."""
+        return {"starts": self.starts[-1]}
+
     @override
     def losses(self, logits: Tensor, target: Tensor, epoch: int, **context: Any) -> Tensor:
         stage = sum(start <= epoch for start in self.starts) - 1

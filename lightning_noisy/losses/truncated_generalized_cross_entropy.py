@@ -87,6 +87,10 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
         probability = clipped_softmax(logits.detach(), 0.0).gather(1, target.unsqueeze(1)).squeeze(1)
         return self.recall("dropped").update(index, (probability <= self.k).to(probability))
 
+    def begins_at(self) -> dict[str, int]:
+        """The argument that delays something, and the epoch, from 0, in which it first happens."""
+        return {"warmup_epochs": -(-(self.warmup_epochs + 1) // self.every_n_epochs) * self.every_n_epochs - 1}
+
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
         kept = 1.0 - self._dropped(logits, target, index, epoch)

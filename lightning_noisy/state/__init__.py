@@ -3,7 +3,8 @@
 from lightning_noisy.state.batch_listener import BatchListener
 from lightning_noisy.state.epoch_sums import EpochSums
 from lightning_noisy.state.loss_stores import LossStores, outermost_losses
-from lightning_noisy.state.run_driver import RunDriver, check_members
+from lightning_noisy.state.members import check_members
+from lightning_noisy.state.run_driver import RunDriver
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.sample_store import SampleStore
 from lightning_noisy.state.section import Section, Stateful

@@ -20,6 +20,7 @@ class EpochSums:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, float] = {}
+        self._before: tuple[dict[str, Tensor], dict[str, float]] | None = None
 
     def add(self, weight: int, **values: Tensor) -> None:
         """Add what one batch gives.
@@ -34,6 +35,20 @@ class EpochSums:
             known = self._sums.get(name)
             self._sums[name] = term if known is None else known.to(term.device) + term
             self._weights[name] = self._weights.get(name, 0) + count
+
+    def enter_batch(self) -> None:
+        """A training batch begins: the sums without it are kept until it has ended."""
+        self._before = dict(self._sums), dict(self._weights)
+
+    def end_batch(self) -> None:
+        """The batch has ended, and counts."""
+        self._before = None
+
+    def leave_batch(self) -> None:
+        """The batch was given up."""
+        if self._before is not None:
+            self._sums, self._weights = self._before
+        self._before = None
 
     def merge(self) -> None:
         """Add up the sums of all processes on rank 0: a collective. The others start again from zero."""
@@ -56,8 +71,9 @@ class EpochSums:
         self._sums, self._weights = {}, {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums as plain values. Never a collective."""
-        return {"sums": {name: total.cpu() for name, total in self._sums.items()}, "weights": dict(self._weights)}
+        """The sums as plain values, inside a batch without it. Never a collective."""
+        sums, weights = self._before or (self._sums, self._weights)
+        return {"sums": {name: total.cpu() for name, total in sums.items()}, "weights": dict(weights)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over saved sums. They are rank 0's, so the other ranks go on from zero."""

@@ -17,9 +17,15 @@ from lightning_noisy.data.epoch_length import announce_length, check_length, fol
 from lightning_noisy.data.index_recorder import record, stop_recording
 from lightning_noisy.data.index_source import IndexSource
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.private_api import Callback, batches_begun, checkpoint_interval, is_a, surrounded
+from lightning_noisy.private_api import (
+    Callback,
+    batches_begun,
+    surrounded,
+)
+from lightning_noisy.state.checkpoints import checkpoint_is_due
+from lightning_noisy.state.delays import last_epoch, warn_of_late
+from lightning_noisy.state.interruption import Interruption
 from lightning_noisy.state.run_state import RunState
-from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of
 from lightning_noisy.trainer_access import loaders_in, log_interval, named_loaders, run_seed, training_loaders
 
@@ -32,6 +38,9 @@ class RunDriver(Callback):
     A checkpoint that the last batch of an epoch has written makes Lightning skip the end of that epoch at resume. So an
     epoch stays open, also in the checkpoint, until its metrics are there; the first batch of the next one closes it
     late. An epoch without a batch is never opened.
+
+    A checkpoint that is written inside a batch, as after an exception, holds what was kept before it: the batch comes
+    again. So does a validation that has not ended.
     """
 
     def __init__(self) -> None:
@@ -41,6 +50,8 @@ class RunDriver(Callback):
         self._source: IndexSource | None = None
         self._loaders: list[Any] = []
         self._around = ExitStack()
+        self._interruption = Interruption()
+        self._trained = self._looking = False
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -69,6 +80,15 @@ class RunDriver(Callback):
         self._surround(trainer)
 
     @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._looking = self._trained and trainer.state.fn != TrainerFn.FITTING
+        self._interruption.check(trainer, checkpoint)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._interruption.check_optimizers(trainer)
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         needing = next((section.owner for section in self.state.sections.values() if section.per_sample), None)
         training_set = root = None
@@ -81,10 +101,13 @@ class RunDriver(Callback):
             rank_zero_info(f"lightning_noisy tells training samples apart by {self._source}.")
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
-        self._resuming = True
-        follow_resume(trainer)
         fresh = batches_begun(trainer) == 0
+        self._interruption.take_back(trainer)
+        self._resuming = self._trained = True
+        follow_resume(trainer)
         self.state.begin(training_set, known_labels(root), fresh, pl_module.device, seed, trainer.max_epochs)
+        self.state.spans.ends_after = None if getattr(trainer, "fast_dev_run", False) else last_epoch(trainer)
+        warn_of_late([*trainer.callbacks, *pl_module.modules()], self.state.spans.ends_after)  # type: ignore[attr-defined]
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -117,14 +140,19 @@ class RunDriver(Callback):
         self.state.end_batch()
         if (batch_idx + 1) % self._log_every == 0:
             self.state.checks.settle()
-        if trainer.world_size > 1 and _checkpoint_is_due(trainer):
+        if trainer.world_size > 1 and checkpoint_is_due(trainer):
             self.state.share()
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A checkpoint may be written inside validation, by rank 0 alone.
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._interruption.validating = True
             self.state.share()
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._interruption.validating = False
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -138,6 +166,10 @@ class RunDriver(Callback):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.state.checks.settle()
+        broken = self._interruption.broken
+        self._interruption.note(trainer, self.state.batch)
+        checkpoint["callbacks"][self.state_key] |= self._interruption.state_dict()
+        self._interruption.broken = broken  # the batch may still come to its end
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -145,7 +177,10 @@ class RunDriver(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._looking:  # `test` of an earlier checkpoint after a fit: what the run has come to stays
+            return
         self.state.load_state_dict(state_dict)
+        self._interruption.load_state_dict(state_dict)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -153,6 +188,7 @@ class RunDriver(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._interruption.note(trainer, self.state.batch)
         self._end()
 
     def _surround(self, trainer: Trainer) -> None:
@@ -199,27 +235,6 @@ class RunDriver(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a Trainer's callbacks start with a state of their own."""
         return vars(RunDriver())
-
-
-def check_members(trainer: Trainer) -> None:
-    """Refuse callbacks that would keep the same state, before a run writes anything.
-
-    Raises:
-        NoisyLabelError: There are two.
-    """
-    run = RunState()
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
-        section = getattr(callback, "section", None)
-        if isinstance(section, Section):
-            run.add(section)
-
-
-def _checkpoint_is_due(trainer: Trainer) -> bool:
-    """Whether a ModelCheckpoint may write after this batch, so that ranks have to share their rows before."""
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if is_a(callback, "ModelCheckpoint")]
-    intervals = [checkpoint_interval(checkpoint) for checkpoint in checkpoints]
-    return any(time is not None or (steps > 0 and trainer.global_step % steps == 0) for steps, time in intervals)
 
 
 def _log_late(trainer: Trainer, metrics: dict[str, float], epoch: int) -> None:

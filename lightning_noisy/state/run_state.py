@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -16,7 +15,7 @@ from lightning_noisy.data.batch import Batch
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.batch_listener import BatchListener
 from lightning_noisy.state.schedule_spans import ScheduleSpans
-from lightning_noisy.state.section import Section
+from lightning_noisy.state.section import Section, say_what_is_missing
 from lightning_noisy.state.training_set import TrainingSet
 
 
@@ -58,6 +57,7 @@ class RunState:
         self.prepared_epoch: int | None = None
         """The last epoch whose start was announced to the module."""
         self._loaded: dict[str, dict[str, Any]] = {}
+        self._saved: set[str] | None = None
         self._begun = False
         self._over = False
 
@@ -110,12 +110,7 @@ class RunState:
         if fresh or not self._begun:
             self.seed, self.max_epochs, self._begun = seed, max_epochs, True
         elif self.training_set is not None and training_set is not None:
-            other = training_set.difference(self.training_set)
-            if other is not None:
-                raise NoisyLabelError(
-                    f"The checkpoint's per-sample state belongs to {other}: resume with the data, noise and seed that "
-                    "wrote it, or start afresh without `ckpt_path`."
-                )
+            training_set.check_state_of(self.training_set)
         if training_set is not None and labels is None:
             self.add(self.learned_labels)
         self._say_what_is_missing()
@@ -126,33 +121,30 @@ class RunState:
     def follow(self, training_set: TrainingSet, epoch: int) -> None:
         """An epoch begins with other loaders; another training set is refused."""
         assert self.training_set is not None
-        other = training_set.difference(self.training_set)
-        if other is not None:
-            raise NoisyLabelError(
-                f"The loaders of epoch {epoch} read another set, but per-sample state belongs to {other}: wrap the "
-                "whole training set in `IndexedDataset` once, and give each epoch's loader a Subset of it."
-            )
+        training_set.check_epoch_of(self.training_set, epoch)
 
     def enter_batch(self, batch: Batch) -> None:
         """A training batch begins, and with the first one its epoch."""
         self.leave_batch()  # one that an exception or a skipped batch has left open
         self.open_epoch, self.batch = batch.epoch, batch
+        for section in self.sections.values():
+            section.enter_batch()
         for listener in self.listeners:
             listener.enter_batch(batch)
 
     def end_batch(self) -> None:
         """A training batch has run to its end."""
         self.batch = None
-        for listener in self.listeners:
-            listener.end_batch()
+        for part in self._acting():
+            part.end_batch()
 
     def leave_batch(self) -> None:
-        """Give an open training batch up: nothing acts from here to the next one."""
+        """Give an open training batch up: what it has written is taken back, nothing acts up to the next one."""
         if self.batch is None:
             return
         self.batch = None
-        for listener in self.listeners:
-            listener.leave_batch()
+        for part in self._acting():
+            part.leave_batch()
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -188,7 +180,7 @@ class RunState:
 
     def end(self) -> None:
         """The run is over, or has failed: nothing acts any more. What was kept can still be read and saved."""
-        self.batch = None
+        self.leave_batch()
         for listener in self.listeners:
             listener.detach()
         self.listeners, self.modes, self.index_keys = [], [], set()
@@ -234,21 +226,22 @@ class RunState:
         self.seed, self.max_epochs = state["seed"], state["max_epochs"]
         self.spans.epochs = dict(state["schedules"])
         self.open_epoch, self.prepared_epoch = state["open_epoch"], state["prepared_epoch"]
-        self._loaded, self._begun = dict(state["sections"]), True
+        self._loaded, self._saved, self._begun = dict(state["sections"]), set(state["sections"]), True
         for key, section in self.sections.items():
             if key in self._loaded:
                 section.load_state_dict(self._loaded.pop(key))
+
+    def _acting(self) -> list[Section | BatchListener]:
+        return [*self.sections.values(), *self.listeners]
 
     def _forget(self) -> None:
         for section in self.sections.values():
             section.reset()
         self.open_epoch = self.prepared_epoch = None
-        self.spans.epochs, self._loaded = {}, {}
+        self.spans.epochs, self._loaded, self._saved = {}, {}, None
 
     def _say_what_is_missing(self) -> None:
         """A resume with other members than those that were saved is allowed, and said."""
-        if self._loaded:
-            rank_zero_warn(
-                f"The checkpoint's state of {', '.join(self._loaded)} is dropped: this run has no such part."
-            )
-        self._loaded = {}
+        new = () if self._saved is None else self.sections.keys() - self._saved - {self.learned_labels.key}
+        say_what_is_missing(dropped=self._loaded, new=new)
+        self._loaded, self._saved = {}, None

@@ -14,6 +14,9 @@ from lightning_noisy.errors import NoisyLabelError, check_argument
 _CHUNK_BYTES = 2**24
 _NOBODY = -1
 
+_Overwritten = tuple[Tensor, Tensor, Tensor]
+"""A tensor of a store, rows of it, and what they were before."""
+
 
 class SampleStore:
     """A per-sample store: row ``i`` belongs to sample ``i`` of the training set.
@@ -48,6 +51,7 @@ class SampleStore:
         """Whether a run owns it: saves it, and merges it over processes."""
         self._touched = torch.zeros(num_samples, dtype=torch.bool, device=device)
         self._writer = torch.full((num_samples,), _NOBODY, dtype=torch.int16, device=device)
+        self._overwritten: list[_Overwritten] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -85,6 +89,8 @@ class SampleStore:
         self._check_rows(index, values)
         rows = index.to(self.values.device)
         written = values.detach().to(self.values)[first_occurrence(rows)]
+        if self._overwritten is not None:
+            self._overwritten += [(column, rows, column.index_select(0, rows)) for column in self._columns()]
         if _alone():
             self._touched.index_fill_(0, rows, True)
         else:
@@ -110,6 +116,20 @@ class SampleStore:
         old = self.get(index)
         return self.update(index, old.lerp(values.detach().to(old), weight))
 
+    def enter_batch(self) -> None:
+        """A training batch begins: what it overwrites is kept until it has ended."""
+        self._overwritten = []
+
+    def end_batch(self) -> None:
+        """The batch has ended, and its rows count."""
+        self._overwritten = None
+
+    def leave_batch(self) -> None:
+        """The batch was given up: the rows that it has written are again what they were."""
+        for column, rows, before in reversed(self._overwritten or []):
+            column.index_copy_(0, rows, before)
+        self._overwritten = None
+
     def synchronize(self, within_epoch: bool = False) -> None:
         """Give every process the rows that any process has written since the last call.
 
@@ -128,8 +148,8 @@ class SampleStore:
             self._writer.fill_(_NOBODY)
 
     def state_dict(self) -> dict[str, Any]:
-        """The store as a plain dict. Never a collective."""
-        return {"values": self.values.cpu(), "writer": self._writer.cpu()}
+        """The store as a plain dict, inside a batch as it was before. Never a collective."""
+        return {"values": self._before(self.values).cpu(), "writer": self._before(self._writer).cpu()}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> SampleStore:
@@ -162,6 +182,18 @@ class SampleStore:
         self._writer.index_copy_(0, rows, writer.masked_fill(mine, me))
         self._touched.index_copy_(0, rows, self._touched[rows] | mine)
         return torch.where(mine.reshape(-1, *[1] * len(self.shape)), written, self.values[rows])
+
+    def _columns(self) -> tuple[Tensor, ...]:
+        """What an update changes and a checkpoint holds."""
+        return (self.values,) if _alone() else (self.values, self._writer, self._touched)
+
+    def _before(self, column: Tensor) -> Tensor:
+        changes = [(rows, before) for changed, rows, before in self._overwritten or [] if changed is column]
+        if changes:
+            column = column.clone()
+        for rows, before in reversed(changes):
+            column.index_copy_(0, rows, before)
+        return column
 
     def _check_rows(self, index: Tensor, values: Tensor) -> None:
         wanted = (len(index), *self.shape)

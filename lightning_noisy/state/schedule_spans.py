@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.state.delays import warn_of_length
 
 _LIGHTNING_FALLBACK = 1000
 
@@ -15,6 +16,8 @@ class ScheduleSpans:
     def __init__(self) -> None:
         self.epochs: dict[str, int] = {}
         """Number of epochs of each schedule, by its key."""
+        self.ends_after: int | None = None
+        """After how many epochs this start of the run ends; None where that is unknown."""
 
     def resolve(self, key: str, owner: str, given: int | None, max_epochs: int | None) -> int:
         """The number of epochs of a schedule.
@@ -34,6 +37,8 @@ class ScheduleSpans:
                 f"{owner} goes on with total_epochs={given} as given; the checkpoint was written with {saved}."
             )
         self.epochs[key] = given or saved or _limit(owner, max_epochs)
+        if self.ends_after is not None and self.epochs[key] > self.ends_after:
+            warn_of_length(owner, "total_epochs", f"spans {self.epochs[key]} epochs", self.ends_after)
         return self.epochs[key]
 
 

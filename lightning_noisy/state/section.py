@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.epoch_sums import EpochSums
@@ -15,7 +16,19 @@ _LARGEST_SHARE_OF_FREE_MEMORY = 0.25
 
 
 class Stateful(Protocol):
-    """State that is saved as plain values and can be forgotten."""
+    """State that is saved as plain values and can be forgotten. Inside a batch, what is saved is that before it."""
+
+    def enter_batch(self) -> None:
+        """A training batch begins."""
+        ...
+
+    def end_batch(self) -> None:
+        """It has ended, and counts."""
+        ...
+
+    def leave_batch(self) -> None:
+        """It was given up: be as before it."""
+        ...
 
     def reset(self) -> None:
         """Begin without a past."""
@@ -68,6 +81,7 @@ class Section:
         """Where training runs."""
         self._metrics = metrics
         self._parts = dict(parts or {})
+        self._in_batch = False
 
     def store(
         self,
@@ -87,6 +101,8 @@ class Section:
         if name not in self.stores:
             home = _home(self.num_samples * torch.Size(shape).numel() * dtype.itemsize, torch.device(device))
             self.stores[name] = SampleStore(self.num_samples, shape, fill, dtype, home)
+            if self._in_batch:
+                self.stores[name].enter_batch()
         found = self.stores[name]
         found.in_run = True
         if found.values.shape[1:] != shape:
@@ -101,6 +117,24 @@ class Section:
         self.num_samples, self.device = num_samples, device
         for store in self.stores.values():
             store.to(_home(store.values.nbytes, device))
+
+    def enter_batch(self) -> None:
+        """A training batch begins: what it changes can be taken back until it has ended."""
+        self._in_batch = True
+        for member in self._members():
+            member.enter_batch()
+
+    def end_batch(self) -> None:
+        """The batch has ended, and counts."""
+        self._in_batch = False
+        for member in self._members():
+            member.end_batch()
+
+    def leave_batch(self) -> None:
+        """The batch was given up: everything is again as before it."""
+        self._in_batch = False
+        for member in self._members():
+            member.leave_batch()
 
     def share(self) -> None:
         """Bring what all processes know to rank 0, which writes checkpoints: a collective inside an epoch."""
@@ -141,6 +175,17 @@ class Section:
         self.history = {epoch: dict(seen) for epoch, seen in state["history"].items()}
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])
+
+    def _members(self) -> list[Stateful | SampleStore | EpochSums]:
+        return [*self.stores.values(), self.sums, *self._parts.values()]
+
+
+def say_what_is_missing(dropped: Collection[str], new: Collection[str]) -> None:
+    """Say which sections of a checkpoint a run has not, and which of its own the checkpoint has not."""
+    if dropped:
+        rank_zero_warn(f"The checkpoint's state of {', '.join(dropped)} is dropped: this run has no such part.")
+    if new:
+        rank_zero_warn(f"The checkpoint has no state of {', '.join(sorted(new))}, which begins without a past.")
 
 
 def _home(size: int, device: torch.device) -> torch.device:

@@ -44,6 +44,32 @@ class TrainingSet:
             return "another part of the data (other indices of a `Subset`)"
         return None
 
+    def check_state_of(self, earlier: TrainingSet) -> None:
+        """Refuse state that was written for another training set.
+
+        Raises:
+            NoisyLabelError: Another number of samples, other labels or another part.
+        """
+        other = self.difference(earlier)
+        if other is not None:
+            raise NoisyLabelError(
+                f"The checkpoint's per-sample state belongs to {other}: resume with the data, noise and seed that "
+                "wrote it, or start afresh without `ckpt_path`."
+            )
+
+    def check_epoch_of(self, earlier: TrainingSet, epoch: int) -> None:
+        """Refuse an epoch whose loaders read another training set than those before.
+
+        Raises:
+            NoisyLabelError: They do.
+        """
+        other = self.difference(earlier)
+        if other is not None:
+            raise NoisyLabelError(
+                f"The loaders of epoch {epoch} read another set, but per-sample state belongs to {other}: wrap the "
+                "whole training set in `IndexedDataset` once, and give each epoch's loader a Subset of it."
+            )
+
 
 def training_set_of(trainer: Trainer, owner: str, only: Collection[str] = ()) -> tuple[TrainingSet, Any]:
     """The set that a Trainer's training loaders index, see :func:`common_training_set`.

@@ -10,11 +10,12 @@ import torch
 from lightning.pytorch import Callback
 from lightning_utilities.core import rank_zero
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from lightning_noisy.callbacks import RunSummary
 from lightning_noisy.data import SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
-from tests.foreign import make_trainer
+from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer, make_validation_loader
 from tests.small import MemoryLogger, SmallDataModule, make_module
 
 
@@ -81,10 +82,33 @@ def test_means_are_of_the_last_epochs_where_there_are_enough(epochs, means):
 
     rows = dict(summary_of(test=values).rows()[2:])
 
-    assert list(rows) == [f"mean of the last {n} epochs" for n in means]
-    for n in means:
-        expected = sum(e**2 for e in range(epochs - n, epochs)) / 1000 / n
-        assert rows[f"mean of the last {n} epochs"] == pytest.approx(expected)
+    labels = {n: f"mean of the last {n} epochs ({epochs - n} to {epochs - 1})" for n in means}
+    assert list(rows) == list(labels.values())
+    for n, label in labels.items():
+        assert rows[label] == pytest.approx(sum(e**2 for e in range(epochs - n, epochs)) / 1000 / n)
+
+
+@pytest.mark.parametrize("seen", [[3, 7, 11, 15, 19], [0, 1, 2, 4, 5]])
+def test_means_name_their_epochs_where_some_were_not_validated(seen):
+    summary = RunSummary()
+    summary.section.history = {epoch: {"val/acc": epoch / 100} for epoch in seen}
+
+    label, value = summary.rows()[-1]
+    assert label == f"mean of the last 5 validations (epochs {', '.join(map(str, seen))})"
+    assert value == pytest.approx(sum(seen) / 500)
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_metrics_that_are_not_logged_are_asked_for(tmp_path, validates):
+    trainer = make_trainer(tmp_path, [RunSummary(metric=("accuracy", "val/f1"))], 1)
+    loaders = [make_validation_loader()] if validates else []
+    x, noisy, _ = make_tensors()
+    data = make_loader(TensorDataset(x, noisy, torch.arange(24)))
+    seen = "val/loss" if validates else "nothing"
+    with pytest.warns(
+        UserWarning, match=f"looks for accuracy or val/f1 at .*, this run has logged {seen}; name others"
+    ):
+        trainer.fit(ForeignModule(), data, *loaders)
 
 
 def test_epochs_are_in_their_order_whatever_order_they_came_in():

@@ -92,10 +92,11 @@ def test_a_start_inside_an_epoch_passes_over_its_samples():
     sampler.set_epoch(2)
     sampler.skip = 3
 
-    assert list(sampler) == whole[3:]
-    assert len(sampler) == len(whole)
     sampler.set_epoch(2)
     assert list(sampler) == whole[3:]
+    assert len(sampler) == len(whole)
+    assert list(sampler) == whole
+    sampler.skip = 3
     sampler.set_epoch(3)
     assert list(sampler) == order(9, 3, world=2, rank=1)
     sampler.set_epoch(2)
@@ -165,10 +166,10 @@ def test_a_fresh_loader_yields_the_remaining_batches(num_samples, batch_size, wo
 
     assert seen == complete[:batches]
     assert len(resumed) == len(complete)
-    if batches < len(complete):
-        assert resumed.state_dict() == state
-        assert epoch_of(resumed, epoch) == complete[batches:]
-        assert resumed.state_dict() == {**state, "batches": len(complete)}
+    assert resumed.state_dict() == state
+    assert epoch_of(resumed, epoch) == complete[batches:]
+    assert resumed.state_dict() == {**state, "batches": len(complete)}
+    assert epoch_of(resumed, epoch) == complete
     assert epoch_of(resumed, epoch + 1) == after
 
 
@@ -210,7 +211,8 @@ def test_after_a_complete_epoch_the_next_one_is_full():
 
     assert loader.state_dict()["batches"] == 3
     fresh.load_state_dict(loader.state_dict())
-    assert fresh.state_dict()["batches"] == 0
+    assert fresh.state_dict() == loader.state_dict()
+    assert epoch_of(fresh, 2) == []
     assert epoch_of(fresh, 3) == epoch_of(make_loader(dataset, 4), 3)
 
 
@@ -250,6 +252,15 @@ def test_another_order_is_refused_inside_an_epoch_only(name):
         loader.load_state_dict(state)
     loader.load_state_dict({**state, "batches": 0})
     assert epoch_of(loader, 1) == epoch_of(make_loader(dataset, **{"batch_size": 4, **changed}), 1)
+
+
+def test_a_position_beyond_the_epoch_is_refused():
+    _, state = begin(make_loader(make_dataset(12), 4), 1, 3)
+    make_loader(make_dataset(9), 4).load_state_dict(state)
+    with pytest.raises(
+        NoisyLabelError, match=r"^The checkpoint lies after batch 3 of an epoch, this run has 2: resume"
+    ):
+        make_loader(make_dataset(8), 4).load_state_dict(state)
 
 
 def test_a_loader_with_another_sampler_has_no_position():
