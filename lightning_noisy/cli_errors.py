@@ -17,7 +17,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning_noisy.cli_start import Start
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.near_names import with_near_names
-from lightning_noisy.origin import Origin, causes
+from lightning_noisy.origin import IN_WORKER, Origin, causes
 from lightning_noisy.private_cli import CALLBACK_TWICE, first_of_the_processes, refusal
 
 DEBUG = "--debug"
@@ -95,9 +95,11 @@ def _of(origin: Origin) -> str:
 
 
 def _what(error: BaseException) -> str:
-    """The first paragraph of a message; torch's go on with the frames of C++."""
-    text = str(error).split("\n\n")[0].split("\nException raised from")[0]
-    return text.strip() or type(error).__name__
+    """The first paragraph of a message; torch's go on with the frames of C++. Of a loader's worker the last line."""
+    text = str(error).strip()
+    if IN_WORKER in text:
+        return text.splitlines()[-1]
+    return text.split("\n\n")[0].split("\nException raised from")[0] or type(error).__name__
 
 
 def _line(text: str) -> str:

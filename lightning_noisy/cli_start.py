@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 from lightning_noisy.cli_checks import check_trained
@@ -32,14 +34,14 @@ class Start(Callback):
             untrained: Whether random weights may be evaluated.
         """
         self._untrained = untrained
-        folders = [Path(folder) for logger in trainer.loggers if (folder := getattr(logger, "log_dir", None))]
-        for path in folders or [Path(trainer.default_root_dir, CONFIG_FILE)]:
+        for path in {_made_by(logger) for logger in trainer.loggers} or {Path(trainer.default_root_dir, CONFIG_FILE)}:
             self._made.append([part for part in (path, *path.parents) if not part.exists()])
         trainer.callbacks.append(self)  # type: ignore[attr-defined]
 
     def undo(self) -> None:
         """Remove what was made, unless a step is done: the run's folder, and folders above it that are empty then."""
-        for made in [] if self.over else filter(None, self._made):
+        mine = not self.over and getattr(rank_zero_only, "rank", 0) in (0, None)
+        for made in filter(None, self._made) if mine else ():
             innermost, *above = made
             if innermost.is_dir():
                 shutil.rmtree(innermost, ignore_errors=True)
@@ -78,3 +80,9 @@ class Start(Callback):
     @override
     def on_predict_batch_end(self, *args: Any) -> None:
         self.over = True
+
+
+def _made_by(logger: Logger) -> Path:
+    """The folder that is a logger's alone; without one, the configuration that Lightning puts where it saves."""
+    folder = getattr(logger, "log_dir", None)
+    return Path(folder) if isinstance(folder, str) else Path(logger.save_dir or ".", CONFIG_FILE)

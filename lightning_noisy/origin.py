@@ -13,6 +13,9 @@ from types import FrameType
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
+IN_WORKER = "Original Traceback"
+"""So begins what a loader's worker hands on, in the message of the error."""
+
 _HERE = Path(__file__).resolve().parent
 _FRONT = {Path(__file__).stem, "cli", "cli_errors", "cli_start", "making", "private_cli"}
 _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
@@ -101,7 +104,7 @@ def _places(error: BaseException) -> Iterator[_Place]:
     while traceback is not None:
         yield _Place(Path(traceback.tb_frame.f_code.co_filename), traceback.tb_lineno, traceback.tb_frame)
         traceback = traceback.tb_next
-    if "Original Traceback" in str(last):
+    if IN_WORKER in str(last):
         for file, line in re.findall(r'File "(.+)", line (\d+)', str(last)):
             yield _Place(Path(file), int(line))
 
@@ -115,6 +118,8 @@ def _argument(places: list[_Place]) -> str | None:
     part = None if root is None else _part(root, places)
     if part is not None:
         return part
+    if any("/torchvision/transforms/" in place.file.as_posix() for place in places):
+        return "A transform that `data` names or makes cannot take the images"
     if beyond:
         return None
     return "`trainer`" if any(isinstance(owner, Trainer) for owner in owners) else "The arguments cannot be used"

@@ -10,7 +10,7 @@ import pytest
 from lightning_noisy.cli import main
 from lightning_noisy.data import digits
 from lightning_noisy.private_cli import first_of_the_processes
-from tests._dummies import command_line_error, isolate, quiet
+from tests._dummies import command_line_error, isolate, quiet, write_image
 from tests.test_cli import CONFIG
 
 MINE = """\
@@ -28,6 +28,10 @@ class Backbone(nn.Module):
 
     def forward(self, images):
         return self.layer(images.flatten(1))
+
+class Transform(nn.Module):
+    def forward(self, image):
+        return image.reshape(7, 7)
 
 class AtStart(Callback):
     def on_train_start(self, trainer, pl_module):
@@ -59,13 +63,33 @@ def mine(monkeypatch, tmp_path):
     sys.modules.pop("users_own", None)
 
 
+def images(num_workers, transform):
+    """Arguments of a run on two classes of photos."""
+    for folder in ("train/a", "train/b"):
+        write_image(Path("photos", folder, "0.png"))
+    data = [
+        "--data",
+        "ImageFolderDataModule",
+        "--data.root",
+        "photos",
+        "--data.image_size",
+        8,
+        "--data.views",
+        "[strong]",
+    ]
+    return [
+        *(*data, "--data.strong", transform, "--data.num_workers", num_workers),
+        *("--model.num_classes", 2, "--model.backbone.in_channels", 3),
+    ]
+
+
 class TestInTheUsersOwnClass:
     @pytest.mark.parametrize(
         ("arguments", "line", "what"),
         [
             (["--model.backbone", "users_own.Backbone", "--model.backbone.size", "7"], 10, "KeyError.*: 'seven'"),
             (["--model.backbone", "users_own.Backbone"], 14, r"RuntimeError.*shapes cannot be multiplied"),
-            (["--trainer.callbacks", "users_own.AtStart"], 18, "ZeroDivisionError.*division by zero"),
+            (["--trainer.callbacks", "users_own.AtStart"], 22, "ZeroDivisionError.*division by zero"),
         ],
         ids=["constructor", "torch called by it", "callback"],
     )
@@ -74,6 +98,12 @@ class TestInTheUsersOwnClass:
         assert message.partition(" in ")[2].startswith(f"'{mine}', line {line}: ")
         assert re.match(what, message)
         assert not Path("runs").exists()
+
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_also_in_a_worker(self, config, capsys, mine, num_workers):
+        message = command_line_error(capsys, config, *images(num_workers, "users_own.Transform"))
+        assert message.startswith(f"RuntimeError in '{mine}', line 18: ")
+        assert message.endswith("shape '[7, 7]' is invalid for input of size 192 (`--debug` shows the traceback)")
 
     def test_after_the_first_step_the_traceback_and_the_folder_stay(self, config, capsys, mine):
         with pytest.raises(ZeroDivisionError):
@@ -141,6 +171,13 @@ class TestInALibraryCalledWithTheUsersValue:
     def test_the_argument_is_named(self, config, capsys, arguments, expected):
         assert command_line_error(capsys, config, *arguments).startswith(expected)
         assert not Path("runs").exists()
+
+    @pytest.mark.parametrize("num_workers", [0, 2])
+    def test_a_transform_of_torchvision(self, config, capsys, num_workers):
+        crop = "{class_path: torchvision.transforms.v2.RandomCrop, init_args: {size: 50}}"
+        message = command_line_error(capsys, config, *images(num_workers, crop))
+        assert message.startswith("A transform that `data` names or makes cannot take the images: ")
+        assert "Required crop size (50, 50) is larger than input image size (8, 8)." in message
 
     def test_the_traceback_is_kept_on_demand(self, config, capsys):
         with pytest.raises(RuntimeError, match="Given groups=1"):

@@ -99,6 +99,7 @@ class ImageListDataModule(NoisyDataModule):
             padding == 0 or (padding > 0 and crop == "random"), "padding", "0 without a random crop", padding
         )
         check_argument(len(mean) == len(std) == 3, "mean", "three floats, as many as `std`", mean)
+        check_argument(all(value > 0 for value in std), "std", "positive floats", std)
         check_argument(on_error in ("raise", "skip"), "on_error", "'raise' or 'skip'", on_error)
         check_count(batches_per_epoch, "batches_per_epoch", optional=True)
         check_views(views)

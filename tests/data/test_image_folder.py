@@ -382,6 +382,7 @@ def test_an_epoch_larger_than_the_training_set_is_refused(tmp_path):
         ({"padding": -1, "crop": "random"}, "`padding` to be"),
         ({"mean": (0.5,)}, "`mean` to be three floats"),
         ({"std": (0.5,)}, "`mean` to be three floats"),
+        ({"std": (0.5, 0.0, 0.5)}, "`std` to be positive floats"),
         ({"on_error": "ignore"}, "`on_error` to be 'raise' or 'skip', but got 'ignore'"),
         ({"batches_per_epoch": 0}, "`batches_per_epoch` to be an int of at least 1, or None, but got 0"),
         ({"views": []}, "`views` to be a list"),
