@@ -19,7 +19,6 @@ IN_WORKER = "Original Traceback"
 _HERE = Path(__file__).resolve().parent
 _FRONT = {Path(__file__).stem, "cli", "cli_errors", "cli_start", "making", "private_cli"}
 _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-_INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib"))
 _LIBRARIES = {
     "PIL", "fsspec", "jsonargparse", "lightning", "lightning_fabric", "lightning_utilities", "matplotlib", "numpy",
     "pytorch_lightning", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchmetrics", "torchvision", "yaml",
@@ -70,12 +69,23 @@ class _Place:
         """Whose code it is: that of the "user", of a "library" or of this "package"."""
         if _HERE in self.file.parents:
             return "package"
-        if not self.file.is_absolute():  # code that was made of a string
+        if str(self.file).startswith("<") or self._top in _LIBRARIES:  # code that was made of a string
             return "library"
-        for folder in _INSTALLED:
-            if folder in self.file.parents:
-                return "library" if self.file.relative_to(folder).parts[0] in _LIBRARIES else "user"
-        return "library" if any(folder in self.file.parents for folder in _STANDARD) else "user"
+        standard = self._installed is None and any(folder in self.file.parents for folder in _STANDARD)
+        return "library" if standard else "user"
+
+    @property
+    def _installed(self) -> str | None:
+        """The package of an installed file."""
+        for folder in ("site-packages", "dist-packages"):
+            if folder in self.file.parts:
+                return self.file.parts[self.file.parts.index(folder) + 1]
+        return None
+
+    @property
+    def _top(self) -> str | None:
+        """The package whose code it is."""
+        return self._installed if self.frame is None else str(self.frame.f_globals.get("__name__")).partition(".")[0]
 
     @property
     def front(self) -> bool:
