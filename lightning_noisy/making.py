@@ -47,6 +47,9 @@ def check_schedule(module: object) -> None:
     """
     if not isinstance(module, StrategyModule) or module.make_lr_scheduler is None:
         return
+    own = type(module).configure_optimizers is not StrategyModule.configure_optimizers
+    if own or next(module.parameters(), None) is None:  # `configure_model` makes them later
+        return
     scheduler = module.make_lr_scheduler(module.make_optimizer(module.parameters()))
     if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):  # needs a metric, divides by nothing
         return
