@@ -70,14 +70,13 @@ def reason(error: BaseException, started: bool) -> str | None:
             return _line(str(cause).rpartition(_FROM_WORKER)[2])
     if isinstance(error, ArgumentError):
         return with_near_names(refusal(str(error)), error)
-    last = chain[-1]
-    if isinstance(last, OSError) and last.filename is not None:
+    last, origin = chain[-1], Origin.of(error)
+    if isinstance(last, OSError) and last.filename is not None and origin.users is None:
         return _line(f"Cannot use '{last.filename}': {last.strerror}")
     if started:
         return None
     if _is_memory(last):
-        return _line(f"Out of memory{_of(Origin.of(error))}: {_what(last)}")
-    origin = Origin.of(error)
+        return _line(f"Out of memory{_of(origin)}: {_what(last)}")
     if origin.users is not None:
         return _line(f"{type(last).__name__} in {origin.users}: {_what(last)} (`{DEBUG}` shows the traceback)")
     if origin.argument is not None:

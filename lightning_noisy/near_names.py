@@ -64,7 +64,9 @@ def argument_names(kind: type) -> list[str]:
     names: list[str] = []
     for owner in inspect.getmro(kind):
         construct = vars(owner).get("__init__")
-        parameters = inspect.signature(construct).parameters.values() if inspect.isfunction(construct) else ()
+        if not inspect.isfunction(construct):
+            continue
+        parameters = inspect.signature(construct).parameters.values()
         names += [one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             break

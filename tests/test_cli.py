@@ -312,6 +312,7 @@ class TestRefusedBeforeTheStart:
                 "trainer.max_epocs",
                 "unrecognized arguments: --trainer.max_epocs 10: did you mean `max_epochs` or `max_steps`?",
             ),
+            ("data.batch_sise", "data: Option 'batch_sise' is not accepted: did you mean `batch_size`?"),
             ("data.noise.rat", "data.noise: Option 'rat' is not accepted: did you mean `rate`?"),
             ("optimizer", "unrecognized arguments: --optimizer 10"),
             ("modle.num_classes", "unrecognized arguments: --modle.num_classes 10: did you mean `model`?"),

@@ -24,6 +24,8 @@ class Backbone(nn.Module):
         super().__init__()
         if size == 7:
             raise KeyError("seven")
+        if size == 8:
+            open("nowhere/x")
         self.layer = nn.Linear(63, 3)
 
     def forward(self, images):
@@ -88,10 +90,11 @@ class TestInTheUsersOwnClass:
         ("arguments", "line", "what"),
         [
             (["--model.backbone", "users_own.Backbone", "--model.backbone.size", "7"], 10, "KeyError.*: 'seven'"),
-            (["--model.backbone", "users_own.Backbone"], 14, r"RuntimeError.*shapes cannot be multiplied"),
-            (["--trainer.callbacks", "users_own.AtStart"], 22, "ZeroDivisionError.*division by zero"),
+            (["--model.backbone", "users_own.Backbone", "--model.backbone.size", "8"], 12, "FileNotFoundError"),
+            (["--model.backbone", "users_own.Backbone"], 16, r"RuntimeError.*shapes cannot be multiplied"),
+            (["--trainer.callbacks", "users_own.AtStart"], 24, "ZeroDivisionError.*division by zero"),
         ],
-        ids=["constructor", "torch called by it", "callback"],
+        ids=["constructor", "file opened by it", "torch called by it", "callback"],
     )
     def test_file_and_line_are_named(self, config, capsys, mine, arguments, line, what):
         message = command_line_error(capsys, config, *arguments)
@@ -102,7 +105,7 @@ class TestInTheUsersOwnClass:
     @pytest.mark.parametrize("num_workers", [0, 2])
     def test_also_in_a_worker(self, config, capsys, mine, num_workers):
         message = command_line_error(capsys, config, *images(num_workers, "users_own.Transform"))
-        assert message.startswith(f"RuntimeError in '{mine}', line 18: ")
+        assert message.startswith(f"RuntimeError in '{mine}', line 20: ")
         assert message.endswith("shape '[7, 7]' is invalid for input of size 192 (`--debug` shows the traceback)")
 
     def test_after_the_first_step_the_traceback_and_the_folder_stay(self, config, capsys, mine):
