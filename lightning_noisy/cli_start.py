@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from lightning_noisy.cli_checks import check_trained
+from lightning_noisy.private_api import Callback
 
 CONFIG_FILE = "config.yaml"
 
