@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 from lightning_noisy.cli_checks import check_trained
+from lightning_noisy.private_api import Callback
 
 CONFIG_FILE = "config.yaml"
 

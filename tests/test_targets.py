@@ -438,7 +438,10 @@ class TestAtStart:
             MaskRefresh("classifier").on_fit_start(trainer, ForeignModule())
 
     def test_layer_that_cannot_be_masked(self, tmp_path):
-        refuses(tmp_path, [MaskRefresh("body")], ForeignModule(), tuple_loader(), "cannot mask `body`, a Sequential")
+        error = refuses(
+            tmp_path, [MaskRefresh("body")], ForeignModule(), tuple_loader(), "`body`, a Sequential of torch"
+        )
+        assert str(error).endswith("here these are body.0, classifier.")
 
     @pytest.mark.parametrize(
         ("loss", "needed"), [(NoiseAttentionLoss(8), "features"), (EarlyLearningRegularization(), "`LossMemory()`")]

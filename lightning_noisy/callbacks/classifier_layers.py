@@ -53,10 +53,11 @@ def find_head(pl_module: LightningModule, name: str) -> tuple[Any, type[Maskable
     check_not_compiled(pl_module, layer, name)
     maskable = maskable_class(layer)
     if maskable is None:
+        origin = type(layer).__module__.split(".")[0]  # others have a class `Linear` too
         raise NoisyLabelError(
-            f"MaskRefresh cannot mask `{name}`, a {type(layer).__name__}: wanted an nn.Linear, an ungrouped 1x1 "
-            "nn.Conv2d, a layer of efficient-kan with its spline_scaler and nothing added, or a head of "
-            "lightning_noisy.heads."
+            f"MaskRefresh cannot mask `{name}`, a {type(layer).__name__} of {origin}: wanted an nn.Linear, an "
+            "ungrouped 1x1 nn.Conv2d, a layer of efficient-kan with its spline_scaler and nothing added, or a head of "
+            f"lightning_noisy.heads; here these are {maskable_layers(pl_module)}."
         )
     return layer, maskable
 

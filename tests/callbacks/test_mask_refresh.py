@@ -770,7 +770,7 @@ def test_layers_that_cannot_be_masked_are_refused_and_others_given_back(tmp_path
     plain.heads["norm"] = nn.BatchNorm1d(FEATURES)
     before = {name: snapshot(head) for name, head in plain.heads.items()}
     line = refusal(tmp_path, plain, MaskRefresh(["heads.linear", "heads.efficient", "heads.scalerless"]))
-    assert "cannot mask `heads.scalerless`, a EfficientKAN: wanted an nn.Linear" in line
+    assert "cannot mask `heads.scalerless`, a EfficientKAN of tests: wanted an nn.Linear" in line
     assert "spline_scaler" in line
     assert "`heads.norm`, a BatchNorm1d" in refusal(tmp_path, plain, MaskRefresh(["heads.linear", "heads.norm"]))
     assert "no layer `heads.linea`" in refusal(tmp_path, plain, MaskRefresh(["heads.linear", "heads.linea"]))

@@ -23,8 +23,8 @@ class Project:
     """Makes the LightningModule."""
     samples: list[Any]
     """The training set, as the project's loader takes it."""
-    head: str
-    """The last linear layer."""
+    head: str | None
+    """The last linear layer, None where it is of a class that cannot be masked."""
     library: str = "lightning.pytorch"
     """The Lightning that the project imports."""
     loader: Callable[..., Any] = DataLoader
@@ -147,10 +147,21 @@ def transformers() -> Project:
     return Project(TextClassifier, samples, "model.classifier")
 
 
+def graphs() -> list[Any]:
+    """Random graphs whose number of nodes tells the clean class."""
+    graph = importlib.import_module("torch_geometric.data").Data
+    generator = torch.Generator().manual_seed(4)
+    samples = []
+    for clean, label in zip(torch.arange(SAMPLES) % CLASSES, given_labels(), strict=True):
+        nodes = 4 + int(clean)
+        edges = torch.randint(nodes, (2, 2 * nodes), generator=generator)
+        samples.append(graph(x=torch.randn(nodes, 6, generator=generator), edge_index=edges, y=label.unsqueeze(0)))
+    return samples
+
+
 def torch_geometric() -> Project:
     """Its examples are modules with a functional loss, on batches of graphs."""
     geometric = importlib.import_module("torch_geometric.nn")
-    graph = importlib.import_module("torch_geometric.data").Data
 
     class GraphClassifier(importlib.import_module("lightning.pytorch").LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -171,14 +182,21 @@ def torch_geometric() -> Project:
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.Adam(self.parameters(), lr=0.01)
 
-    generator = torch.Generator().manual_seed(4)
-    samples = []
-    for clean, label in zip(torch.arange(SAMPLES) % CLASSES, given_labels(), strict=True):
-        nodes = 4 + int(clean)
-        edges = torch.randint(nodes, (2, 2 * nodes), generator=generator)
-        samples.append(graph(x=torch.randn(nodes, 6, generator=generator), edge_index=edges, y=label.unsqueeze(0)))
     loader = importlib.import_module("torch_geometric.loader").DataLoader
-    return Project(GraphClassifier, samples, "classifier", loader=loader)
+    return Project(GraphClassifier, graphs(), "classifier", loader=loader)
+
+
+def torch_geometric_graphgym() -> Project:
+    """Its own LightningModule, whose loss is ``F.nll_loss`` of log-probabilities."""
+    configuration = importlib.import_module("torch_geometric.graphgym.config")
+    builder = importlib.import_module("torch_geometric.graphgym.model_builder")
+    options = configuration.cfg
+    configuration.set_cfg(options)
+    options.merge_from_list(["dataset.task_type", "classification", "dataset.task", "graph", "gnn.head", "graph"])
+    options.merge_from_list(["dataset.node_encoder", False, "dataset.edge_encoder", False, "gnn.dim_inner", 8])
+    options.merge_from_list(["share.dim_in", 6, "share.dim_out", CLASSES, "model.loss_fun", "cross_entropy"])
+    loader = importlib.import_module("torch_geometric.loader").DataLoader
+    return Project(lambda: builder.GraphGymModule(6, CLASSES, options), graphs(), None, loader=loader)
 
 
 KNOWN = {
@@ -188,5 +206,9 @@ KNOWN = {
     "pytorch_tabular": pytorch_tabular,
     "transformers": transformers,
     "torch_geometric": torch_geometric,
+    "torch_geometric_graphgym": torch_geometric_graphgym,
 }
-"""By the name under which they are imported."""
+"""By their name."""
+
+NEEDED = {name: [name] for name in KNOWN} | {"torch_geometric_graphgym": ["torch_geometric", "yacs"]}
+"""What has to be importable for each."""
