@@ -19,7 +19,8 @@ class DeferredChecks:
     """
 
     def __init__(self) -> None:
-        self._pending: list[tuple[Tensor, Callable[[], str]]] = []
+        self.pending: list[tuple[Tensor, Callable[[], str]]] = []
+        """Conditions that nobody has looked at yet."""
 
     def require(self, condition: Tensor, message: Callable[[], str]) -> None:
         """Ask for a condition.
@@ -32,7 +33,7 @@ class DeferredChecks:
             NoisyLabelError: The condition is on the CPU and does not hold.
         """
         if condition.device.type != "cpu":
-            self._pending.append((condition, message))
+            self.pending.append((condition, message))
         elif not condition:
             raise NoisyLabelError(message())
 
@@ -42,7 +43,7 @@ class DeferredChecks:
         Raises:
             NoisyLabelError: One does not hold; the message is that of the first.
         """
-        pending, self._pending = self._pending, []
+        pending, self.pending = self.pending, []
         if not pending:
             return
         for holds, (_, message) in zip(torch.stack([c for c, _ in pending]).tolist(), pending, strict=True):

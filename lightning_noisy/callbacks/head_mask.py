@@ -120,8 +120,6 @@ class HeadMask:
 
     def await_call(self) -> None:
         """Notice the first call."""
-        if self.called:
-            return
         listener = self.head.on_basis
 
         def notice(basis: Tensor) -> None:
@@ -131,8 +129,9 @@ class HeadMask:
 
         self.head.on_basis = notice
 
-    def end_batch(self) -> None:
+    def end_batch(self, keep: bool) -> None:
         """A training batch has ended; a step may leave the head out."""
+        self.leave_batch(keep)
         first, self.called = self.called is None, bool(self.called)
         if first and not self.called:
             rank_zero_warn(f"The first training step has not called `{self.name}`: its mask waits until one does.")

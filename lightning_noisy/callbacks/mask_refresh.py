@@ -170,7 +170,8 @@ class MaskRefresh(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         for head in self.heads.values():
             self._prepare(trainer, head)
-            head.await_call()
+            if not head.called:
+                head.await_call()
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -181,10 +182,10 @@ class MaskRefresh(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._leave_batch()
         for head in self.heads.values():
-            head.end_batch()
-            self.rule.end_batch(trainer, head)
+            head.end_batch(keep=self.apply_in == "always")
+            if self.rule.score == "gradient":
+                self.rule.end_batch(trainer, head)
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

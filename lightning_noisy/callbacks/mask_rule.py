@@ -57,15 +57,16 @@ class MaskRule:
         """
         now = self._now(trainer)
         if self._is_due(head, now):
-            head.finish_recording()
+            if self.score == "gradient":
+                head.finish_recording()
             self.renew(head, now, ratio)
         if self.score == "gradient" and self._is_due(head, now + 1):
             head.record_gradient(trainer.global_step)
         head.show(head.mask)
 
     def end_batch(self, trainer: Trainer, head: HeadMask) -> None:
-        """Keep what was recorded, where the next batch begins with a new mask: a collective."""
-        if self.score == "gradient" and (self._is_due(head, self._now(trainer)) or trainer.is_last_batch):
+        """Keep the gradient that was recorded, where the next batch begins with a new mask: a collective."""
+        if self._is_due(head, self._now(trainer)) or trainer.is_last_batch:
             head.finish_recording()
 
     def warn_if_nothing_drops(self, head: HeadMask, ratio: float) -> None:

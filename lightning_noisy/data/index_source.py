@@ -39,7 +39,8 @@ class IndexSource:
 
     def __init__(self, loaders: Mapping[LoaderPath, Any], root: Any) -> None:
         self._loaders = [_Source(path, loader, root) for path, loader in loaders.items()]
-        self._carried_by_one = [source.carried and source.name == "" for source in self._loaders] == [True]
+        self.carried_by_one = [source.carried and source.name == "" for source in self._loaders] == [True]
+        """Whether there is one loader, whose samples carry the index: nothing else has to be asked."""
 
     def __str__(self) -> str:
         """In words, for the log."""
@@ -59,8 +60,6 @@ class IndexSource:
             content: The batch.
             batch_idx: Its number in the epoch.
         """
-        if self._carried_by_one:
-            return {"": partial(batch_index, content)}
         iterators, ahead = being_iterated(trainer)
         found: dict[str, Callable[[], Tensor]] = {}
         for source, iterator in zip_longest(self._loaders, iterators):

@@ -105,13 +105,15 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
             outputs: What the network says of the batch.
             batch: The batch.
         """
-        logits, target, context = criterion_arguments(loss, outputs, batch, self.current_epoch, self.run)
+        run = self._run or self.run
+        logits, target, context = criterion_arguments(loss, outputs, batch, self.current_epoch, run)
         with self._calling(outputs, batch):
             return cast(Tensor, loss(logits, target, **context))
 
     def sample_losses(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> SampleLosses:
         """The same for each sample, (B,), with the weights that the criterion's own mean gives them."""
-        logits, target, context = criterion_arguments(loss, outputs, batch, self.current_epoch, self.run)
+        run = self._run or self.run
+        logits, target, context = criterion_arguments(loss, outputs, batch, self.current_epoch, run)
         with self._calling(outputs, batch):
             return per_sample(loss)(logits, target, **context)
 
@@ -205,7 +207,7 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
     @contextmanager
     def _calling(self, outputs: Outputs, batch: TrainingBatch) -> Iterator[None]:
         """Around the call of a criterion: callbacks know which samples it is about, and it computes in float32."""
-        now = self.run.batch
+        now = None if self._run is None else self._run.batch
         if now is not None:
             now.called = batch.index
         try:
@@ -220,8 +222,9 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
 
     def _record(self, loss: Tensor, index: Tensor, batch_idx: int) -> None:
         where = f"epoch {self.current_epoch}, batch {batch_idx}"
-        self.run.checks.require(loss.detach().isfinite(), lambda: not_finite(where, index))
-        if self.run.batch is not None:
+        run = self._run or self.run
+        run.checks.require(loss.detach().isfinite(), lambda: not_finite(where, index))
+        if run.batch is not None:
             hits = {"acc": torch.cat(self._hits)} if self._hits else {}
             self.section.sums.add(len(index), loss=loss, **hits)
         self.log("train/loss_step", loss, prog_bar=True)

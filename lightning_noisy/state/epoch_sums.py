@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_noisy.collectives import process_count, process_rank, sum_over_processes
+from lightning_noisy.state.open_batch import OpenBatch
 
 
 class EpochSums:
@@ -20,7 +21,10 @@ class EpochSums:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, float] = {}
-        self._before: tuple[dict[str, Tensor], dict[str, float]] | None = None
+        self.open_batch = OpenBatch()
+        """That of the run which owns them."""
+        self._before: tuple[dict[str, Tensor], dict[str, float]] = {}, {}
+        self._added_in: object | None = None
 
     def add(self, weight: int, **values: Tensor) -> None:
         """Add what one batch gives.
@@ -29,6 +33,8 @@ class EpochSums:
             weight: Number of samples B.
             **values: Batch means, scalar tensors; or values (M,), which count one each.
         """
+        if self._added_in is not self.open_batch.now:
+            self._added_in, self._before = self.open_batch.now, (dict(self._sums), dict(self._weights))
         for name, value in values.items():
             wide = value.detach().double()
             term, count = (wide * weight, weight) if value.ndim == 0 else (wide.sum(), len(value))
@@ -36,19 +42,10 @@ class EpochSums:
             self._sums[name] = term if known is None else known.to(term.device) + term
             self._weights[name] = self._weights.get(name, 0) + count
 
-    def enter_batch(self) -> None:
-        """A training batch begins: the sums without it are kept until it has ended."""
-        self._before = dict(self._sums), dict(self._weights)
-
-    def end_batch(self) -> None:
-        """The batch has ended, and counts."""
-        self._before = None
-
-    def leave_batch(self) -> None:
-        """The batch was given up."""
-        if self._before is not None:
-            self._sums, self._weights = self._before
-        self._before = None
+    def take_back(self) -> None:
+        """The open batch is given up."""
+        self._sums, self._weights = self._without_open_batch()
+        self._added_in = None
 
     def merge(self) -> None:
         """Add up the sums of all processes on rank 0: a collective. The others start again from zero."""
@@ -72,7 +69,7 @@ class EpochSums:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums as plain values, inside a batch without it. Never a collective."""
-        sums, weights = self._before or (self._sums, self._weights)
+        sums, weights = self._without_open_batch()
         return {"sums": {name: total.cpu() for name, total in sums.items()}, "weights": dict(weights)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -80,6 +77,10 @@ class EpochSums:
         share = 1.0 if process_rank() == 0 else 0.0
         self._sums = {name: total * share for name, total in state["sums"].items()}
         self._weights = {name: weight * share for name, weight in state["weights"].items()}
+
+    def _without_open_batch(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        added = self._added_in is not None and self._added_in is self.open_batch.now
+        return self._before if added else (self._sums, self._weights)
 
     def _over_processes(self) -> Tensor:
         """Sums and weights of all processes, (2, names)."""

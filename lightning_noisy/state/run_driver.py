@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.data.batch import Batch
+from lightning_noisy.data.batch import Batch, batch_index
 from lightning_noisy.data.epoch_length import announce_length, check_length, follow_resume
 from lightning_noisy.data.index_recorder import record, stop_recording
 from lightning_noisy.data.index_source import IndexSource
@@ -130,7 +132,10 @@ class RunDriver(Callback):
         if skipped is not None and skipped != trainer.current_epoch:
             _log_late(trainer, self.state.close_epoch(), skipped)
         assert self._source is not None
-        indices = self._source.of_now(trainer, batch, batch_idx)
+        if self._source.carried_by_one:
+            indices: dict[str, Callable[[], Tensor]] = {"": partial(batch_index, batch)}
+        else:
+            indices = self._source.of_now(trainer, batch, batch_idx)
         self.state.enter_batch(Batch(batch, trainer.current_epoch, batch_idx, indices))
 
     @override
@@ -138,7 +143,7 @@ class RunDriver(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.state.end_batch()
-        if (batch_idx + 1) % self._log_every == 0:
+        if self.state.checks.pending and (batch_idx + 1) % self._log_every == 0:
             self.state.checks.settle()
         if trainer.world_size > 1 and checkpoint_is_due(trainer):
             self.state.share()

@@ -14,8 +14,9 @@ from lightning_noisy.checks import DeferredChecks
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.batch_listener import BatchListener
+from lightning_noisy.state.open_batch import OpenBatch
 from lightning_noisy.state.schedule_spans import ScheduleSpans
-from lightning_noisy.state.section import Section, say_what_is_missing
+from lightning_noisy.state.section import Section, Stateful, say_what_is_missing
 from lightning_noisy.state.training_set import TrainingSet
 
 
@@ -50,6 +51,7 @@ class RunState:
         """Number of epochs that the run was first started with; None or -1 without a limit."""
         self.spans = ScheduleSpans()
         """Number of epochs of each schedule."""
+        self._open_batch = OpenBatch()
         self.batch: Batch | None = None
         """The training batch of now, None outside."""
         self.open_epoch: int | None = None
@@ -79,6 +81,7 @@ class RunState:
                 f"Two {section.owner} would keep the same state (`{section.key}`): keep one, or tell them apart by "
                 "their arguments (`criterion`, `head`)."
             )
+        section.follow(self._open_batch)
         if section.key in self._loaded:
             section.load_state_dict(self._loaded.pop(section.key))
 
@@ -126,25 +129,29 @@ class RunState:
     def enter_batch(self, batch: Batch) -> None:
         """A training batch begins, and with the first one its epoch."""
         self.leave_batch()  # one that an exception or a skipped batch has left open
-        self.open_epoch, self.batch = batch.epoch, batch
-        for section in self.sections.values():
-            section.enter_batch()
+        self.open_epoch, self.batch, self._open_batch.now = batch.epoch, batch, batch
+        for part in self._parts():
+            part.enter_batch()
         for listener in self.listeners:
             listener.enter_batch(batch)
 
     def end_batch(self) -> None:
         """A training batch has run to its end."""
-        self.batch = None
-        for part in self._acting():
+        self.batch = self._open_batch.now = None
+        for part in self._parts():
             part.end_batch()
+        for listener in self.listeners:
+            listener.end_batch()
 
     def leave_batch(self) -> None:
         """Give an open training batch up: what it has written is taken back, nothing acts up to the next one."""
         if self.batch is None:
             return
-        self.batch = None
-        for part in self._acting():
-            part.leave_batch()
+        for section in self.sections.values():
+            section.take_back()
+        self.batch = self._open_batch.now = None
+        for listener in self.listeners:
+            listener.leave_batch()
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -231,8 +238,8 @@ class RunState:
             if key in self._loaded:
                 section.load_state_dict(self._loaded.pop(key))
 
-    def _acting(self) -> list[Section | BatchListener]:
-        return [*self.sections.values(), *self.listeners]
+    def _parts(self) -> list[Stateful]:
+        return [part for section in self.sections.values() for part in section.parts.values()]
 
     def _forget(self) -> None:
         for section in self.sections.values():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_noisy.collectives import communication_device, process_count, process_rank
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.state.open_batch import OpenBatch
 
 _CHUNK_BYTES = 2**24
 _NOBODY = -1
@@ -51,7 +52,10 @@ class SampleStore:
         """Whether a run owns it: saves it, and merges it over processes."""
         self._touched = torch.zeros(num_samples, dtype=torch.bool, device=device)
         self._writer = torch.full((num_samples,), _NOBODY, dtype=torch.int16, device=device)
-        self._overwritten: list[_Overwritten] | None = None
+        self.open_batch = OpenBatch()
+        """That of the run which owns it."""
+        self._overwritten: list[_Overwritten] = []
+        self._written_in: object | None = None
 
     @property
     def num_samples(self) -> int:
@@ -89,7 +93,9 @@ class SampleStore:
         self._check_rows(index, values)
         rows = index.to(self.values.device)
         written = values.detach().to(self.values)[first_occurrence(rows)]
-        if self._overwritten is not None:
+        if self.open_batch.now is not None:
+            if self._written_in is not self.open_batch.now:
+                self._written_in, self._overwritten = self.open_batch.now, []
             self._overwritten += [(column, rows, column.index_select(0, rows)) for column in self._columns()]
         if _alone():
             self._touched.index_fill_(0, rows, True)
@@ -116,19 +122,11 @@ class SampleStore:
         old = self.get(index)
         return self.update(index, old.lerp(values.detach().to(old), weight))
 
-    def enter_batch(self) -> None:
-        """A training batch begins: what it overwrites is kept until it has ended."""
-        self._overwritten = []
-
-    def end_batch(self) -> None:
-        """The batch has ended, and its rows count."""
-        self._overwritten = None
-
-    def leave_batch(self) -> None:
-        """The batch was given up: the rows that it has written are again what they were."""
-        for column, rows, before in reversed(self._overwritten or []):
+    def take_back(self) -> None:
+        """The open batch is given up: the rows that it has written are again what they were."""
+        for column, rows, before in reversed(self._changes()):
             column.index_copy_(0, rows, before)
-        self._overwritten = None
+        self._written_in = None
 
     def synchronize(self, within_epoch: bool = False) -> None:
         """Give every process the rows that any process has written since the last call.
@@ -187,8 +185,13 @@ class SampleStore:
         """What an update changes and a checkpoint holds."""
         return (self.values,) if _alone() else (self.values, self._writer, self._touched)
 
+    def _changes(self) -> list[_Overwritten]:
+        """Columns, rows and what stood there before the open batch."""
+        written = self._written_in is not None and self._written_in is self.open_batch.now
+        return self._overwritten if written else []
+
     def _before(self, column: Tensor) -> Tensor:
-        changes = [(rows, before) for changed, rows, before in self._overwritten or [] if changed is column]
+        changes = [(rows, before) for changed, rows, before in self._changes() if changed is column]
         if changes:
             column = column.clone()
         for rows, before in reversed(changes):

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.epoch_sums import EpochSums
+from lightning_noisy.state.open_batch import OpenBatch
 from lightning_noisy.state.sample_store import SampleStore
 
 _LARGEST_SHARE_OF_FREE_MEMORY = 0.25
@@ -80,8 +81,10 @@ class Section:
         self.device = torch.device("cpu")
         """Where training runs."""
         self._metrics = metrics
-        self._parts = dict(parts or {})
-        self._in_batch = False
+        self.parts = dict(parts or {})
+        """Further state, by name."""
+        self.open_batch = OpenBatch()
+        """That of the run which owns it."""
 
     def store(
         self,
@@ -101,8 +104,7 @@ class Section:
         if name not in self.stores:
             home = _home(self.num_samples * torch.Size(shape).numel() * dtype.itemsize, torch.device(device))
             self.stores[name] = SampleStore(self.num_samples, shape, fill, dtype, home)
-            if self._in_batch:
-                self.stores[name].enter_batch()
+            self.stores[name].open_batch = self.open_batch
         found = self.stores[name]
         found.in_run = True
         if found.values.shape[1:] != shape:
@@ -118,23 +120,19 @@ class Section:
         for store in self.stores.values():
             store.to(_home(store.values.nbytes, device))
 
-    def enter_batch(self) -> None:
-        """A training batch begins: what it changes can be taken back until it has ended."""
-        self._in_batch = True
-        for member in self._members():
-            member.enter_batch()
+    def follow(self, open_batch: OpenBatch) -> None:
+        """Know which training batch is open: what it changes can be taken back until it has ended."""
+        self.open_batch = self.sums.open_batch = open_batch
+        for store in self.stores.values():
+            store.open_batch = open_batch
 
-    def end_batch(self) -> None:
-        """The batch has ended, and counts."""
-        self._in_batch = False
-        for member in self._members():
-            member.end_batch()
-
-    def leave_batch(self) -> None:
-        """The batch was given up: everything is again as before it."""
-        self._in_batch = False
-        for member in self._members():
-            member.leave_batch()
+    def take_back(self) -> None:
+        """The open batch is given up: everything is again as before it."""
+        for store in self.stores.values():
+            store.take_back()
+        self.sums.take_back()
+        for part in self.parts.values():
+            part.leave_batch()
 
     def share(self) -> None:
         """Bring what all processes know to rank 0, which writes checkpoints: a collective inside an epoch."""
@@ -156,7 +154,7 @@ class Section:
         """Begin without a past."""
         self.stores, self.history = {}, {}
         self.sums.reset()
-        for part in self._parts.values():
+        for part in self.parts.values():
             part.reset()
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,19 +163,17 @@ class Section:
             "stores": {name: store.state_dict() for name, store in self.stores.items()},
             "sums": self.sums.state_dict(),
             "history": {epoch: dict(seen) for epoch, seen in self.history.items()},
-            "parts": {name: part.state_dict() for name, part in self._parts.items()},
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was saved; whether it belongs to the training set is asked when training begins."""
         self.stores = {name: SampleStore.restored(saved) for name, saved in state["stores"].items()}
+        self.follow(self.open_batch)
         self.sums.load_state_dict(state["sums"])
         self.history = {epoch: dict(seen) for epoch, seen in state["history"].items()}
-        for name, part in self._parts.items():
+        for name, part in self.parts.items():
             part.load_state_dict(state["parts"][name])
-
-    def _members(self) -> list[Stateful | SampleStore | EpochSums]:
-        return [*self.stores.values(), self.sums, *self._parts.values()]
 
 
 def say_what_is_missing(dropped: Collection[str], new: Collection[str]) -> None:

@@ -24,7 +24,7 @@ class FakeTrainer:
 
     def train(self, epoch, batches, ends=True):
         driver, module = self.callbacks[0], self.lightning_module
-        driver._source = SimpleNamespace(of_now=lambda trainer, batch, batch_idx: {})
+        driver._source = SimpleNamespace(of_now=lambda trainer, batch, batch_idx: {}, carried_by_one=False)
         self.current_epoch = epoch
         for batch_idx in range(batches):
             driver.on_train_batch_start(self, module, None, batch_idx)

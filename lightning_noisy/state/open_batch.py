@@ -1,0 +1,15 @@
+"""The training batch that has begun and not ended."""
+
+from __future__ import annotations
+
+
+class OpenBatch:
+    """What a run, its stores and its sums know together: whether a batch is open, and which.
+
+    What a store or a sum changes while a batch is open can be taken back until it has ended; they look here at each
+    change, so that a batch costs them no call.
+    """
+
+    def __init__(self) -> None:
+        self.now: object | None = None
+        """Another object for each batch; None outside."""
