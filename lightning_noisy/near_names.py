@@ -55,7 +55,7 @@ def with_near_names(line: str, error: BaseException) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question with the names that are near, empty where none is."""
-    near = get_close_matches(name, [other for other in dict.fromkeys(known) if other != name], n=2, cutoff=0.7)
+    near = get_close_matches(name, [other for other in dict.fromkeys(known) if other != name], n=2, cutoff=0.65)
     return f": did you mean {' or '.join(f'`{other}`' for other in near)}?" if near else ""
 
 

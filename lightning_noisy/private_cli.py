@@ -142,5 +142,5 @@ def refusal(message: str) -> str:
 def _without_whole(reason: str) -> str:
     """A reason without the value that was given where it is a whole configuration: the argument's name says more."""
     text, _, value = reason.partition("Got value: ")
-    text = re.sub(r"Type typing\.\S.* expects a function or a callable class: ", "", text)
+    text = re.sub(r"Type \S+\[.* expects a function or a callable class: ", "", text)
     return text.strip() if len(value) > _LONGEST_VALUE else text + (f"Got value: {value}" if value else "")

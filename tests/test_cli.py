@@ -341,6 +341,11 @@ class TestRefusedBeforeTheStart:
                 "string: Nothing",
             ),
             (
+                "model.optimizer",
+                "torch.optim.SDG",
+                r"model\.optimizer: .* has no attribute 'SDG'.*: did you mean `SGD`\?",
+            ),
+            (
                 "config",
                 "nowhere.yaml",
                 r"Expected argument `config` to be a file or a recipe .* but got 'nowhere\.yaml'.*",

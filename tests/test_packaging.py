@@ -26,7 +26,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
-    {"errors", "private_api"},
+    {"errors", "private_api", "private_cli"},
+    {"config_text"},
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
     {"checkpoint_io", "checkpoint_structure", "recipe_settings"},
     {"checkpoint_check"},
@@ -37,8 +38,11 @@ ROOMS = [
     {"targets"},
     {"metrics"},
     {"modules", "callbacks", "tune"},
+    {"loop"},
     {"__init__"},
-    {"cli_checkpoint", "config_option"},
+    {"cli_checkpoint", "cli_checks", "data_option", "near_names", "origin"},
+    {"cli_start", "config_option", "making"},
+    {"cli_errors"},
     {"cli"},
     {"__main__"},
 ]

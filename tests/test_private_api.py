@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from lightning_noisy import private_api, private_cli
 from lightning_noisy.callbacks import MaskRefresh
-from lightning_noisy.heads import MaskableHead
+from lightning_noisy.heads import LinearHead, MaskableHead
 from lightning_noisy.private_cli import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from tests._dummies import needs_command_line
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
@@ -321,3 +321,26 @@ def test_jsonargparse_messages(arguments, expected):
     assert "\n" not in line
     assert re.match(expected, line), line
     assert len(line) < 200
+
+
+@needs_command_line
+def test_the_class_that_refuses_an_option_is_known():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--head", type=MaskableHead)
+    with pytest.raises(argparse.ArgumentError) as error:
+        parser.parse_args(["--head", "lightning_noisy.heads.LinearHead", "--head.biass", "true"])
+    assert private_cli.refused_class(error.value) is LinearHead
+    with pytest.raises(argparse.ArgumentError) as error:
+        parser.parse_args(["--other", "1"])
+    assert private_cli.refused_class(error.value) is None
+
+
+@needs_command_line
+def test_names_of_a_parser():
+    parser, below = LightningArgumentParser(exit_on_error=False), LightningArgumentParser(exit_on_error=False)
+    below.add_argument("--number", type=int)
+    below.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+    parser.add_subcommands().add_subcommand("count", below)
+    assert private_cli.names_of(parser) == ["count"]
+    assert {"number", "checkpoint.dirpath"} <= set(private_cli.names_of(below))
+    assert not {"help", "print_config"} & set(private_cli.names_of(below))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,16 +75,14 @@ def as_targets(labels: object, num_classes: int | None, name: str = "targets") -
     Raises:
         NoisyLabelError: Another type, number of dimensions or dtype, or a value outside the range.
     """
-    tensor = torch.from_numpy(labels) if isinstance(labels, np.ndarray) and labels.dtype.kind in "iuf" else labels
+    kind = getattr(getattr(labels, "dtype", None), "kind", "")
+    tensor = torch.as_tensor(labels) if kind and kind in "iuf" else labels
     if not isinstance(tensor, Tensor) or tensor.ndim != 1 or tensor.dtype != torch.int64:
-        came = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else _described(labels)
+        described = f"{tensor.dtype} of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else None
+        came = described or f"a {type(labels).__name__}"
         raise NoisyLabelError(f"Expected argument `{name}` to be an int64 tensor of shape (N,), but got {came}.")
     check_labels(tensor, num_classes, f"argument `{name}`")
     return tensor
-
-
-def _described(value: object) -> str:
-    return f"a {type(value).__name__}" + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")
 
 
 def symmetric_matrix(num_classes: int, rate: float, include_true_class: bool = False) -> Tensor:

@@ -195,8 +195,8 @@ def test_loaders_have_the_options_given(num_workers):
     [
         ({"batch_size": 0}, "`batch_size` to be an int of at least 1, but got 0"),
         ({"batch_size": 1.5}, "`batch_size` to be an int of at least 1, but got 1.5"),
-        ({"num_workers": 0.5}, "`num_workers` to be an int of at least 0, but got 0.5"),
-        ({"num_workers": -1}, "`num_workers` to be an int of at least 0, but got -1"),
+        ({"num_workers": 0.5}, "`num_workers` to be an int from 0 to 1024, but got 0.5"),
+        ({"num_workers": -1}, "`num_workers` to be an int from 0 to 1024, but got -1"),
         ({"val_fraction": 1.0}, r"`val_fraction` to be a float in \[0, 1\), but got 1.0"),
         ({"val_fraction": -0.1}, r"`val_fraction` to be a float in \[0, 1\), but got -0.1"),
         ({"val_fraction": float("nan")}, r"`val_fraction` to be a float in \[0, 1\), but got nan"),
