@@ -189,8 +189,8 @@ class MaskRefresh(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A batch that the module skips, and the rest of the epoch with it, has no end.
-        self._leave_batch()
+        for head in self.heads.values():  # a batch that the module skips, and the rest of the epoch with it, has no end
+            head.leave_batch(keep=self.apply_in == "always")
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -228,10 +228,6 @@ class MaskRefresh(Callback):
 
     def _prepare(self, trainer: Trainer, head: HeadMask) -> None:
         self.rule.begin_step(trainer, head, self.ratio)
-
-    def _leave_batch(self) -> None:
-        for head in self.heads.values():
-            head.leave_batch(keep=self.apply_in == "always")
 
     def _apply_always(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.apply_in != "always":

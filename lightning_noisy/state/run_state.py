@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -144,7 +143,7 @@ class RunState:
             listener.end_batch()
 
     def leave_batch(self) -> None:
-        """Give an open training batch up: what it has written is taken back, nothing acts up to the next one."""
+        """Give an open training batch up: what it has written is taken back."""
         if self.batch is None:
             return
         for section in self.sections.values():
@@ -153,13 +152,12 @@ class RunState:
         for listener in self.listeners:
             listener.leave_batch()
 
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """Around a training step: what reaches the functions that it calls."""
-        with ExitStack() as stack:
-            for mode in self.modes:
-                stack.enter_context(mode)
-            yield
+    def step(self) -> ExitStack:
+        """What is entered around a training step, and reaches the functions that it calls."""
+        stack = ExitStack()
+        for mode in self.modes:
+            stack.enter_context(mode)
+        return stack
 
     def finish(self) -> None:
         """Training has come to its end; a listener that had no part in it refuses it."""
