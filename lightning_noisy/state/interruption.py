@@ -66,6 +66,7 @@ class Interruption:
 
     def take_back(self, trainer: Trainer) -> None:
         """Let what was cut short begin again, and say what cannot be taken back."""
+        self._loading = None
         broken, self.broken = self.broken, None
         validating, self.validating = self.validating, False
         take_back_unfinished_batch(trainer)
