@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import sys
 import uuid
 import zipfile
 from collections.abc import Callable
@@ -40,6 +41,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Trainer(plugins=[AtomicCheckpointIO()])
     """
+
+    def __init__(self) -> None:
+        other = sys.modules.get("lightning_fabric.plugins")  # of `pytorch_lightning`, which asks for its own base
+        if other is not None:
+            other.CheckpointIO.register(type(self))
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:

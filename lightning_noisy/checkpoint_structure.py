@@ -42,7 +42,7 @@ _OPTIONAL: tuple[tuple[str, Any], ...] = (
     *((name, 0) for name in ("num_samples", "max_epochs", "open_epoch", "prepared_epoch")),
     ("labels_hash", ""),
     ("part_hash", ""),
-    ("broken_batch", {"epoch": 0, "batch": 0, "exact": ""}),
+    ("broken_batch", {"epoch": 0, "batch": 0, "exact": "", "processes": 1}),
     ("validating", False),
 )
 """What may be None in the state of a run, and what it is built as otherwise."""

@@ -4,6 +4,8 @@ import copy
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from lightning_noisy.callbacks import (
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
 from lightning_noisy.losses import EarlyLearningRegularization
 from lightning_noisy.state import RunDriver
+from lightning_noisy.state.interruption import Interruption
 from tests.foreign import ForeignModule, make_tensors, make_trainer, make_validation_loader
 from tests.small import assert_same
 
@@ -225,6 +228,22 @@ def test_a_checkpoint_inside_a_step_that_goes_on_holds_what_was_before_it(tmp_pa
     torch.manual_seed(0)
     assert_same(whole, outcome(*run(tmp_path, module=Save())))
     assert_same(whole, outcome(*run(tmp_path, ckpt_path=tmp_path / "inside.ckpt")))
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_several_processes_cannot_share_once_one_has_failed(tmp_path, inside):
+    """The rows of the other processes since the last pause are in no checkpoint that follows."""
+    batch = SimpleNamespace(epoch=1, batch_idx=4) if inside else None
+    trainer = make_trainer(tmp_path)
+    failed, resumed = Interruption(), Interruption()
+    with patch.object(type(trainer), "world_size", 2):
+        failed.fail(trainer, batch)
+    resumed.load_state_dict(failed.state_dict())
+    said = (
+        r"inside batch \d of epoch \d, .* what other processes had not shared is lost; an exact checkpoint is one that"
+    )
+    with pytest.warns(UserWarning, match=said):
+        resumed.take_back(trainer)
 
 
 # Several loaders

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import CDR, SELC, ConfidenceTracker, LossMemory, MaskRefresh, PredictionWriter, StepSeed
+from lightning_noisy.checkpoint_io import AtomicCheckpointIO
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader, SymmetricNoise
 from lightning_noisy.data.manifest import build_manifest, show_transitions
 from lightning_noisy.losses import EarlyLearningRegularization
@@ -110,6 +111,26 @@ def test_a_run_and_its_resume_equal_those_of_lightning(tmp_path: Path, step: int
     again = trainer(pl, tmp_path, members())
     again.fit(project(pl), loader(), ckpt_path=tmp_path / "pytorch_lightning" / f"step={step}.ckpt")
     assert_same(kept(again), whole)
+
+
+def test_an_exception_and_a_broken_file_in_between(tmp_path: Path) -> None:
+    def broken(loss: Tensor) -> None:
+        if module.trainer.global_step == 6:
+            raise RuntimeError("broken")
+
+    whole = trainer(pl, tmp_path / "whole", [StepSeed(1), SELC(momentum=0.7)])
+    whole.fit(project(pl), loader())
+    stop = [StepSeed(1), SELC(momentum=0.7), pl.callbacks.OnExceptionCheckpoint(tmp_path, "last")]
+    module = project(pl, on_before_backward=broken)
+    breaking = trainer(pl, tmp_path, stop, plugins=[AtomicCheckpointIO()], enable_checkpointing=True)
+    with pytest.raises(RuntimeError, match="broken"):
+        breaking.fit(module, loader())
+    path = tmp_path / "last.ckpt"
+    path.rename(tmp_path / "last.previous.ckpt")
+    path.write_bytes(b"broken")
+    resumed = trainer(pl, tmp_path, [StepSeed(1), SELC(momentum=0.7)], plugins=[AtomicCheckpointIO()])
+    resumed.fit(project(pl), loader(), ckpt_path=path)
+    assert_same(kept(whole), kept(resumed))
 
 
 def fit_on_two(rank: int, folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from torch.utils.data import TensorDataset
 
 from lightning_noisy.callbacks import (
@@ -289,3 +289,22 @@ def test_an_earlier_checkpoint_that_is_tested_after_a_fit_rewinds_nothing(tmp_pa
     (driver,) = (callback for callback in tested.callbacks if isinstance(callback, RunDriver))
     assert driver.state_dict()["open_epoch"] is None
     assert set(tested.callbacks[1].section.stores) == {"target"}
+
+
+def test_after_an_exception_inside_a_step(tmp_path):
+    """What a module of ours has summed up over an unfinished batch is taken back as well."""
+
+    class Crash(Callback):
+        def on_before_backward(self, trainer, pl_module, loss):
+            if trainer.global_step == 8:
+                raise RuntimeError("crash")
+
+    whole = Run(tmp_path / "whole", "confidence")
+    crash = [Crash(), OnExceptionCheckpoint(tmp_path)]
+    with pytest.raises(RuntimeError, match="crash"):
+        Run(tmp_path, "confidence", checkpoint=every_epoch(tmp_path), extra=crash)
+    saved = torch.load(tmp_path / "on_exception.ckpt", weights_only=True)["callbacks"]["lightning_noisy"]["sections"]
+    assert saved["module"]["sums"]["weights"] == {"acc": 24, "loss": 24}
+    resumed = Run(tmp_path, "confidence", ckpt_path=tmp_path / "on_exception.ckpt")
+    assert whole.figures(1)["train/acc"] == resumed.figures(1)["train/acc"]
+    assert whole.trainer.global_step == resumed.trainer.global_step

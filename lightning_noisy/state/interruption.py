@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.checkpoint_check import check_content, check_optimizers, check_positions, check_run_state
 from lightning_noisy.data.batch import Batch
-from lightning_noisy.private_api import take_back_unfinished_batch, validate_again
+from lightning_noisy.private_api import batches_processed, take_back_unfinished_batch, validate_again
 from lightning_noisy.state.checkpoints import last_checkpoint
 
 
@@ -30,7 +30,13 @@ class Interruption:
     def note(self, trainer: Trainer, batch: Batch | None) -> None:
         """A run breaks, or is saved: in a batch, if there is one."""
         if batch is not None:
-            self.broken = {"epoch": batch.epoch, "batch": batch.batch_idx, "exact": last_checkpoint(trainer)}
+            self._note(trainer, batch.epoch, batch.batch_idx)
+
+    def fail(self, trainer: Trainer, batch: Batch | None) -> None:
+        """A run breaks. Several processes cannot meet any more, so what they have not shared is lost in any place."""
+        self.note(trainer, batch)
+        if batch is None and trainer.world_size > 1:
+            self._note(trainer, trainer.current_epoch, batches_processed(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """What is saved beside the state of the run."""
@@ -64,8 +70,13 @@ class Interruption:
             schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
             check_optimizers(loading, trainer.optimizers, schedulers)
 
+    def _note(self, trainer: Trainer, epoch: int, batch: int) -> None:
+        exact = last_checkpoint(trainer)
+        self.broken = {"epoch": epoch, "batch": batch, "exact": exact, "processes": trainer.world_size}
+
     def take_back(self, trainer: Trainer) -> None:
         """Let what was cut short begin again, and say what cannot be taken back."""
+        self._loading = None
         broken, self.broken = self.broken, None
         validating, self.validating = self.validating, False
         take_back_unfinished_batch(trainer)
@@ -73,8 +84,9 @@ class Interruption:
             validate_again(trainer)
         if broken is not None:
             exact = broken["exact"] or "one that is written at the end of an epoch"
+            others = "; what other processes had not shared is lost" if broken["processes"] > 1 else ""
             rank_zero_warn(
                 f"The checkpoint was written inside batch {broken['batch']} of epoch {broken['epoch']}, which is "
                 "trained again: what its step has left in batch-norm means, accumulated gradients, weights (after the "
-                f"optimizer's step) and random streams (beside StepSeed) stays; an exact checkpoint is {exact}."
+                f"optimizer's step) and random streams (beside StepSeed) stays{others}; an exact checkpoint is {exact}."
             )

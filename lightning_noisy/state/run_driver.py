@@ -193,7 +193,7 @@ class RunDriver(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._interruption.note(trainer, self.state.batch)
+        self._interruption.fail(trainer, self.state.batch)
         self._end()
 
     def _surround(self, trainer: Trainer) -> None:

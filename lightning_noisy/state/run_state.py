@@ -192,15 +192,12 @@ class RunState:
         self._over = True
 
     def total_epochs(self, owner: str, given: int | None = None, key: str | None = None) -> int:
-        """The number of epochs E that a schedule spans: resolved at its first start, kept at resume.
+        """The number of epochs E that a schedule spans, see :class:`~lightning_noisy.state.schedule_spans.ScheduleSpans`.
 
         Args:
             owner: The schedule's name, for messages.
             given: What the user gave; None takes the run's first ``max_epochs``.
             key: What tells it apart from other schedules of the run; None is ``owner``.
-
-        Raises:
-            NoisyLabelError: Nobody says how many.
         """
         return self.spans.resolve(owner if key is None else key, owner, given, self.max_epochs)
 
