@@ -192,7 +192,7 @@ class RunState:
         self._over = True
 
     def total_epochs(self, owner: str, given: int | None = None, key: str | None = None) -> int:
-        """The number of epochs E that a schedule spans, see :class:`~lightning_noisy.state.schedule_spans.ScheduleSpans`.
+        """The number of epochs E that a schedule spans, see :class:`ScheduleSpans`.
 
         Args:
             owner: The schedule's name, for messages.
