@@ -187,7 +187,7 @@ def _wrong_entries(state: Mapping[Any, Any], optimizer: Optimizer) -> str | None
         return "its parameters have states of different kinds"
     if type(optimizer).__name__ in _UNLIKE_PARAMETERS:
         return None
-    kinds = {(name, _kind(value)) for entry in state.values() for name, value in entry.items() if value is not None}
+    kinds = {(name, _kind(value)) for entry in state.values() for name, value in entry.items()}
     if len(kinds) > len({name for name, _ in kinds}):
         return "its parameters have states of different kinds"
     for position, entry in state.items():
