@@ -67,7 +67,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        return super().load_checkpoint(readable_path(path, weights_only), map_location, weights_only)
+        options = {} if weights_only is None else {"weights_only": weights_only}  # there from Lightning 2.6 on
+        return super().load_checkpoint(readable_path(path, weights_only), map_location, **options)
 
     @override
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning_utilities.core.imports import RequirementCache
 from torch import nn
 
 from lightning_noisy.heads import CosineHead, DropConnectHead, DropoutHead, KANHead, LinearHead
@@ -102,8 +103,13 @@ def check(way, model):
         torch.testing.assert_close(way(model, example)(others), model(others), rtol=1e-4, atol=1e-5)
 
 
+WAYS = [exported, traced, compiled, onnx_by_tracing]
+if not RequirementCache("torch>=2.6"):  # export of torch 2.4 takes the grid of a KAN head for an input
+    WAYS.remove(exported)
+
+
 @models("kan", "module with an adapted kan")
-@pytest.mark.parametrize("way", [exported, traced, compiled, onnx_by_tracing])
+@pytest.mark.parametrize("way", WAYS)
 def test_gives_the_logits_of_eager(way, model):
     check(way, model)
 
