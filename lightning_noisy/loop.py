@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerState
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,7 +27,9 @@ from lightning_noisy.collectives import process_rank
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, TrainingSet
+from lightning_noisy.targets import TargetPipeline
 
 _TAKEN = (CDR, CriterionCallback, LossMemory, MaskRefresh, MaskTracker, ScheduleCallback, StepSeed)
 
@@ -127,6 +128,24 @@ class NoisyLoop:
         run.end_batch()
         self._tell("on_train_batch_end", None, None, self._batch_idx)
         self._batch_idx += 1
+
+    def target(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The target of the open batch for a criterion that is no function of torch and no module; trackers see it too.
+
+        Args:
+            logits: (B, K).
+            target: Given labels, int64 (B,).
+
+        Returns:
+            Labels (B,) or soft targets (B, K), as the callbacks have made them.
+
+        Raises:
+            NoisyLabelError: The callbacks look at several criteria, or at none.
+        """
+        places = [place for place in self._driver.state.listeners if isinstance(place, TargetPipeline)]
+        if len(places) != 1:
+            raise NoisyLabelError(f"The callbacks look at {len(places)} criteria: `target` is for one.")
+        return places[0].target_of(logits, target)
 
     def end_epoch(self) -> dict[str, float]:
         """End an epoch: the metrics of all callbacks. All processes call it, and rows are merged over them."""

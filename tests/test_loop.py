@@ -196,3 +196,25 @@ def test_two_processes_equal_one(pool):
         torch.testing.assert_close(ours["weights"], expected["weights"], rtol=1e-4, atol=1e-6)
         rows = [state["sections"][0]["stores"]["target"]["values"] for state in (ours, expected)]
         torch.testing.assert_close(*rows, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["selc", "switching"])
+def test_a_criterion_that_cannot_be_reached_asks_for_its_target(case):
+    def run(criterion):
+        loop = Loop(case)
+        loop.criterion = criterion or loop.criterion
+        loop.run(range(3))
+        return state_of(loop.module, loop.members)
+
+    def by_hand(logits, labels):
+        target = now.noisy.target(logits, labels)
+        rows = target if target.is_floating_point() else F.one_hot(target, 4)
+        return -(rows * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+    now = Loop(case)
+    now.criterion = by_hand
+    now.run(range(3))
+    torch.testing.assert_close(state_of(now.module, now.members)["weights"], run(None)["weights"], rtol=1e-5, atol=1e-6)
+    alone = made([StepSeed()])
+    with alone.batch(torch.arange(8), 0), pytest.raises(NoisyLabelError, match="look at 0 criteria"):
+        alone.target(torch.zeros(8, 4), NOISY[:8])

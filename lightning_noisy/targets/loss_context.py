@@ -11,7 +11,7 @@ from lightning_noisy.data.batch import Batch
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.state import RunState
 
-_KNOWN = ("index", "epoch", "total_epochs", "parameters")
+_KNOWN = ("index", "epoch", "total_epochs", "parameters", "features")
 
 
 def missing_context(criterion: nn.Module | None, given: Mapping[str, Any]) -> list[str]:
@@ -26,7 +26,13 @@ def missing_context(criterion: nn.Module | None, given: Mapping[str, Any]) -> li
 
 
 def offered(
-    name: str, run: RunState, loss: nn.Module | None, root: nn.Module, batch: Batch, index: Callable[[], Tensor]
+    name: str,
+    run: RunState,
+    loss: nn.Module | None,
+    root: nn.Module,
+    batch: Batch,
+    index: Callable[[], Tensor],
+    features: Callable[[], Tensor],
 ) -> Any:
     """One of them.
 
@@ -37,11 +43,13 @@ def offered(
         root: The module that is trained, whose parameters are meant.
         batch: The batch.
         index: Gives the samples of the call.
+        features: Gives what went into the classifier.
     """
     offers: dict[str, Callable[[], Any]] = {
         "index": index,
         "epoch": lambda: batch.epoch,
         "total_epochs": lambda: run.total_epochs(type(loss).__name__, getattr(loss, "total_epochs", None)),
         "parameters": root.parameters,
+        "features": features,
     }
     return offers[name]()

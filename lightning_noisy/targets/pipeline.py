@@ -51,6 +51,8 @@ class TargetPipeline:
         """Where its members read the index."""
         self.check_labels = True
         """Whether the labels at the criterion are held to those of the samples that the index names."""
+        self.features: Callable[[int], Tensor] | None = None
+        """Gives what went into the classifier for so many rows, where somebody notes it."""
         self.place = criterion
         """What is called with logits and target."""
         self._root = ref(root)
@@ -128,6 +130,11 @@ class TargetPipeline:
             self.place.leave()
             self._entered = False
 
+    def target_of(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The final target for logits (B, K) and labels (B,) of the open batch, where no call can be reached."""
+        (_, final), _ = self._change((logits, target), {})
+        return final
+
     def end_batch(self) -> None:
         """The training batch has ended; a step may leave the criterion out."""
         self.leave_batch()
@@ -168,6 +175,8 @@ class TargetPipeline:
             return args, kwargs
         if self._lacking is None:
             self._lacking, self._weighs = missing_context(self.criterion, kwargs), self.place.weighs_classes
+            if self.features is None:
+                self._lacking = [name for name in self._lacking if name != "features"]
         if not self._lacking and self._final is not None and not self._changers:
             return args, kwargs
         call = self.place.signature.bind(args, kwargs)
@@ -220,7 +229,8 @@ class TargetPipeline:
         root = self._root()
         assert root is not None
         index = partial(called_rows, batch, self.index_key, rows, self.name)
-        return {name: offered(name, self.run, self.criterion, root, batch, index) for name in names}
+        features = partial(self.features, rows) if self.features is not None else index
+        return {name: offered(name, self.run, self.criterion, root, batch, index, features) for name in names}
 
     def _try_soft_targets(self, call: BoundCall) -> None:
         soft = next((changer for changer in self._changers if changer.makes_soft_targets), None)

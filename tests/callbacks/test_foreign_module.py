@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
+from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import (
     CDR,
     SELC,
@@ -29,7 +30,7 @@ from lightning_noisy.callbacks import (
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.functional.masks import node_mask
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.losses import DynamicsAwareLoss, NoisyLabelLoss
+from lightning_noisy.losses import DynamicsAwareLoss, NoiseAttentionLoss, NoisyLabelLoss
 from lightning_noisy.state import RunDriver
 from tests.foreign import (
     DictDataset,
@@ -40,6 +41,7 @@ from tests.foreign import (
     make_trainer,
     make_validation_loader,
 )
+from tests.small import assert_same
 
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 
@@ -698,3 +700,29 @@ def test_a_loss_gets_what_it_requires_from_its_place(tmp_path):
     module.training_step = lambda batch, batch_idx: module.criterion(module(batch[0]), batch[1], epoch=7)
     make_trainer(tmp_path, [ConfidenceTracker()], 1).fit(module, make_loader(TensorDataset(x, noisy)))
     assert calls == [(row, 7, 1, 4) for row in rows]
+
+
+def test_a_loss_sees_the_features_that_go_into_the_classifier(tmp_path):
+    def fit(passing, callbacks):
+        torch.manual_seed(0)
+        module = ForeignModule()
+        module.criterion = NoiseAttentionLoss(8)
+
+        def step(batch, batch_idx):
+            features = module.body(batch[0])
+            more = {"features": features} if passing else {}
+            return module.criterion(module.classifier(features), batch[1], **more)
+
+        module.training_step = step
+        x, noisy, _ = make_tensors()
+        make_trainer(tmp_path, callbacks).fit(module, make_loader(TensorDataset(x, noisy)))
+        assert not module.classifier._forward_pre_hooks
+        return module.state_dict()
+
+    assert_same(fit(False, [LossMemory("classifier"), SELC()]), fit(True, [SELC()]))
+    with pytest.raises(NoisyLabelError, match="does not know which layer of ForeignModule is the classifier"):
+        fit(False, [LossMemory()])
+    with pytest.raises(NoisyLabelError, match="has no layer `head` whose input are the features"):
+        fit(False, [LossMemory("head")])
+    with pytest.raises(NoisyLabelError, match="features"):
+        fit(False, [SELC()])
