@@ -132,7 +132,7 @@ class TargetPipeline:
 
     def target_of(self, logits: Tensor, target: Tensor) -> Tensor:
         """The final target for logits (B, K) and labels (B,) of the open batch, where no call can be reached."""
-        (_, final), _ = self._change((logits, target), {})
+        final: Tensor = self._change((logits, target), {})[0][1]
         return final
 
     def end_batch(self) -> None:
