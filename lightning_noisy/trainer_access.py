@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 
 from lightning_noisy.errors import NoisyLabelError
@@ -33,6 +34,13 @@ def log_interval(trainer: Trainer) -> int:
     """Batches between two logging steps of a Trainer, at least 1: where values are read back anyway."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return max(1, interval)
+
+
+def log_late(trainer: Trainer, metrics: dict[str, float], epoch: int) -> None:
+    """Log metrics of an epoch that is over, rounded to float32 as Lightning's own logging does."""
+    rounded = {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
+    for logger in trainer.loggers if metrics else ():
+        logger.log_metrics({**rounded, "epoch": epoch}, step=trainer.global_step)
 
 
 LoaderPath = tuple[Any, ...]

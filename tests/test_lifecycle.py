@@ -146,3 +146,24 @@ def test_members_are_set_up_once_and_a_stream_may_stand_beside(tmp_path):
     trainer = make_trainer(tmp_path, [Callback(), member])
     trainer.fit(Two(), {"labeled": loader(), "stream": DataLoader(Stream(), batch_size=None)})
     assert (member.calls, trainer.global_step) == (1, 6)
+
+
+def test_an_epoch_that_begins_again_counts_once(tmp_path):
+    class Once(Callback):
+        failed = False
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 2 and not self.failed:
+                self.failed = True
+                raise ZeroDivisionError
+
+    def frozen():
+        return make_module(loss=nn.CrossEntropyLoss(), optimizer=lambda weights: torch.optim.SGD(weights, 0.0))
+
+    whole = frozen()
+    make_trainer(tmp_path, max_epochs=1).fit(whole, loader())
+    broken, trainer = frozen(), make_trainer(tmp_path, [Once()], max_epochs=1)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(broken, loader())
+    trainer.fit(broken, loader())
+    assert broken.history == whole.history

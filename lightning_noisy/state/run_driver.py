@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -29,7 +28,7 @@ from lightning_noisy.state.delays import last_epoch, warn_of_late
 from lightning_noisy.state.interruption import Interruption
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.training_set import training_set_of
-from lightning_noisy.trainer_access import loaders_in, log_interval, named_loaders, run_seed, training_loaders
+from lightning_noisy.trainer_access import loaders_in, log_interval, log_late, named_loaders, run_seed, training_loaders
 
 
 class RunDriver(Callback):
@@ -129,8 +128,11 @@ class RunDriver(Callback):
         if batch_idx == 0:
             check_length(trainer)
         skipped = self.state.open_epoch
+        if batch_idx == 0 and skipped == trainer.current_epoch:  # after an exception Lightning begins an epoch again
+            for section in self.state.sections.values():
+                section.sums.reset()
         if skipped is not None and skipped != trainer.current_epoch:
-            _log_late(trainer, self.state.close_epoch(), skipped)
+            log_late(trainer, self.state.close_epoch(), skipped)
         assert self._source is not None
         if self._source.carried_by_one:
             indices: dict[str, Callable[[], Tensor]] = {"": partial(batch_index, batch)}
@@ -240,10 +242,3 @@ class RunDriver(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Copies of a Trainer's callbacks start with a state of their own."""
         return vars(RunDriver())
-
-
-def _log_late(trainer: Trainer, metrics: dict[str, float], epoch: int) -> None:
-    """Log metrics of an epoch that is over, rounded to float32 as Lightning's own logging does."""
-    rounded = {name: torch.tensor(value, dtype=torch.float32).item() for name, value in metrics.items()}
-    for logger in trainer.loggers if metrics else ():
-        logger.log_metrics({**rounded, "epoch": epoch}, step=trainer.global_step)
