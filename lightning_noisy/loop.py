@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerState
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -28,6 +27,7 @@ from lightning_noisy.collectives import process_rank
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, TrainingSet
 
 _TAKEN = (CDR, CriterionCallback, LossMemory, MaskRefresh, MaskTracker, ScheduleCallback, StepSeed)
