@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from benchmarks import embeddings, heads, loader, methods, moves, training_step
+from benchmarks import embeddings, functional_criterion, heads, loader, methods, moves, training_step
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.memory import measure_memory
 from benchmarks.record import RESULTS
@@ -520,3 +520,14 @@ def test_plain_batches_of_the_benchmark_are_crops_and_flips(tmp_path, monkeypatc
         either = [(windows == view.view(1, 3, 1, 1, 8, 8)).all(dim=5).all(dim=4).all(dim=1) for view in sides]
         found += bool(either[0].any() or either[1].any())
     assert found == 4
+
+
+def test_a_functional_criterion_is_measured_by_turns(monkeypatch):
+    monkeypatch.setattr(functional_criterion, "write_record", lambda path, record: written.update({path.name: record}))
+    monkeypatch.setattr("sys.argv", ["functional_criterion", "--rounds", "1"])
+    written = {}
+    functional_criterion.run()
+    figures = written["functional_criterion.json"]["ms of a step"]
+    recorded = json.loads((RESULTS / "functional_criterion.json").read_text())
+    assert list(figures) == list(recorded["ms of a step"])
+    assert all(set(row) == {"without", "with", "adds"} for row in figures.values())
