@@ -215,9 +215,9 @@ def checkpoint_interval(checkpoint: ModelCheckpoint) -> tuple[int, timedelta | N
 
 def in_checkpointed_region() -> bool:
     """Whether this runs inside ``torch.utils.checkpoint``, which will run it again for the gradient."""
-    frame = sys._getframe(1)
+    frame, file = sys._getframe(1), torch.utils.checkpoint.__file__
     while frame is not None:
-        if frame.f_code.co_filename == torch.utils.checkpoint.__file__:
+        if frame.f_code.co_filename == file:
             return True
         frame = frame.f_back  # type: ignore[assignment]
     return False

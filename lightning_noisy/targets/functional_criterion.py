@@ -66,10 +66,13 @@ class FunctionalCriterion:
         Raises:
             NoisyLabelError: Its arguments have no meaning for a soft target.
         """
+        changed = self._changed
+        if changed is None:
+            return function(*args, **kwargs)
         options = self.signature.by_name(args, kwargs)
-        target, changed = options["target"], self._changed
+        target = options["target"]
         weight, soft = options.get("weight"), target.is_floating_point()
-        if changed is None or target is not changed.final or not (soft or weight is not None):
+        if target is not changed.final or not (soft or weight is not None):
             return function(*args, **kwargs)
         ignored = options.get("ignore_index", -100)
         if soft and ignored >= 0:
@@ -87,9 +90,9 @@ class _CriterionMode(TorchFunctionMode):
         self._functions = {FUNCTIONS[name] for name in criterion.names}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
         if func not in self._functions:
-            return func(*args, **kwargs)
+            return func(*args, **kwargs) if kwargs else func(*args)
+        kwargs = kwargs or {}
         if torch.compiler.is_compiling():
             raise NoisyLabelError(f"`{self._criterion.name}` is changed in a batch, so it cannot be compiled.")
         logits = args[0] if args else kwargs["input"]
