@@ -1,6 +1,6 @@
 """Everything that the package uses of Lightning and PyTorch beyond what they document, each with why.
 
-What the command line uses beside is in ``private_cli.py``.
+What the command line uses beside is in ``cli/private_api.py``.
 
 ``tests/test_private_api.py`` fails by name when a version no longer has one of them.
 """

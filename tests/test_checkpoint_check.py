@@ -15,8 +15,8 @@ from torch.utils.data import TensorDataset
 
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, MaskRefresh, MaskTracker, RunSummary, StepSeed
-from lightning_noisy.checkpoint_check import check_file
-from lightning_noisy.cli_checkpoint import check_resume
+from lightning_noisy.checkpoints.check import check_file
+from lightning_noisy.cli.checkpoint import check_resume
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import CosineHead, LinearHead

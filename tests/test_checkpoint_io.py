@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_noisy.checkpoint_io import AtomicCheckpointIO
+from lightning_noisy.checkpoints import AtomicCheckpointIO
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 
 IO = AtomicCheckpointIO()

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
-from lightning_noisy.checkpoint_io import AtomicCheckpointIO
+from lightning_noisy.checkpoints import AtomicCheckpointIO
 from lightning_noisy.cli import main
 from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead

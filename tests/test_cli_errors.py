@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lightning_noisy.cli import main
+from lightning_noisy.cli.private_api import first_of_the_processes
 from lightning_noisy.data import digits
-from lightning_noisy.private_cli import first_of_the_processes
 from tests._dummies import command_line_error, isolate, quiet, write_image
 from tests.test_cli import CONFIG
 

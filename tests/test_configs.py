@@ -313,7 +313,7 @@ def test_commands_of_the_document(monkeypatch, command):
             recorded.append(arguments)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("lightning_noisy.cli.main", stop)
+        monkeypatch.setattr("lightning_noisy.cli.command_line.main", stop)
         monkeypatch.setattr("sys.argv", command)
         with pytest.raises(KeyboardInterrupt):
             run()

@@ -237,7 +237,7 @@ def same(asked, got):
 def folder(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
     monkeypatch.setattr(
-        "lightning_noisy.cli.LightningCLI.subcommands",
+        "lightning_noisy.cli.command_line.LightningCLI.subcommands",
         staticmethod(lambda: {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"}}),
     )
 

@@ -26,23 +26,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
-    {"errors", "private_api", "private_cli"},
+    {"errors", "private_api"},
     {"config_text"},
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
-    {"checkpoint_io", "checkpoint_structure", "recipe_settings"},
-    {"checkpoint_check"},
+    {"checkpoints", "recipe_settings"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},
     {"state"},
     {"targets"},
     {"metrics"},
-    {"modules", "callbacks", "tune"},
+    {"modules", "callbacks"},
     {"loop"},
     {"__init__"},
-    {"cli_checkpoint", "cli_checks", "data_option", "near_names", "origin"},
-    {"cli_start", "config_option", "making"},
-    {"cli_errors"},
     {"cli"},
     {"__main__"},
 ]

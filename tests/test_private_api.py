@@ -19,10 +19,11 @@ from lightning.pytorch.utilities.compile import from_compiled
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_noisy import private_api, private_cli
+from lightning_noisy import private_api
 from lightning_noisy.callbacks import MaskRefresh
+from lightning_noisy.cli import private_api as private_cli
+from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from lightning_noisy.heads import LinearHead, MaskableHead
-from lightning_noisy.private_cli import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from tests._dummies import needs_command_line
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule

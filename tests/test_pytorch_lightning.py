@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import CDR, SELC, ConfidenceTracker, LossMemory, MaskRefresh, PredictionWriter, StepSeed
-from lightning_noisy.checkpoint_io import AtomicCheckpointIO
+from lightning_noisy.checkpoints import AtomicCheckpointIO
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader, SymmetricNoise
 from lightning_noisy.data.manifest import build_manifest, show_transitions
 from lightning_noisy.losses import EarlyLearningRegularization

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightning_noisy.cli import run
+from lightning_noisy.cli.tune import search_grid, tune
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.tune import search_grid, tune
 from tests._dummies import DummyCIFAR10, isolate
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_noisy.checkpoint_check import check_content, check_optimizers, check_positions, check_run_state
+from lightning_noisy.checkpoints.check import check_content, check_optimizers, check_positions, check_run_state
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.private_api import batches_processed, take_back_unfinished_batch, validate_again
 from lightning_noisy.state.checkpoints import last_checkpoint

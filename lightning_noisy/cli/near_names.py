@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_noisy import callbacks, data, heads, losses, modules, networks
-from lightning_noisy.private_cli import refused_class
+from lightning_noisy.cli.private_api import refused_class
 
 TOP = ("ckpt_path", "config", "data", "model", "predictions", "seed_everything", "trainer", "untrained", "weights_only")
 """The names of arguments that have no dot before them."""

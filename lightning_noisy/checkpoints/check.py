@@ -12,8 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_noisy.checkpoint_io import BROKEN_FILE, load_whole, local_path, previous_path, readable_path
-from lightning_noisy.checkpoint_structure import (
+from lightning_noisy.checkpoints.io import BROKEN_FILE, load_whole, local_path, previous_path, readable_path
+from lightning_noisy.checkpoints.structure import (
     difference,
     impossible_loader,
     impossible_position,

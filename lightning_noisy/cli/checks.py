@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lightning_noisy.checkpoint_check import check_file
+from lightning_noisy.checkpoints.check import check_file
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 
 _NO_CALLBACK = ("lightning.pytorch.callbacks.callback.Callback", "lightning.pytorch.Callback", "lightning.Callback")

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
-from lightning_noisy.cli_checks import check_trained
+from lightning_noisy.cli.checks import check_trained
 from lightning_noisy.private_api import Callback
 
 CONFIG_FILE = "config.yaml"

@@ -15,9 +15,9 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_noisy.cli.origin import Origin
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.modules import StrategyModule
-from lightning_noisy.origin import Origin
 
 
 def name_refused_arguments(parser: LightningArgumentParser, config: Namespace) -> None:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 IN_WORKER = "Original Traceback"
 """So begins what a loader's worker hands on, in the message of the error."""
 
-_HERE = Path(__file__).resolve().parent
-_FRONT = {Path(__file__).stem, "cli", "cli_errors", "cli_start", "making", "private_cli"}
+_COMMAND_LINE = Path(__file__).resolve().parent
+_PACKAGE = _COMMAND_LINE.parent
+_FRONT = {Path(__file__).stem, "command_line", "errors", "start", "making", "private_api"}
 _STANDARD = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 _LIBRARIES = {
     "PIL", "fsspec", "jsonargparse", "lightning", "lightning_fabric", "lightning_utilities", "matplotlib", "numpy",
@@ -67,7 +68,7 @@ class _Place:
     @property
     def owner(self) -> str:
         """Whose code it is: that of the "user", of a "library" or of this "package"."""
-        if _HERE in self.file.parents:
+        if _PACKAGE in self.file.parents:
             return "package"
         if str(self.file).startswith("<") or self._top in _LIBRARIES:  # code that was made of a string
             return "library"
@@ -90,7 +91,7 @@ class _Place:
     @property
     def front(self) -> bool:
         """Whether it is the command line, whose calls carry what the user gave."""
-        return self.file.parent == _HERE and self.file.stem in _FRONT
+        return self.file.parent == _COMMAND_LINE and self.file.stem in _FRONT
 
     @property
     def module(self) -> nn.Module | None:

@@ -14,11 +14,11 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from lightning_noisy.cli_start import Start
+from lightning_noisy.cli.near_names import with_near_names
+from lightning_noisy.cli.origin import IN_WORKER, Origin, causes
+from lightning_noisy.cli.private_api import CALLBACK_TWICE, first_of_the_processes, refusal
+from lightning_noisy.cli.start import Start
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.near_names import with_near_names
-from lightning_noisy.origin import IN_WORKER, Origin, causes
-from lightning_noisy.private_cli import CALLBACK_TWICE, first_of_the_processes, refusal
 
 DEBUG = "--debug"
 _FROM_WORKER = f"{NoisyLabelError.__name__}: "  # before the message in the traceback that a loader's worker hands on

@@ -13,21 +13,21 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
-from lightning_noisy.checkpoint_io import AtomicCheckpointIO
-from lightning_noisy.cli_checkpoint import check_resume
-from lightning_noisy.cli_checks import check_config
-from lightning_noisy.cli_errors import DEBUG, one_line_errors
-from lightning_noisy.cli_start import Start
-from lightning_noisy.config_option import ConfigOption, DebugOption
-from lightning_noisy.data_option import noise_stays_with_its_data
-from lightning_noisy.making import check_schedule, name_refused_arguments
+from lightning_noisy.checkpoints import AtomicCheckpointIO
+from lightning_noisy.cli.checkpoint import check_resume
+from lightning_noisy.cli.checks import check_config
+from lightning_noisy.cli.config_option import ConfigOption, DebugOption
+from lightning_noisy.cli.data_option import noise_stays_with_its_data
+from lightning_noisy.cli.errors import DEBUG, one_line_errors
+from lightning_noisy.cli.making import check_schedule, name_refused_arguments
+from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
+from lightning_noisy.cli.start import Start
+from lightning_noisy.cli.tune import CommandParser, tune
 from lightning_noisy.modules import StrategyModule
 from lightning_noisy.private_api import has_own_checkpoint_io
-from lightning_noisy.private_cli import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.recipes import recipe_list, run_name
 from lightning_noisy.requirements import check_command_line
 from lightning_noisy.state import check_members
-from lightning_noisy.tune import CommandParser, tune
 
 _DESCRIPTION = (
     "Train classifiers on partly wrong labels. `lightning-noisy recipes` lists what `--config` takes beside files; "

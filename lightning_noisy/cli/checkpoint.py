@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
-from lightning_noisy.checkpoint_check import check_checkpoint, check_optimizers
+from lightning_noisy.checkpoints.check import check_checkpoint, check_optimizers
 from lightning_noisy.modules import StrategyModule
 
 

@@ -1,0 +1,5 @@
+"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,recipes}``."""
+
+from lightning_noisy.cli.command_line import main, run
+
+__all__ = ["main", "run"]
