@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_noisy.data.indexed import carries_index
+from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.private_api import WatchedLoader
 
 
@@ -70,9 +71,14 @@ class RecordingLoader(WatchedLoader):
 
 
 def record(loader: Any) -> None:
-    """Let a loader record, in place; one that records already, or of which nobody needs positions, stays as it is."""
-    positions = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    if positions and not carries_index(loader.dataset) and not isinstance(loader, RecordingLoader):
+    """Let a loader record, in place; one that records already, or of which nobody needs positions, stays as it is.
+
+    So does one with an iterator of its own, which may skip or keep keys in a way that nobody knows.
+    """
+    plain = isinstance(loader, DataLoader) and type(loader).__iter__ in (DataLoader.__iter__, ResumableLoader.__iter__)
+    if not plain or isinstance(loader, RecordingLoader) or isinstance(loader.dataset, IterableDataset):
+        return
+    if not carries_index(loader.dataset):
         loader.__class__ = _recording(type(loader))  # type: ignore[arg-type]
         loader.renew_persistent()
 
