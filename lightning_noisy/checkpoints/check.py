@@ -17,6 +17,7 @@ from lightning_noisy.checkpoints.structure import (
     difference,
     impossible_loader,
     impossible_position,
+    is_known,
     wrong_optimizer,
     wrong_run_state,
     wrong_scheduler,
@@ -88,7 +89,7 @@ def check_checkpoint(
         return None
     checkpoint: dict[str, Any] = read_checkpoint(Path(readable_path(target, weights_only)), weights_only)
     check_content(checkpoint, training=command == "fit")
-    if type(module).on_load_checkpoint is LightningModule.on_load_checkpoint:
+    if is_known(type(module).on_load_checkpoint):
         check_weights(checkpoint["state_dict"], module)
     loop = f"{command}_loop"
     check_positions(checkpoint, loop, getattr(trainer, loop).state_dict())
@@ -135,10 +136,10 @@ def check_content(checkpoint: Any, training: bool) -> None:
             raise _refused(f"its `{name}` is no {kind.__name__}", "take another one")
 
 
-def check_weights(saved: Mapping[str, Tensor], module: LightningModule) -> None:
-    """Refuse weights of another model: other names or shapes."""
+def check_weights(saved: Mapping[str, Tensor], module: LightningModule, names: bool = True) -> None:
+    """Refuse weights of another model: other names, unless the module or the caller allows them, or other shapes."""
     own = module.state_dict()
-    if module.strict_loading:
+    if module.strict_loading and names:
         missing, foreign = [key for key in own if key not in saved], [key for key in saved if key not in own]
         if missing or foreign:
             what = f"it has no `{missing[0]}`" if missing else f"its `{foreign[0]}` is no part of this model"
@@ -222,7 +223,7 @@ def check_optimizers(checkpoint: Mapping[str, Any], optimizers: Sequence[Optimiz
 
 def _check_structure(callback: Callback, state: Any) -> None:
     """Refuse what is not built as the state of a callback of Lightning or of ours; others know best what theirs is."""
-    if type(callback).__module__.partition(".")[0] in ("lightning", "pytorch_lightning", "lightning_noisy"):
+    if is_known(type(callback)):
         wrong = difference(state, callback.state_dict(), "state")
         if wrong is not None:
             raise ValueError(wrong)

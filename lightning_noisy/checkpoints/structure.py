@@ -229,3 +229,8 @@ def _kind(value: Any) -> str:
         if isinstance(value, types):
             return kind
     return type(value).__name__
+
+
+def is_known(code: Any) -> bool:
+    """Whether a class or function is of Lightning or of this package, and not a project's own."""
+    return code.__module__.partition(".")[0] in ("lightning", "pytorch_lightning", "lightning_noisy")

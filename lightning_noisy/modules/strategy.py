@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_noisy.checkpoints.check import check_weights
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.data.epoch_length import announce_length
@@ -156,6 +157,11 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # `load_from_checkpoint(strict=False)` allows other names without telling the module.
+        check_weights(checkpoint["state_dict"], self, names=self._trainer is not None)
 
     @override
     def setup(self, stage: str) -> None:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
 from lightning_noisy.data import IndexedDataset
-from lightning_noisy.heads import LinearHead
+from lightning_noisy.heads import CosineHead, LinearHead
 from lightning_noisy.losses import (
     EarlyLearningRegularization,
     GeneralizedCrossEntropy,
@@ -400,3 +400,21 @@ def test_a_fit_after_a_test_goes_on_measuring(tmp_path):
     trainer.fit(module, datamodule=SmallDataModule(seed=0))
     (alone,) = make_trainer(tmp_path).test(module, datamodule=SmallDataModule(seed=0), verbose=False)
     assert trainer.callback_metrics["test/acc"] == alone["test/acc"]
+
+
+@pytest.mark.parametrize(
+    ("head", "num_classes", "message"),
+    [
+        (LinearHead, 5, r"`network.head.weight` has shape \(4, 3\), in this run \(5, 3\)"),
+        (CosineHead, 4, "`network.head.bias` is no part of this model"),
+    ],
+    ids=["classes", "head"],
+)
+def test_weights_of_another_model_are_refused(tmp_path, head, num_classes, message):
+    trainer = make_trainer(tmp_path, max_epochs=1)
+    trainer.fit(NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4), loader())
+    trainer.save_checkpoint(tmp_path / "four.ckpt")
+    module = NoisyLabelModule(Flat(3), head, nn.CrossEntropyLoss(), num_classes)
+    with pytest.raises(NoisyLabelError, match=message) as error:
+        make_trainer(tmp_path, max_epochs=2).fit(module, loader(), ckpt_path=tmp_path / "four.ckpt")
+    assert "\n" not in str(error.value)
