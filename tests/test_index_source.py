@@ -1,8 +1,10 @@
 """The index of a training batch, taken from the loader in projects that know nothing of it."""
 
 import copy
+import gc
 import multiprocessing
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -363,8 +365,15 @@ def test_keys_that_are_no_positions(tmp_path):
         def __iter__(self):
             yield from super().__iter__()
 
+    kinds = []
+
+    class Kind(Callback):
+        def on_train_start(self, trainer, pl_module):
+            kinds.append(type(trainer.train_dataloader))
+
     with pytest.raises(NoisyLabelError, match="Own has an iterator of its own"):
-        make_trainer(tmp_path, [SELC()]).fit(Project(), Own(data(), 4))
+        make_trainer(tmp_path, [SELC(), Kind()]).fit(Project(), Own(data(), 4))
+    assert kinds == [Own]
 
 
 def test_columns_of_integers_are_never_taken_for_the_index(tmp_path):
@@ -390,3 +399,41 @@ def test_labels_that_were_learned_outlast_a_resume(tmp_path):
         make_trainer(tmp_path, [LabelWriter(tmp_path / "labels.npz")], 2).fit(
             Project(), DataLoader(other, 4), ckpt_path=tmp_path / "one.ckpt"
         )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "where"),
+    [
+        (data(), "the positions that the loader hands out"),
+        (IndexedDataset(data()), "the index that the data set's samples"),
+    ],
+)
+def test_where_the_index_comes_from_is_logged_once(tmp_path, caplog, dataset, where):
+    with caplog.at_level("INFO"):
+        fit(tmp_path, DataLoader(dataset, 4), callbacks=[SELC()], epochs=2)
+    (line,) = [text for text in caplog.messages if "tells training samples apart" in text]
+    assert where in line
+
+
+def test_a_loader_that_is_empty_gives_no_rows(tmp_path):
+    loaders = {"a": DataLoader(data(), 4), "b": DataLoader(Subset(data(), []), 4)}
+    assert len(fit(tmp_path, CombinedLoader(loaders, "max_size"), Look(index_key="a"), "a")) == 18
+
+
+def test_no_batch_is_kept_alive_by_what_it_changed(tmp_path):
+    alive = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            alive.append(weakref.ref(batch[0]))
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            gc.collect()
+            assert all(image() is None for image in alive[:-1])
+
+        def on_train_end(self, trainer, pl_module):
+            gc.collect()
+            assert all(image() is None for image in alive)
+
+    fit(tmp_path, DataLoader(data(), 4), callbacks=[Watch(), SELC()])
+    assert len(alive) == 18

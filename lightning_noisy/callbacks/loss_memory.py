@@ -54,7 +54,7 @@ class LossMemory(Callback):
         self._join(trainer, pl_module)  # losses that `configure_model` has made
         if _keeps_its_own(pl_module):
             return
-        needing = {name: missing_context(loss, {}) for name, loss in outermost_losses(pl_module)}
+        needing = {name: missing_context(loss, {}, features=True) for name, loss in outermost_losses(pl_module)}
         for name in filter(needing.get, needing):
             pipeline = pipeline_at(RunDriver.of(trainer), pl_module, name, self.index_key)
             pipeline.features = self._features.take

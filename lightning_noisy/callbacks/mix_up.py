@@ -106,7 +106,7 @@ class MixUp(CriterionCallback):
     def mix(self, values: Tensor) -> Tensor:
         """Values of the batch's samples (B, ...), mixed as its inputs are."""
         assert self._partners is not None
-        return torch.lerp(values[self._partners.to(values.device)], values, self._lam)
+        return torch.lerp(values[self._partners.to(values.device, non_blocking=True)], values, self._lam)
 
     def _mixed_inputs(self, inputs: Any) -> Any:
         if isinstance(inputs, (list, tuple)):

@@ -94,7 +94,7 @@ class _Source:
         if isinstance(iterator, PositionedIterator):
             iterator = iterator.batches
         recorded, count = keys_and_count(iterator)
-        if self.carried or not self._in_order or not isinstance(recorded, RecordedKeys):
+        if self.carried or not self._in_order or not isinstance(recorded, RecordedKeys) or count == 0:
             return None
         if not ahead:
             return recorded.of_batch(count - 1)

@@ -128,7 +128,8 @@ class RunState:
     def enter_batch(self, batch: Batch) -> None:
         """A training batch begins, and with the first one its epoch."""
         self.leave_batch()  # one that an exception or a skipped batch has left open
-        self.open_epoch, self.batch, self._open_batch.now = batch.epoch, batch, batch
+        self.open_epoch, self.batch = batch.epoch, batch
+        self._open_batch.now = object()  # not the batch, whose images those that remember it would keep alive
         for part in self._parts():
             part.enter_batch()
         for listener in self.listeners:

@@ -70,23 +70,20 @@ class TargetPipeline:
 
     def _attach(self) -> Callable[[], None]:
         """Let calls of the criterion pass; what is returned ends it."""
-        pipeline, place = (
-            ref(self),
-            self.place,
-        )  # deep copies of a criterion carry the hook along, and it passes them by
+        if isinstance(self.place, FunctionalCriterion):
+            mode = self.place.mode(self._change)
+            self.run.modes.append(mode)
+            return partial(self.run.modes.remove, mode)
+        pipeline, criterion = ref(self), self.place.reference
+        module = criterion()
+        assert module is not None
 
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def hook(called: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            # Deep copies of the criterion carry the hook along, and it passes them by.
             alive = pipeline()
-            return None if alive is None or module is not reference() else alive._change(args, kwargs)
+            return None if alive is None or called is not criterion() else alive._change(args, kwargs)
 
-        if isinstance(place, ModuleCriterion):
-            reference = place.reference
-            module = place.module
-            assert module is not None
-            return module.register_forward_pre_hook(hook, with_kwargs=True).remove
-        mode = place.mode(self._change)
-        self.run.modes.append(mode)
-        return partial(self.run.modes.remove, mode)
+        return module.register_forward_pre_hook(hook, with_kwargs=True).remove
 
     @property
     def criterion(self) -> nn.Module | None:
@@ -174,9 +171,8 @@ class TargetPipeline:
         if self._batch is None:
             return args, kwargs
         if self._lacking is None:
-            self._lacking, self._weighs = missing_context(self.criterion, kwargs), self.place.weighs_classes
-            if self.features is None:
-                self._lacking = [name for name in self._lacking if name != "features"]
+            self._lacking = missing_context(self.criterion, kwargs, features=self.features is not None)
+            self._weighs = self.place.weighs_classes
         if not self._lacking and self._final is not None and not self._changers:
             return args, kwargs
         call = self.place.signature.bind(args, kwargs)
@@ -187,18 +183,18 @@ class TargetPipeline:
         if not self._lacking and not self._changers:
             return args, kwargs
         lacking = [name for name in self._lacking if name not in kwargs]
-        return call.with_target(self._final, **self._context(lacking, self._batch, len(call.logits)))
+        return call.with_target(self._final, **self._context(lacking, self._batch, call.logits))
 
     def _first(self, call: BoundCall, batch: Batch) -> Tensor:
         """The final target of the batch's first call."""
-        if self._calls == 0:
-            self._try_soft_targets(call)
+        soft = [type(changer).__name__ for changer in self._changers if changer.makes_soft_targets]
+        if self._calls == 0 and soft:
+            try_soft_targets(self.criterion, call, soft[0])
         self._calls += 1
         if not self._changers and not self._observers:
             return call.target
         logits, given = call.logits.detach(), call.target
-        index = called_rows(batch, self.index_key, len(logits), self.name).to(logits.device)
-        index = self._check(batch, index, logits, given, self.check_labels)
+        index = self._check(batch, self._index(batch, logits), logits, given, self.check_labels)
         labels = given.long().clamp(0, logits.shape[1] - 1)
         seen = TargetCall(index, logits, labels, labels, batch.epoch, call.context)
         with torch.no_grad():
@@ -223,19 +219,22 @@ class TargetPipeline:
             values = changer.mix(values) if isinstance(changer, TargetMixer) else values
         return values
 
-    def _context(self, names: list[str], batch: Batch, rows: int) -> dict[str, Any]:
+    def _index(self, batch: Batch, logits: Tensor) -> Tensor:
+        """The samples of a call; what the loader handed out goes to an accelerator without waiting for it."""
+        index = called_rows(batch, self.index_key, len(logits), self.name)
+        return index.to(logits.device, non_blocking=True)
+
+    def _context(self, names: list[str], batch: Batch, logits: Tensor) -> dict[str, Any]:
+        """What a loss of ours requires and the project does not pass."""
         if not names:
             return {}
         root = self._root()
         assert root is not None
-        index = partial(called_rows, batch, self.index_key, rows, self.name)
-        features = partial(self.features, rows) if self.features is not None else index
-        return {name: offered(name, self.run, self.criterion, root, batch, index, features) for name in names}
-
-    def _try_soft_targets(self, call: BoundCall) -> None:
-        soft = next((changer for changer in self._changers if changer.makes_soft_targets), None)
-        if soft is not None:
-            try_soft_targets(self.criterion, call, type(soft).__name__)
+        offers = offered(self.run, self.criterion, root, batch.epoch)
+        offers["index"] = partial(self._index, batch, logits)
+        if self.features is not None:
+            offers["features"] = partial(self.features, len(logits))
+        return {name: offers[name]() for name in names}
 
     def _check_repeated(self, given: Tensor) -> None:
         """A later call of a batch must be about the same labels, since it gets the same target."""
