@@ -90,8 +90,7 @@ class NoisyLoop:
         self._train_set = train_set
         self._seed = seed
         self._max_epochs = max_epochs
-        self._fresh = True
-        self._begun = False
+        self._fresh, self._begun = True, False
         self._batch_idx = 0
         self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self._hooks: list[RemovableHandle] = []
@@ -130,14 +129,11 @@ class NoisyLoop:
         self._batch_idx += 1
 
     def target(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The target of the open batch for a criterion that is no function of torch and no module; trackers see it too.
+        """The target of the open batch, where a criterion is no function of torch and no module; trackers see it too.
 
         Args:
             logits: (B, K).
-            target: Given labels, int64 (B,).
-
-        Returns:
-            Labels (B,) or soft targets (B, K), as the callbacks have made them.
+            target: Given labels, int64 (B,), of which the callbacks make labels or soft targets (B, K).
 
         Raises:
             NoisyLabelError: The callbacks look at several criteria, or at none.
@@ -146,6 +142,11 @@ class NoisyLoop:
         if len(places) != 1:
             raise NoisyLabelError(f"The callbacks look at {len(places)} criteria: `target` is for one.")
         return places[0].target_of(logits, target)
+
+    def update(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        """:meth:`target` of a batch around which nothing else has to act: all that trackers need."""
+        with self.batch(index, epoch):
+            return self.target(logits, target)
 
     def end_epoch(self) -> dict[str, float]:
         """End an epoch: the metrics of all callbacks. All processes call it, and rows are merged over them."""
@@ -210,7 +211,7 @@ class NoisyLoop:
         self._begun = True
         self._tell("on_train_start")
 
-    def _before_step(self, optimizer: Optimizer, *args: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         self._tell("on_before_optimizer_step", optimizer)
 
     def _after_step(self, *args: Any) -> None:

@@ -218,3 +218,24 @@ def test_a_criterion_that_cannot_be_reached_asks_for_its_target(case):
     alone = made([StepSeed()])
     with alone.batch(torch.arange(8), 0), pytest.raises(NoisyLabelError, match="look at 0 criteria"):
         alone.target(torch.zeros(8, 4), NOISY[:8])
+
+
+def test_trackers_are_updated_by_hand(tmp_path):
+    torch.manual_seed(0)
+    module, tracker = Plain(dropout=0.0), ConfidenceTracker(CLEAN)
+    optimizer = torch.optim.SGD(module.parameters(), 0.1)
+    noisy = NoisyLoop(module, optimizer, [tracker], TRAIN_SET)
+    for epoch in range(2):
+        for x, y, index in DataLoader(IndexedDataset(TRAIN_SET), 8):
+            logits = module(x)
+            assert torch.equal(noisy.update(logits, y, index, epoch), y)
+            F.cross_entropy(logits, y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        noisy.end_epoch()
+    torch.manual_seed(0)
+    same, seen = ForeignModule(dropout=0.0), ConfidenceTracker(CLEAN)
+    same.configure_optimizers = lambda: torch.optim.SGD(same.parameters(), 0.1)
+    same.training_step = lambda batch, batch_idx: same.criterion(same(batch[0]), batch[1])
+    make_trainer(tmp_path, [seen], 2).fit(same, DataLoader(TRAIN_SET, 8))
+    assert_same(tracker.history, seen.history)
