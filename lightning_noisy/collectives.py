@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_noisy.errors import NoisyLabelError
+
 Value = TypeVar("Value")
 
 
@@ -42,3 +44,39 @@ def gather_over_processes(value: Value) -> list[Value]:
     gathered: list[Value] = [value] * process_count()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes in the order in which one process would have them: a collective.
+
+    A distributed sampler gives process r of W every W-th sample, so row i of process r stands at i W + r.
+
+    Args:
+        rows: (B, ...), of the same B in all processes.
+
+    Returns:
+        (W B, ...), without a gradient.
+
+    Raises:
+        NoisyLabelError: Processes have different numbers of rows.
+    """
+    if process_count() == 1:
+        return rows.detach()
+    own = rows.detach().to(communication_device()).contiguous()
+    counts = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(process_count())]
+    dist.all_gather(counts, own.new_tensor([len(own)], dtype=torch.int64))
+    numbers = torch.cat(counts).tolist()
+    if len(set(numbers)) > 1:
+        raise NoisyLabelError(
+            f"The processes have {numbers} samples of one batch, but selecting within it needs as many in each: use a "
+            "distributed sampler that fills up, as EpochSampler does."
+        )
+    wire = own.to(torch.uint8) if own.dtype == torch.bool else own
+    parts = [torch.empty_like(wire) for _ in range(process_count())]
+    dist.all_gather(parts, wire)
+    return torch.stack(parts, dim=1).flatten(0, 1).to(rows.device, rows.dtype)
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """This process's part (B, ...) of what :func:`gather_rows` gives (W B, ...)."""
+    return rows[process_rank() :: process_count()]

@@ -203,6 +203,12 @@ def has_own_checkpoint_io(trainer: Trainer) -> bool:
     return strategy._checkpoint_io is not None or type(strategy.checkpoint_io) is not TorchCheckpointIO
 
 
+def finds_unused_parameters(trainer: Trainer) -> bool:
+    """Whether DDP lets parameters go without a gradient; what is no DDP waits for none."""
+    options = getattr(trainer.strategy, "_ddp_kwargs", None)
+    return options is None or bool(options.get("find_unused_parameters", False))
+
+
 def last_saved(checkpoint: ModelCheckpoint) -> str:
     """The file that a ModelCheckpoint has written last, in this process or the one before; empty if there is none."""
     return checkpoint._last_checkpoint_saved or checkpoint.last_model_path or checkpoint.best_model_path

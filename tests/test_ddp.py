@@ -34,8 +34,8 @@ from lightning_noisy.callbacks import (
     StepSeed,
 )
 from lightning_noisy.data import IndexedDataset, SymmetricNoise
-from lightning_noisy.data.loader import EvaluationSampler
 from lightning_noisy.data.module import LabeledImages, NoisyDataModule
+from lightning_noisy.data.samplers import EvaluationSampler
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
     DynamicsAwareLoss,

@@ -23,19 +23,24 @@ def default_heads(pl_module: LightningModule, asking: str) -> tuple[str, ...]:
         asking: Who needs them, for the message.
 
     Returns:
-        The head of each :class:`~lightning_noisy.networks.Classifier`, else ``head``.
+        The head of each :class:`~lightning_noisy.networks.Classifier` that is trained, else ``head``.
 
     Raises:
         NoisyLabelError: There is none.
     """
     modules = dict(pl_module.named_modules())
-    names = tuple(f"{name}.head" for name, module in modules.items() if isinstance(module, Classifier))
+    names = tuple(f"{name}.head" for name, module in modules.items() if _is_trained_classifier(module))
     if not names and "head" not in modules:
         raise NoisyLabelError(
             f"{asking} does not know which layer of {type(pl_module).__name__} is the classifier: name it with `head`, "
             f"one of {maskable_layers(pl_module)}."
         )
     return names or ("head",)
+
+
+def _is_trained_classifier(module: nn.Module) -> bool:
+    """A teacher, which no gradient reaches, is none."""
+    return isinstance(module, Classifier) and any(p.requires_grad for p in module.head.parameters())
 
 
 def find_head(pl_module: LightningModule, name: str) -> tuple[Any, type[MaskableHead]]:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.callbacks.figures import FigureWriter
+from lightning_noisy.figures import FigureWriter
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
 

@@ -14,7 +14,7 @@ from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.labeled_images import LabeledImages
-from lightning_noisy.data.loader import EpochSampler, ResumableLoader
+from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.data.mnist import FashionMNISTDataModule, MNISTDataModule
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import (
@@ -28,6 +28,7 @@ from lightning_noisy.data.noise import (
     SymmetricNoise,
     TransitionNoise,
 )
+from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.data.views import MultiView, StrongAugment
 from lightning_noisy.data.webvision import WebVisionMiniDataModule

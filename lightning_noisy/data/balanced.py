@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lightning_noisy.data.loader import EpochSampler
+from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.errors import NoisyLabelError, check_argument
 
 
@@ -59,11 +58,11 @@ class BalancedSampler(EpochSampler):
         self.total_size = self.num_samples * self.num_replicas
 
     @override
-    def select(self, indices: Tensor | Sequence[int] | None) -> None:
+    def _take(self, chosen: Tensor | None, arranged: bool) -> None:
         raise NoisyLabelError("BalancedSampler chooses its samples itself: leave `batches_per_epoch` out to select.")
 
     @override
-    def _visit(self, chosen: Tensor | None) -> None:
+    def _visit(self, chosen: Tensor | None, arranged: bool) -> None:
         """The size is what it is."""
 
     @override

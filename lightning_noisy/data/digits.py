@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
 from typing_extensions import override
 
-from lightning_noisy.data.batch_transforms import BatchTransform, RandomCrop, Unchanged
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Cutout, RandomCrop, Unchanged
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.views import View, check_views, named_views
 from lightning_noisy.functional.random import hash_uniform
 
 _TEST_SAMPLES = 360
 _SPLIT_KEY = 0x646967697473  # the test set is the same for every seed
+_CUTOUT = 3 / 8  # three pixels
 _MEAN, _STD = 4.8842 / 16, 6.0168 / 16  # of all pixels, which run from 0 to 16
 
 
 class DigitsDataModule(NoisyDataModule):
     """1,797 scans of handwritten digits, 8 x 8 pixels, from scikit-learn: 1,437 for training, 360 for test.
 
-    Images are (1, 8, 8), normalized. The test set does not depend on the seed. Augmentation is a random shift by one
-    pixel.
+    Images are (1, 8, 8), normalized. The test set does not depend on the seed. A weak view is shifted at random by up
+    to one pixel; in a strong one an empty square of 3 x 3 pixels covers a part as well.
 
     Args:
         noise: Label noise; None keeps the labels.
         batch_size: Batch size B of one process.
         augment: Whether training images are shifted.
+        views: What a training image becomes: a tensor for one view, a list for several, e.g. ``["weak", "strong"]``.
         **options: Further arguments are those of :class:`~lightning_noisy.data.NoisyDataModule`.
 
     References:
@@ -42,10 +46,13 @@ class DigitsDataModule(NoisyDataModule):
         noise: LabelNoise | None = None,
         batch_size: int = 64,
         augment: bool = True,
+        views: Sequence[View] = ("weak",),
         **options: Any,
     ) -> None:
         super().__init__(noise, batch_size, **options)
+        check_views(views)
         self.augment = augment
+        self.views = tuple(views)
 
     @override
     def training_images(self) -> LabeledImages:
@@ -57,7 +64,9 @@ class DigitsDataModule(NoisyDataModule):
 
     @override
     def training_transform(self) -> BatchTransform:
-        return RandomCrop(8, padding=1, fill=-_MEAN / _STD) if self.augment else Unchanged()
+        empty = -_MEAN / _STD
+        weak = RandomCrop(8, padding=1, fill=empty) if self.augment else Unchanged()
+        return named_views(self.views, weak, Compose([weak, Cutout(_CUTOUT, empty)]))
 
     @override
     def evaluation_transform(self) -> BatchTransform:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Trainer
 
-from lightning_noisy.data.loader import EpochSampler
+from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import epoch_length, set_epoch_length
 from lightning_noisy.trainer_access import training_loaders

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.data.array_file import ArrayFile
-from lightning_noisy.data.batch_transforms import BatchTransform, Draws, Unchanged
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Draws, FeatureNoise, Unchanged
 from lightning_noisy.data.feature_file import FeatureFile, Part, checked_suffix
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.views import View, check_views, named_views
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.noise import MOST_CLASSES, check_num_classes
 
@@ -47,6 +49,10 @@ class FeaturesDataModule(NoisyDataModule):
         num_classes: Number of classes K, at least 2; None takes the largest label in the files, plus 1.
         standardize: Whether each feature is brought to mean 0 and standard deviation 1 over the training set (its
             validation split included); a constant one only to 0. The test set is treated with the same two numbers.
+        views: What the features of a training sample become: a tensor for one view, a list for several, e.g.
+            ``["weak", "strong"]``. Each has noise of its own.
+        noise_std: Standard deviation of the normal noise that each view adds, after standardization.
+        strong_dropout: Probability with which a strong view sets a feature to zero besides, in [0, 1).
         **options: Further arguments are those of :class:`~lightning_noisy.data.NoisyDataModule`; no worker is fastest.
 
     Raises:
@@ -70,6 +76,9 @@ class FeaturesDataModule(NoisyDataModule):
         test_rows: int | None = None,
         num_classes: int | None = None,
         standardize: bool = True,
+        views: Sequence[View] = ("weak",),
+        noise_std: float = 0.0,
+        strong_dropout: float = 0.2,
         **options: Any,
     ) -> None:
         super().__init__(noise, **options)
@@ -83,7 +92,10 @@ class FeaturesDataModule(NoisyDataModule):
         check_argument(test_rows is None or test_path is None, "test_rows", "None beside `test_path`", test_rows)
         self.labels_key = labels_key
         self.test_rows = test_rows
+        check_views(views)
         self.standardize = standardize
+        self.views = tuple(views)
+        self._weak, self._strong = FeatureNoise(noise_std), FeatureNoise(noise_std, strong_dropout)
         self.largest_label: str | None = None
         """What the number of classes was taken from, with its place; from ``setup`` on."""
         self._given_classes = num_classes
@@ -124,7 +136,8 @@ class FeaturesDataModule(NoisyDataModule):
 
     @override
     def training_transform(self) -> BatchTransform:
-        return self._transform
+        weak, strong = (Compose([self._transform, noise]) for noise in (self._weak, self._strong))
+        return named_views(self.views, weak, strong)
 
     @override
     def evaluation_transform(self) -> BatchTransform:

@@ -19,8 +19,8 @@ from lightning_noisy.data.balanced import BalancedSampler
 from lightning_noisy.data.batch_transforms import Normalize
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.labeled_images import LabeledImages, Transform
-from lightning_noisy.data.loader import EpochSampler
 from lightning_noisy.data.module import NoisyDataModule
+from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, view_transform
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.files import written_aside

@@ -15,9 +15,10 @@ from typing_extensions import override
 from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
 from lightning_noisy.data.in_memory import InMemoryDataset, collate
 from lightning_noisy.data.labeled_images import LabeledImages, Rows
-from lightning_noisy.data.loader import EpochSampler, EvaluationSampler, ResumableLoader
+from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.samplers import EpochSampler, EvaluationSampler
 from lightning_noisy.data.splits import known_labels_of, split_rows, training_labels
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.label_statistics import noise_rate

@@ -151,9 +151,17 @@ def batch_view_transform(
         finish: From bytes, uint8 (B, C, H, W), to the network's input.
     """
     stronger = strong.batched() if isinstance(strong, StrongAugment) else [EachImage(strong)]
-    named: dict[Any, BatchTransform] = {
-        "weak": Compose([*geometry, finish]),
-        "strong": Compose([*geometry, *stronger, finish]),
-    }
+    return named_views(views, Compose([*geometry, finish]), Compose([*geometry, *stronger, finish]))
+
+
+def named_views(views: Sequence[View], weak: BatchTransform, strong: BatchTransform) -> BatchTransform:
+    """From a batch to one view or a list of them, by their names or each by a transform of its own.
+
+    Args:
+        views: See :func:`check_views`.
+        weak: What makes a weak view of a batch.
+        strong: What makes a strong one.
+    """
+    named: dict[Any, BatchTransform] = {"weak": weak, "strong": strong}
     transforms = [EachImage(view) if callable(view) else named[view] for view in views]
     return transforms[0] if len(transforms) == 1 else Views(transforms)

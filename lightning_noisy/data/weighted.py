@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lightning_noisy.data.loader import EpochSampler
+from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.random import hash_uniform
 
@@ -57,7 +57,7 @@ class WeightedEpochSampler(EpochSampler):
         self.total_size = self.num_samples * self.num_replicas
 
     @override
-    def select(self, indices: Tensor | Sequence[int] | None) -> None:
+    def _take(self, chosen: Tensor | None, arranged: bool) -> None:
         raise NoisyLabelError("WeightedEpochSampler draws its samples: give those that are left out the weight 0.")
 
     @override
@@ -68,5 +68,5 @@ class WeightedEpochSampler(EpochSampler):
         return drawn.clamp(max=int(self.weights.nonzero()[-1]))  # what rounding may leave over
 
     @override
-    def _visit(self, chosen: Tensor | None) -> None:
+    def _visit(self, chosen: Tensor | None, arranged: bool) -> None:
         """The size is what it is."""

@@ -1,7 +1,21 @@
-"""LightningModules."""
+"""LightningModules: one network and one loss, and the strategies, each a file of its own."""
 
+from lightning_noisy.modules.co_teaching import CoTeaching
+from lightning_noisy.modules.co_teaching_plus import CoTeachingPlus
+from lightning_noisy.modules.decoupling import Decoupling
+from lightning_noisy.modules.jocor import JoCoR
 from lightning_noisy.modules.multi_network import MultiNetworkModule
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
+from lightning_noisy.modules.small_loss import SmallLossModule
 from lightning_noisy.modules.strategy import StrategyModule
 
-__all__ = ["MultiNetworkModule", "NoisyLabelModule", "StrategyModule"]
+__all__ = [
+    "CoTeaching",
+    "CoTeachingPlus",
+    "Decoupling",
+    "JoCoR",
+    "MultiNetworkModule",
+    "NoisyLabelModule",
+    "SmallLossModule",
+    "StrategyModule",
+]

@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.private_api import finds_unused_parameters
 from lightning_noisy.trainer_access import from_datamodule
 
 
@@ -20,6 +21,23 @@ def check_same_classes(trainer: Trainer, num_classes: int) -> None:
         why = "" if largest is None else f" ({largest})"
         raise NoisyLabelError(
             f"The data module has {classes} classes{why}, but the module was made with num_classes={num_classes}."
+        )
+
+
+def check_finds_unused(trainer: Trainer, owner: str) -> None:
+    """Refuse a strategy of several processes that waits for the gradients of a network that does not learn in a step.
+
+    Args:
+        trainer: The Trainer.
+        owner: Whose networks learn in turn.
+
+    Raises:
+        NoisyLabelError: DDP without ``find_unused_parameters``.
+    """
+    if trainer.world_size > 1 and not finds_unused_parameters(trainer):
+        raise NoisyLabelError(
+            f"{owner} trains its networks in turn, so that one of them has no gradient: use "
+            "strategy='ddp_find_unused_parameters_true'."
         )
 
 

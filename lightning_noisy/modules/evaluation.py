@@ -27,10 +27,11 @@ class Evaluation(nn.ModuleDict):
         for split in splits:
             self.add_split(split)
 
-    def add_split(self, split: str) -> None:
-        """Measure one more split, unless it is there."""
-        if split not in self:
-            self[split] = nn.ModuleDict(self._metrics())
+    def add_split(self, split: str, members: tuple[str, ...] = ()) -> None:
+        """Measure one more split, unless it is there, and on it what is named beside the module's own answer."""
+        for name in (split, *(f"{split}/{member}" for member in members)):
+            if name not in self:
+                self[name] = nn.ModuleDict(self._metrics())
 
     def reset(self) -> None:
         """Begin anew. A test before may have left tensors of inference mode, which a fit cannot add to."""

@@ -25,7 +25,8 @@ class MultiNetworkModule(StrategyModule):
     ..., a copy of ``loss``: callbacks name the one that they act at (``SELC(criterion="losses.0")``), and each loss
     with memory keeps its own rows. ``MaskRefresh()`` masks the heads of all.
 
-    Evaluated is the mean of the networks' probabilities, unless a subclass overrides :meth:`forward`.
+    Evaluated is the mean of the networks' probabilities, unless a subclass overrides :meth:`ensemble`; and each network
+    alone, as ``network_0``, ``network_1``, ...
 
     Args:
         backbone: Makes a backbone, e.g. the class ``SmallCNN`` or ``lambda: CNN9(dropout=0.25)``; called once for each
@@ -70,8 +71,21 @@ class MultiNetworkModule(StrategyModule):
         """The losses of the samples under each network, by its own criterion."""
         return [self.sample_losses(loss, own, batch) for loss, own in zip(self.losses, outputs, strict=True)]
 
+    @property
+    @override
+    def members(self) -> tuple[str, ...]:
+        return tuple(f"network_{number}" for number in range(self.num_networks))
+
+    def ensemble(self, logits: Tensor) -> Tensor:
+        """What the networks say together: logits (networks, B, K) to the logarithm of their mean probability."""
+        return logits.log_softmax(dim=2).logsumexp(dim=0)
+
+    @override
+    def evaluations(self, images: Any) -> dict[str, Tensor]:
+        logits = torch.stack([network(images)[:, : self.num_classes].float() for network in self.networks])
+        return {"": self.ensemble(logits), **dict(zip(self.members, logits, strict=True))}
+
     @override
     def forward(self, images: Any) -> Tensor:
-        """Images (B, C, H, W) to the logarithm of the networks' mean probability, (B, K)."""
-        logits = torch.stack([network(images)[:, : self.num_classes].float() for network in self.networks])
-        return logits.log_softmax(dim=2).logsumexp(dim=0)
+        """Images (B, C, H, W) to what is evaluated, (B, K)."""
+        return self.evaluations(images)[""]

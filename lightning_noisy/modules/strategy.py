@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -17,21 +17,19 @@ from lightning_noisy.checkpoints.check import check_weights
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.data.epoch_length import announce_length
-from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.checks import check_same_classes, check_scalar, not_finite
-from lightning_noisy.modules.context import criterion_arguments, widened
-from lightning_noisy.modules.evaluation import Evaluation
-from lightning_noisy.modules.in_run import ModuleInRun
+from lightning_noisy.modules.context import criterion_arguments
+from lightning_noisy.modules.evaluated_module import EvaluatedModule
 from lightning_noisy.modules.loading import AsksForParts
+from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
-from lightning_noisy.state import LossStores, RunDriver, Section
-from lightning_noisy.trainer_access import from_datamodule
+from lightning_noisy.state import LossStores, RunDriver
 
 
-class StrategyModule(ModuleInRun, AsksForParts, ABC):
+class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
     """Base of the modules: a subclass holds its networks and criteria, and writes :meth:`step` and :meth:`forward`.
 
     In :meth:`step` a criterion is called by :meth:`training_loss` (its own reduction) or :meth:`sample_losses` (one
@@ -60,14 +58,11 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        super().__init__()
         check_num_classes(num_classes)
+        super().__init__(num_classes)
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
-        self.evaluation = Evaluation(num_classes)
-        self.section = Section("module", metrics=self._epoch_metrics)
-        """What the module keeps."""
         self.loss_stores = LossStores()
         """What its losses keep."""
         self._hits: list[Tensor] = []
@@ -84,17 +79,15 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
             Scalar. Where there is nothing to learn from, zero times something that has a gradient.
         """
 
-    @abstractmethod
-    @override
-    def forward(self, images: Any) -> Tensor:
-        """Images (B, C, H, W) to logits (B, K): what is evaluated."""
-
     def prepare_epoch(self, epoch: int) -> None:
         """What happens at the start of an epoch, before its first batch is loaded. Once an epoch, also over resumes.
 
         Args:
             epoch: Number of the epoch, from 0.
         """
+
+    def after_step(self) -> None:
+        """What happens after each step of the optimizer."""
 
     def training_loss(self, loss: nn.Module, outputs: Outputs, batch: TrainingBatch) -> Tensor:
         """The loss of a network on a batch with its given labels, reduced as the criterion does.
@@ -134,22 +127,8 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
         return loss
 
     @override
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("val", "validation_splits", batch, dataloader_idx)
-
-    @override
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluate("test", "test_splits", batch, dataloader_idx)
-
-    @override
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Probabilities (B, K) of a batch of images, alone or first in a tuple."""
-        images = batch[0] if isinstance(batch, (tuple, list)) else batch
-        return widened(self(images)).softmax(dim=1)
-
-    @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if self.make_lr_scheduler is None:
             return optimizer
         scheduler = self.make_lr_scheduler(optimizer)
@@ -157,6 +136,11 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
         if isinstance(scheduler, ReduceLROnPlateau):
             config["monitor"] = scheduler.monitor
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    @override
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.after_step()
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -167,8 +151,7 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
     def setup(self, stage: str) -> None:
         self._run = RunDriver.of(self.trainer)
         self._run.add(self.section)
-        for split in from_datamodule(self.trainer, "validation_splits") or ():
-            self.evaluation.add_split(split)
+        self.find_splits()
         self.loss_stores.join(self._run, self)
 
     @override
@@ -184,6 +167,7 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
             self.loss_stores.try_out(self.trainer, self.device)
             return
         self.loss_stores.begin()
+        self.find_clean_labels()
         if not self.run.fresh:
             self._prepare()  # a resume from an epoch's last batch does not pass the start of the next one
 
@@ -191,10 +175,6 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
     def on_train_end(self) -> None:
         if RunDriver.in_trainer(self.trainer) is None:
             self.loss_stores.begin()
-
-    @override
-    def on_validation_start(self) -> None:
-        self.evaluation.reset()
 
     @override
     def on_train_epoch_start(self) -> None:
@@ -234,13 +214,3 @@ class StrategyModule(ModuleInRun, AsksForParts, ABC):
             hits = {"acc": torch.cat(self._hits)} if self._hits else {}
             self.section.sums.add(len(index), loss=loss, **hits)
         self.log("train/loss_step", loss, prog_bar=True)
-
-    def _epoch_metrics(self) -> dict[str, float]:
-        return {f"train/{name}": mean for name, mean in self.section.sums.means().items()}
-
-    def _evaluate(self, only: str, declared: str, batch: Any, dataloader_idx: int) -> None:
-        splits = from_datamodule(self.trainer, declared) or (only,)
-        check_argument(dataloader_idx < len(splits), f"{only}_dataloaders", f"{len(splits)} loaders: {splits}", "more")
-        metrics = self.evaluation.measure(splits[dataloader_idx], widened(self(batch[0])), batch[1])
-        for name, metric in metrics.items():
-            self.log(name, metric, prog_bar=name.endswith("/acc"), add_dataloader_idx=False)

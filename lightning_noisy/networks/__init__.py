@@ -9,6 +9,7 @@ from lightning_noisy.networks.mlp import MLP
 from lightning_noisy.networks.preact_resnet import PreActResNet, PreActResNet18, PreActResNet34, WideResNet
 from lightning_noisy.networks.resnet import CIFARResNet, ResNet18, ResNet34
 from lightning_noisy.networks.small_cnn import SmallCNN
+from lightning_noisy.networks.teacher import Teacher
 from lightning_noisy.networks.timm_backbone import TimmBackbone
 from lightning_noisy.networks.torchvision_backbone import TorchvisionBackbone
 from lightning_noisy.networks.vgg import VGG19BN
@@ -28,6 +29,7 @@ __all__ = [
     "ResNet18",
     "ResNet34",
     "SmallCNN",
+    "Teacher",
     "TimmBackbone",
     "TorchvisionBackbone",
     "WideResNet",

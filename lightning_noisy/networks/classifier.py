@@ -28,6 +28,15 @@ class Outputs:
     network: nn.Module
     """The network that says it."""
 
+    all_features: Tensor
+    """Features of all views, one view after the other."""
+
+    def of_view(self, view: int) -> Outputs:
+        """What it says of one of the views."""
+        rows = len(self.logits)
+        features = self.all_features[view * rows : (view + 1) * rows]
+        return Outputs(self.views[view], features, (self.views[view],), self.network, features)
+
 
 class Classifier(nn.Module):
     """Backbone and head: images to features (B, D) to logits (B, K).
@@ -87,4 +96,4 @@ class Classifier(nn.Module):
         features = self.features(torch.cat(list(images)) if several else images)
         rows = len(features) // (len(images) if several else 1)
         views = self.head(features).split(rows)
-        return Outputs(views[0], features[:rows], views, self)
+        return Outputs(views[0], features[:rows], views, self, features)

@@ -21,7 +21,8 @@ from lightning_noisy.data.batch_transforms import (
 from lightning_noisy.data.epoch_index import EpochIndex
 from lightning_noisy.data.image_datasets import TrainingDataset
 from lightning_noisy.data.in_memory import InMemoryDataset, collate
-from lightning_noisy.data.loader import EpochSampler, ResumableLoader
+from lightning_noisy.data.loader import ResumableLoader
+from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.views import StrongAugment, batch_view_transform
 from lightning_noisy.errors import NoisyLabelError
 

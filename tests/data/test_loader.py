@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 from lightning_noisy.data.epoch_index import EpochIndex
 from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
 from lightning_noisy.data.indexed import IndexedDataset
-from lightning_noisy.data.loader import EpochSampler, EvaluationSampler, ResumableLoader
+from lightning_noisy.data.loader import ResumableLoader
+from lightning_noisy.data.samplers import EpochSampler, EvaluationSampler
 from lightning_noisy.errors import NoisyLabelError
 
 quick = settings(max_examples=60)
@@ -231,7 +232,7 @@ def test_the_position_is_plain_values():
     _, state = begin(make_loader(make_dataset(10), 4, world=2, rank=1, seed=5), 3, 1)
 
     plain = {"epoch": 3, "batches": 1, "batch_size": 4, "processes": 2, "seed": 5}
-    assert state == {**plain, "selection": None, "waiting": []}
+    assert state == {**plain, "selection": None, "arranged": False, "waiting": []}
     assert {type(state[name]) for name in plain} == {int}
 
 

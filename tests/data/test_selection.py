@@ -255,3 +255,29 @@ def test_a_strategy_selects_at_the_start_of_an_epoch(tmp_path):
     trainer.fit(module, datamodule=data)
     assert {epoch: sorted(index) for epoch, index in seen.items()} == {e: list(range(40 >> e)) for e in range(3)}
     assert set(module.history) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_an_arrangement_is_visited_as_it_is_and_parts_of_batches_stay_parts(world):
+    labeled, unlabeled = [7, 3, 9, 1], [20, 21, 20, 22]
+    samplers = [EpochSampler(train_set(), world, rank, seed=1) for rank in range(world)]
+    for sampler in samplers:
+        sampler.arrange([*labeled, *unlabeled, *labeled[::-1], *unlabeled])
+    expected = [labeled, unlabeled, labeled[::-1], unlabeled]
+    for rank, sampler in enumerate(samplers):
+        for epoch in (0, 3):
+            assert visited(sampler, epoch) == [key for part in expected for key in part[rank::world]]
+    saved = samplers[0].state_dict()
+    again = EpochSampler(train_set(), world, 0, seed=1)
+    again.load_state_dict(saved, inside=False)
+    assert visited(again, 3) == visited(samplers[0], 3)
+    samplers[0].select(labeled)
+    assert sorted(visited(samplers[0], 4)) == sorted(
+        visited(EpochSampler(train_set(), world, 0, seed=1), 4)[:0] + _part(labeled, world, 4)
+    )
+
+
+def _part(chosen, world, epoch):
+    other = EpochSampler(train_set(), world, 0, seed=1)
+    other.select(chosen)
+    return visited(other, epoch)

@@ -35,6 +35,7 @@ from lightning_noisy.functional.losses.determinant_mutual_information import (
     determinant_mutual_information,
     joint_distribution,
 )
+from lightning_noisy.functional.losses.divergence import symmetric_divergence
 from lightning_noisy.functional.losses.dynamics_aware import dynamics_aware_loss
 from lightning_noisy.functional.losses.early_learning import early_learning_penalty, early_learning_regularization
 from lightning_noisy.functional.losses.generalized_cross_entropy import generalized_cross_entropy
@@ -110,6 +111,7 @@ __all__ = [
     "softmax",
     "sparsity_penalty",
     "symmetric_cross_entropy",
+    "symmetric_divergence",
     "taylor_cross_entropy",
     "tempered_logits",
     "truncated_generalized_cross_entropy",

@@ -1,0 +1,87 @@
+"""Which samples of a batch are learned from: by their losses, or by what networks say of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.errors import check_argument
+from lightning_noisy.functional.ratios import as_written
+
+
+def forget_rate(epoch: float, rate: float, ramp_epochs: int, exponent: float = 1.0) -> float:
+    r"""The share of a batch that is left out.
+
+    .. math:: R(e) = r^c \, \frac{e}{T_k - 1} \quad (e < T_k), \qquad R(e) = r \quad (e \ge T_k)
+
+    Args:
+        epoch: e, from 0.
+        rate: r, the noise rate, in [0, 1).
+        ramp_epochs: :math:`T_k`, at least 1. With 1 the first epoch leaves nothing out.
+        exponent: c.
+
+    References:
+        Han et al., Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels, NeurIPS 2018; the
+        ramp is that of its code.
+    """
+    if epoch >= ramp_epochs:
+        return rate
+    return float(rate**exponent) * epoch / max(1, ramp_epochs - 1)
+
+
+def keep_count(forget: float, count: int) -> int:
+    r"""How many of a batch's samples are kept, :math:`\max(1, \lfloor (1 - R) B \rfloor)`.
+
+    It is exact: 1 - 0.8 of 10 samples are 2. The official codes compute in floats, which gives 1 there, and may give 0.
+
+    Args:
+        forget: R, in [0, 1].
+        count: B.
+    """
+    return max(1, int((1 - as_written(forget)) * count))
+
+
+def small_loss(losses: Tensor, keep: int) -> Tensor:
+    """The samples with the smallest losses; of equal ones those that stand first. NaN is larger than all.
+
+    Args:
+        losses: (B,).
+        keep: How many, in [0, B]; more means all.
+
+    Returns:
+        bool (B,).
+    """
+    check_argument(keep >= 0, "keep", "an int >= 0", keep)
+    chosen = torch.zeros(len(losses), dtype=torch.bool, device=losses.device)
+    return chosen.index_fill_(0, losses.detach().argsort(stable=True)[:keep], True)
+
+
+def small_loss_by_class(losses: Tensor, target: Tensor, keep: Tensor | int, num_classes: int) -> Tensor:
+    """The same in each class: its samples with the smallest losses. A class with fewer samples gives all it has.
+
+    Args:
+        losses: (B,).
+        target: Labels, int64 (B,).
+        keep: How many of each class: int64 (K,), or one number for all.
+        num_classes: K.
+
+    Returns:
+        bool (B,).
+    """
+    by_loss = losses.detach().argsort(stable=True)
+    order = by_loss[target[by_loss].argsort(stable=True)]
+    counts = target.bincount(minlength=num_classes)
+    place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    quota = torch.as_tensor(keep, device=order.device).expand(num_classes)[target[order]]
+    chosen = torch.empty(len(order), dtype=torch.bool, device=order.device)
+    return chosen.index_copy_(0, order, place < quota)
+
+
+def disagree(first: Tensor, second: Tensor) -> Tensor:
+    """Where two networks, or two views, predict different classes: logits (B, K) each to bool (B,)."""
+    return first.argmax(dim=1) != second.argmax(dim=1)
+
+
+def agree(logits: Tensor, target: Tensor) -> Tensor:
+    """Where a network predicts the label: logits (B, K) and labels (B,) to bool (B,)."""
+    return logits.argmax(dim=1) == target

@@ -1,0 +1,101 @@
+"""A pass over the training set that looks at every sample and learns nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm.auto import tqdm
+
+from lightning_noisy.data.batch import TrainingBatch, unpack_batch
+from lightning_noisy.data.samplers import EvaluationSampler
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.state import Section
+from lightning_noisy.trainer_access import from_datamodule, training_loaders
+
+Measure = Callable[[TrainingBatch], dict[str, Tensor]]
+"""From a batch to named rows, each (B, ...)."""
+
+_SECONDS_BEFORE_THE_BAR = 1.0
+
+
+def score_training_set(module: LightningModule, section: Section, measure: Measure, training: bool) -> None:
+    """Write what is measured of each training sample into the stores of a section, equal on all processes.
+
+    Args:
+        module: The module, in a Trainer.
+        section: What keeps the rows.
+        measure: Gives the rows of a batch; called without gradients.
+        training: Whether the module is in train mode meanwhile. Its buffers are afterwards what they were.
+
+    Raises:
+        NoisyLabelError: The training set is a stream.
+    """
+    trainer = module.trainer
+    names: set[str] = set()
+    with _undisturbed(module, training), trainer.precision_plugin.forward_context():
+        for batch in _watched(trainer, scoring_loader(trainer), type(module).__name__):
+            converted = trainer.precision_plugin.convert_input(batch)
+            part = unpack_batch(trainer.strategy.batch_to_device(converted))
+            assert isinstance(part, TrainingBatch)
+            for name, rows in measure(part).items():
+                home = part.index.device
+                section.store(name, tuple(rows.shape[1:]), dtype=_stored(rows), device=home).update(part.index, rows)
+                names.add(name)
+    for name in sorted(names):
+        section.stores[name].synchronize()
+
+
+def scoring_loader(trainer: Trainer) -> DataLoader[Any]:
+    """The training set in order: the data module's ``scoring_loader``, else the set of the training loader as it is.
+
+    Raises:
+        NoisyLabelError: It is a stream.
+    """
+    declared = from_datamodule(trainer, "scoring_loader")
+    if declared is not None:
+        loader: DataLoader[Any] = declared()
+        return loader
+    training = training_loaders(trainer)[0]
+    if isinstance(training.dataset, IterableDataset):
+        raise NoisyLabelError("This strategy looks at each training sample, which a stream (IterableDataset) has not.")
+    sampler = EvaluationSampler(training.dataset, trainer.world_size, trainer.global_rank)
+    size = training.batch_size or 1
+    return DataLoader(
+        training.dataset, size, sampler=sampler, num_workers=training.num_workers, collate_fn=training.collate_fn
+    )
+
+
+def _stored(rows: Tensor) -> torch.dtype:
+    half = rows.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half else rows.dtype
+
+
+def _watched(trainer: Trainer, loader: DataLoader[Any], owner: str) -> Iterator[Any]:
+    shown = trainer.progress_bar_callback is not None and trainer.is_global_zero
+    yield from tqdm(
+        loader, f"{owner} looks at the training set", leave=False, disable=not shown, delay=_SECONDS_BEFORE_THE_BAR
+    )
+
+
+@contextmanager
+def _undisturbed(module: nn.Module, training: bool) -> Iterator[None]:
+    """Modes, buffers and random streams are afterwards what they were."""
+    modes = {part: part.training for part in module.modules()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()} if training else {}
+    device = next(module.parameters()).device
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            module.train(training)
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for name, buffer in module.named_buffers():
+            if name in buffers:
+                buffer.copy_(buffers[name])

@@ -1,0 +1,70 @@
+"""A network that follows another one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from typing_extensions import override
+
+from lightning_noisy.errors import check_argument
+from lightning_noisy.networks.classifier import Classifier, Outputs
+
+Statistics = Literal["batch", "copied", "averaged"]
+"""What batch normalization of a teacher works with: the batch it sees, the student's statistics, or their average."""
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+class Teacher(AveragedModel):
+    r"""An exponential moving average of a network's parameters, which no gradient reaches.
+
+    .. math:: \theta' \leftarrow a\, \theta' + (1 - a)\, \theta
+
+    Call :meth:`update` after each step of the optimizer. It starts equal to the student.
+
+    Args:
+        student: The network that it follows.
+        decay: a, in [0, 1]; it may be changed between updates.
+        statistics: ``"batch"``: the teacher is in train mode while its student is, so that it normalizes by the batch
+            that it sees, as in the official codes of mean-teacher methods; in evaluation, and with ``"copied"`` always,
+            it has the student's statistics of the last update; ``"averaged"``: by an average of them like that of the
+            parameters.
+
+    Raises:
+        NoisyLabelError: An argument outside its range.
+
+    References:
+        Tarvainen and Valpola, Mean teachers are better role models, NeurIPS 2017.
+    """
+
+    def __init__(self, student: Classifier, decay: float, statistics: Statistics = "batch") -> None:
+        check_argument(0 <= decay <= 1, "decay", "a float in [0, 1]", decay)
+        known = statistics in ("batch", "copied", "averaged")
+        check_argument(known, "statistics", "'batch', 'copied' or 'averaged'", statistics)
+        super().__init__(student, multi_avg_fn=self._average, use_buffers=statistics == "averaged")
+        self.decay = decay
+        self.statistics = statistics
+        self.requires_grad_(False)
+        self.n_averaged.fill_(1)  # it is the student's copy already
+
+    @override
+    def train(self, mode: bool = True) -> Teacher:
+        """Train mode is for the statistics of the batch."""
+        super().train(mode and self.statistics == "batch")
+        return self
+
+    @torch.no_grad()
+    def update(self, student: nn.Module) -> None:
+        """Follow the student, which has made a step."""
+        self.update_parameters(student)
+
+    @torch.no_grad()
+    def outputs(self, images: Any) -> Outputs:
+        """What it says of a batch of images, or of a list of views of it, without a gradient."""
+        return cast(Classifier, self.module).outputs(images)
+
+    def _average(self, own: _Tensors, student: _Tensors, updates: Tensor | int) -> None:
+        get_ema_multi_avg_fn(self.decay)(own, student, updates)  # type: ignore[no-untyped-call]

@@ -1,0 +1,86 @@
+"""Every strategy, made small: what all of them must do is tried on each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_noisy import modules
+from lightning_noisy.heads import LinearHead
+from lightning_noisy.modules import MultiNetworkModule, StrategyModule
+from lightning_noisy.networks import SmallCNN
+from tests.small import NUM_CLASSES, SmallDataModule
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How to make one small."""
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Its own arguments: every stage is reached within three epochs."""
+
+    views: int = 1
+    """How many views of an image it trains on."""
+
+    distributed: bool = True
+    """Whether two processes equal one."""
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "CoTeaching": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}),
+    "CoTeachingPlus": Strategy({"forget_rate": 0.4, "ramp_epochs": 2, "warmup_epochs": 1}),
+    "JoCoR": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}),
+    "Decoupling": Strategy({"warmup_epochs": 1}),
+}
+
+
+class Views:
+    """The same random crop several times: views that differ."""
+
+    def __init__(self, crop: Callable[[Any], Any], count: int) -> None:
+        self.crop, self.count = crop, count
+
+    def __call__(self, image: Any) -> Any:
+        return [self.crop(image) for _ in range(self.count)]
+
+
+class ViewsDataModule(SmallDataModule):
+    """Noisy blobs, each as several views."""
+
+    def __init__(self, views: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.views = views
+
+    def training_transform(self) -> Any:
+        crop = super().training_transform()
+        return crop if self.views == 1 else Views(crop, self.views)
+
+
+def make_backbone(dropout: float = 0.0) -> nn.Module:
+    return SmallCNN(width=4, num_features=8, dropout=dropout)
+
+
+def make_strategy(name: str, loss: nn.Module | None = None, dropout: float = 0.0, **options: Any) -> StrategyModule:
+    """A strategy on networks of a few hundred weights."""
+    torch.manual_seed(0)
+    cls = getattr(modules, name)
+    several = issubclass(cls, MultiNetworkModule)
+    backbone = (lambda: make_backbone(dropout)) if several else make_backbone(dropout)
+    made: StrategyModule = cls(
+        backbone,
+        options.pop("head", LinearHead),
+        nn.CrossEntropyLoss() if loss is None else loss,
+        NUM_CLASSES,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
+        lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.8),
+        **{**STRATEGIES[name].arguments, **options},
+    )
+    return made
+
+
+def make_data(name: str, **options: Any) -> ViewsDataModule:
+    return ViewsDataModule(**{"views": STRATEGIES[name].views, "seed": 0, **options})

@@ -1,0 +1,225 @@
+"""What every strategy does: resume, copies, masks on all heads, clipping, accumulation, two processes, YAML."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from lightning_noisy import modules
+from lightning_noisy.callbacks import ConfidenceTracker, MaskRefresh, StepSeed
+from lightning_noisy.data import SymmetricNoise
+from lightning_noisy.heads import KANHead, LinearHead
+from lightning_noisy.losses import DynamicsAwareLoss
+from lightning_noisy.modules import MultiNetworkModule, StrategyModule
+from lightning_noisy.networks import Classifier
+from lightning_noisy.state import RunDriver
+from tests._dummies import isolate, needs_command_line, quiet
+from tests.distributed import Pool
+from tests.foreign import make_trainer
+from tests.modules.strategies import STRATEGIES, make_data, make_strategy
+from tests.small import MemoryLogger, assert_same
+
+BASES = {"MultiNetworkModule", "NoisyLabelModule", "SmallLossModule", "StrategyModule"}
+EPOCHS = 3
+
+
+def test_none_is_left_out() -> None:
+    assert set(STRATEGIES) == set(modules.__all__) - BASES
+
+
+def criterion(name: str) -> str:
+    return "losses.0" if issubclass(getattr(modules, name), MultiNetworkModule) else "loss"
+
+
+def callbacks(name: str) -> list[Callback]:
+    return [StepSeed(1), MaskRefresh(ratio=0.5), ConfidenceTracker(criterion=criterion(name))]
+
+
+class Run:
+    def __init__(self, folder: Path, name: str, *extra: Callback, ckpt_path: Path | None = None, **options: Any):
+        self.module, self.logger = make_strategy(name, dropout=0.3), MemoryLogger()
+        checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in extra)
+        options = {"max_epochs": EPOCHS, "enable_checkpointing": checkpoints, "logger": self.logger, **options}
+        self.trainer = make_trainer(folder, [*callbacks(name), *extra], **options)
+        self.trainer.fit(self.module, datamodule=make_data(name), ckpt_path=ckpt_path)
+
+    def state(self) -> dict[str, Any]:
+        dump = self.trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        kept: dict[str, Any] = dump["callbacks"]["lightning_noisy"]
+        return {"weights": dump["state_dict"], "optimizer": dump["optimizer_states"], "kept": kept}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_resume_equals_an_uninterrupted_run(tmp_path: Path, name: str) -> None:
+    checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = Run(tmp_path, name, checkpoint)
+    steps = sorted(int(path.stem.removeprefix("step=")) for path in tmp_path.glob("step=*.ckpt"))
+    assert len(steps) == whole.trainer.global_step >= 5
+    for step in (steps[1], steps[len(steps) // 2], steps[-2]):
+        saved = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)
+        torch.save(saved, tmp_path / "kept.ckpt")
+        resumed = Run(tmp_path / "again", name, ckpt_path=tmp_path / "kept.ckpt")
+        assert_same(whole.state(), resumed.state(), f"after step {step}")
+        last = {key: seen[EPOCHS - 1] for key, seen in whole.logger.seen.items() if EPOCHS - 1 in seen}
+        noisy = ("train/loss_step", "epoch", "lr")
+        assert_same(
+            {key: value for key, value in last.items() if key not in noisy},
+            {key: resumed.logger.seen[key][EPOCHS - 1] for key in last if key not in noisy},
+            f"metrics after step {step}",
+        )
+
+
+class Masks(Callback):
+    """Which heads are masked."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+
+    def on_after_backward(self, trainer: Trainer, pl_module: Any) -> None:
+        for name, module in pl_module.named_modules():
+            if getattr(module, "edge_mask", None) is not None:
+                self.seen.add(name)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_heads_of_all_trained_networks_are_masked(tmp_path: Path, name: str) -> None:
+    masks, module = Masks(), make_strategy(name, head=KANHead)
+    trainer = make_trainer(tmp_path, [MaskRefresh(ratio=0.5), masks], max_epochs=1)
+    trainer.fit(module, datamodule=make_data(name))
+    several = isinstance(module, MultiNetworkModule)
+    assert masks.seen == ({f"networks.{n}.head" for n in range(2)} if several else {"network.head"})
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_any_loss_clipping_accumulation_and_half_precision_go(tmp_path: Path, name: str) -> None:
+    module = make_strategy(name, DynamicsAwareLoss(0.8))
+    before = copy.deepcopy(module.state_dict())
+    logger = MemoryLogger()
+    trainer = make_trainer(
+        tmp_path,
+        callbacks(name),
+        max_epochs=EPOCHS,
+        gradient_clip_val=1.0,
+        accumulate_grad_batches=2,
+        precision="bf16-mixed",
+        logger=logger,
+    )
+    trainer.fit(module, datamodule=make_data(name))
+    assert all(value.isfinite().all() for value in module.state_dict().values() if value.is_floating_point())
+    moved = {key for key, value in module.state_dict().items() if not torch.equal(value, before[key])}
+    assert {key for key, value in module.named_parameters() if value.requires_grad} <= moved
+    assert {"train/loss", "train/acc", "test/acc", "val/acc"} <= set(logger.seen)
+    assert {f"test/{member}/acc" for member in module.members} <= set(logger.seen)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_copies_and_weights_stand_on_their_own(tmp_path: Path, name: str) -> None:
+    copies: list[Any] = []
+
+    class Copier(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            copies.append(copy.deepcopy(pl_module))
+
+    module = make_strategy(name)
+    trainer = make_trainer(tmp_path, [Copier()], max_epochs=2, enable_checkpointing=True)
+    trainer.fit(module, datamodule=make_data(name))
+    kept = {key: value.clone() for key, value in module.state_dict().items()}
+    make_trainer(tmp_path, max_epochs=1).fit(copies[1], datamodule=make_data(name))
+    assert_same(dict(module.state_dict()), kept)
+    trainer.save_checkpoint(tmp_path / "saved.ckpt")
+    parts = make_strategy(name)
+    backbone = parts.networks[0].backbone if isinstance(parts, MultiNetworkModule) else parts.network.backbone
+    loaded = type(module).load_from_checkpoint(
+        tmp_path / "saved.ckpt",
+        backbone=(lambda: copy.deepcopy(backbone)) if isinstance(parts, MultiNetworkModule) else backbone,
+        head=LinearHead,
+        loss=nn.CrossEntropyLoss(),
+    )
+    images = torch.randn(4, 1, 8, 8)
+    assert torch.equal(loaded.eval()(images), module.eval()(images))
+
+
+@dataclass(frozen=True)
+class Fit:
+    folder: str
+    name: str
+    processes: int = 2
+
+
+class NoBatchStatistics(Callback):
+    """Networks whose batch normalization works with running statistics, so that a batch may lie in two processes."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        for module in pl_module.modules():
+            if isinstance(module, Classifier):
+                module.backbone.eval()
+
+
+def fit_on(rank: int, run: Fit) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+    torch.set_num_threads(1)
+    module, logger = make_strategy(run.name).double(), MemoryLogger()
+    options: dict[str, Any] = {"devices": run.processes, "strategy": "ddp"} if run.processes > 1 else {}
+    data = make_data(
+        run.name, noise=SymmetricNoise(0.4), val_fraction=0.0, batch_size=16 // run.processes, num_samples=44
+    )
+    trainer = make_trainer(
+        run.folder, [NoBatchStatistics()], max_epochs=EPOCHS, precision="64-true", logger=logger, **options
+    )
+    trainer.fit(module, datamodule=data)
+    sections = RunDriver.of(trainer).sections
+    stores = {f"{key}.{n}": s.values for key, section in sections.items() for n, s in section.stores.items()}
+    return dict(module.state_dict()), stores, module.history
+
+
+@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.distributed])
+def test_two_processes_equal_one(pool: Pool, tmp_path: Path, name: str) -> None:
+    """The last batch has another size, so a mean over processes of means would show."""
+    run = Fit(str(tmp_path), name)
+    ranks = pool.run(fit_on, run)
+    weights, stores, history = fit_on(0, replace(run, processes=1))
+    for theirs, rows, seen in ranks:
+        for key, value in weights.items():
+            torch.testing.assert_close(theirs[key], value, rtol=1e-6, atol=1e-8, msg=key)
+        assert rows.keys() == stores.keys()
+        for key, value in stores.items():
+            torch.testing.assert_close(rows[key], value, rtol=1e-5, atol=1e-6, equal_nan=True, msg=key)
+        for epoch, metrics in history.items():
+            chosen = {key: value for key, value in metrics.items() if key.startswith("selection")}
+            assert {key: seen[epoch][key] for key in chosen} == pytest.approx(chosen), epoch
+
+
+CONFIG = """
+base: quickstart
+trainer:
+  max_epochs: 2
+  callbacks:
+    - class_path: lightning_noisy.callbacks.MaskRefresh
+model:
+  class_path: lightning_noisy.modules.{name}
+  init_args:
+    num_classes: 10
+    backbone: {{class_path: lightning_noisy.networks.SmallCNN, init_args: {{width: 4}}}}
+    head: {{class_path: lightning_noisy.heads.LinearHead}}
+    loss: {{class_path: torch.nn.CrossEntropyLoss}}
+data:
+  views: {views}
+"""
+
+
+@needs_command_line
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_it_is_written_in_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    isolate(monkeypatch, tmp_path)
+    views = ["weak"] * STRATEGIES[name].views
+    (tmp_path / "mine.yaml").write_text(CONFIG.format(name=name, views=views))
+    cli = quiet("fit", "mine.yaml")
+    assert type(cli.model) is getattr(modules, name)
+    assert isinstance(cli.model, StrategyModule)
