@@ -8,6 +8,8 @@ from torch import Tensor
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.ratios import as_written
 
+_SUREST = 0.99
+
 
 def forget_rate(epoch: float, rate: float, ramp_epochs: int, exponent: float = 1.0) -> float:
     r"""The share of a batch that is left out.
@@ -85,3 +87,57 @@ def disagree(first: Tensor, second: Tensor) -> Tensor:
 def agree(logits: Tensor, target: Tensor) -> Tensor:
     """Where a network predicts the label: logits (B, K) and labels (B,) to bool (B,)."""
     return logits.argmax(dim=1) == target
+
+
+def two_view_groups(
+    weak: Tensor, strong: Tensor, target: Tensor, weak_threshold: Tensor, strong_threshold: Tensor, margin: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""DISC's groups, by what a network says of two views of each sample.
+
+    A label is believed by a view where :math:`p_{i y_i} > \tau_i`. Both believe it: clean; one alone: hard. Of the
+    others those are corrected where the mean prediction q is sure of another class:
+
+    .. math:: \max_k q_{ik} > \min\big((\tau^w_i + \tau^s_i)/2 + \sigma,\ 0.99\big)
+
+    Args:
+        weak: Probabilities (N, K) of the weak view.
+        strong: Of the strong one.
+        target: Given labels, int64 (N,).
+        weak_threshold: :math:`\tau^w` (N,).
+        strong_threshold: :math:`\tau^s` (N,).
+        margin: :math:`\sigma`.
+
+    Returns:
+        Clean, hard and corrected samples, bool (N,) each; no sample is in two of them.
+    """
+    at_label = target.unsqueeze(1)
+    by_weak = weak.gather(1, at_label).squeeze(1) > weak_threshold
+    by_strong = strong.gather(1, at_label).squeeze(1) > strong_threshold
+    sure = ((weak_threshold + strong_threshold) / 2 + margin).clamp(max=_SUREST)
+    corrected = (((weak + strong) / 2).amax(dim=1) > sure) & ~(by_weak | by_strong)
+    return by_weak & by_strong, by_weak ^ by_strong, corrected
+
+
+def class_thresholds(threshold: Tensor, level: Tensor) -> Tensor:
+    r"""A threshold for each class, lower where the network is less sure: :math:`\tau\, l_k / \max_j l_j`.
+
+    Args:
+        threshold: :math:`\tau`, a scalar.
+        level: l, mean probabilities of the classes (K,).
+    """
+    return threshold * level / level.max()
+
+
+def confidence_weights(confidence: Tensor, mean: Tensor, variance: Tensor, deviations: float) -> Tensor:
+    r"""Weights that fall like a normal distribution below the mean confidence, and are 1 above it.
+
+    .. math:: w_i = \exp\!\Big( - \frac{\min(c_i - \mu, 0)^2}{2 v / n^2} \Big)
+
+    Args:
+        confidence: c (B,).
+        mean: :math:`\mu`, (B,) or a scalar.
+        variance: v, likewise, more than 0.
+        deviations: n.
+    """
+    below = (confidence - mean).clamp(max=0.0)
+    return (-below.square() * deviations**2 / (2 * variance)).exp()

@@ -3,13 +3,17 @@
 from lightning_noisy.modules.co_teaching import CoTeaching
 from lightning_noisy.modules.co_teaching_plus import CoTeachingPlus
 from lightning_noisy.modules.decoupling import Decoupling
+from lightning_noisy.modules.disc import DISC
 from lightning_noisy.modules.jocor import JoCoR
 from lightning_noisy.modules.multi_network import MultiNetworkModule
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
+from lightning_noisy.modules.sed import SED
 from lightning_noisy.modules.small_loss import SmallLossModule
 from lightning_noisy.modules.strategy import StrategyModule
 
 __all__ = [
+    "DISC",
+    "SED",
     "CoTeaching",
     "CoTeachingPlus",
     "Decoupling",

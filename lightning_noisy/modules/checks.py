@@ -5,6 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import finds_unused_parameters
 from lightning_noisy.trainer_access import from_datamodule
@@ -38,6 +39,25 @@ def check_finds_unused(trainer: Trainer, owner: str) -> None:
         raise NoisyLabelError(
             f"{owner} trains its networks in turn, so that one of them has no gradient: use "
             "strategy='ddp_find_unused_parameters_true'."
+        )
+
+
+def check_views(batch: TrainingBatch, count: int, owner: str) -> None:
+    """Refuse a batch of another number of views.
+
+    Args:
+        batch: The batch.
+        count: How many views are needed.
+        owner: Who needs them.
+
+    Raises:
+        NoisyLabelError: There are fewer, or more.
+    """
+    views = len(batch.images) if isinstance(batch.images, (list, tuple)) else 1
+    if views != count:
+        raise NoisyLabelError(
+            f"{owner} trains on {count} views of each image, but the batch has {views}: give the data module "
+            f"`views` of that number, e.g. {['weak'] * (count - 1) + ['strong']}."
         )
 
 
