@@ -16,8 +16,9 @@ class CIFAR80NODataModule(CIFAR100DataModule):
     The 10,000 images of classes 80 to 99 are outsiders, whose labels are all wrong (open-set noise); ``clean_targets``
     of theirs are 80 to 99. The noise has to be an :class:`~lightning_noisy.data.OpenSetNoise`: with
     ``OpenSetNoise(SymmetricNoise(0.8))``, named "80 % symmetric" in the literature, 84 % of the labels are wrong; with
-    ``OpenSetNoise(PairFlipNoise(0.4))``, named "40 % asymmetric", 52 %. The test set is the 8,000 test images of the 80
-    classes.
+    ``OpenSetNoise(PairFlipNoise(0.4))``, named "40 % asymmetric", 52 %, and so with the other reading of that name, in
+    the text of DCM, ``OpenSetNoise(AsymmetricNoise(0.4, "cifar80-superclass"))``. The test set is the 8,000 test images
+    of the 80 classes.
 
     Arguments and errors are those of :class:`CIFAR100DataModule`.
 

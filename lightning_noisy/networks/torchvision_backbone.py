@@ -14,8 +14,16 @@ _NUM_CLASSES = 1000  # what every classification network of torchvision is built
 _WITHOUT_AUXILIARY_HEADS = {"aux_logits": False, "aux1": None, "aux2": None, "AuxLogits": None}
 
 
-def _check_names(name: str, weights: str | None) -> None:
-    """Refuse an unknown model, and weights the model does not have."""
+def check_model_name(name: str, weights: str | None) -> None:
+    """Refuse an unknown model, and weights the model does not have.
+
+    Args:
+        name: A classification model of torchvision.
+        weights: Its pretrained weights by name, or None.
+
+    Raises:
+        NoisyLabelError: There is no such model, or it has no such weights.
+    """
     listing = "a classification model of torchvision (torchvision.models.list_models(module=torchvision.models))"
     check_argument(name in list_models(module=torchvision.models), "name", listing, name)
     if weights is not None:
@@ -105,7 +113,7 @@ class TorchvisionBackbone(nn.Module):
 
     def __init__(self, name: str, weights: str | None = None, model_arguments: dict[str, Any] | None = None) -> None:
         super().__init__()
-        _check_names(name, weights)
+        check_model_name(name, weights)
         self.model = _build(name, weights, model_arguments or {})
         self.num_features = _remove_classifier(name, self.model)
 

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -35,8 +36,8 @@ def test_every_loss_has_an_example() -> None:
             assert ">>>" in (kind.__doc__ or ""), public
 
 
-def test_examples_of_the_document() -> None:
-    own, selection = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.S)
+def test_examples_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, selection, estimation = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.S)
     names: dict[str, Any] = {}
     exec(own, names)
     loss, logits, target = names["SlowStart"](rise=4), torch.randn(6, 3), torch.arange(6) % 3
@@ -48,3 +49,12 @@ def test_examples_of_the_document() -> None:
     leaf = logits.detach().clone().requires_grad_()
     names["criterion"](leaf[kept], target[kept]).backward()
     torch.testing.assert_close(logits.grad, leaf.grad)
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/nal/cifar10/ce/version_0"
+    folder.mkdir(parents=True)
+    posterior = torch.randn(50, 3).softmax(dim=1)
+    np.savez(folder / "posterior.npz", probabilities=posterior.numpy())
+    exec(estimation, names)
+    estimated = losses.ForwardCorrection("runs/nal/cifar10/ce/version_0/transition.npy")
+    known = losses.ForwardCorrection(losses.estimate_transition(posterior, percentile=97))
+    torch.testing.assert_close(estimated(logits, target), known(logits, target))

@@ -37,14 +37,15 @@ def test_number_of_parameters_with_other_blocks_and_channels():
     assert sum(parameter.numel() for parameter in model.parameters()) == number_of_parameters([1, 2, 1, 1], 2, 4)
 
 
-def test_stem_has_stride_one_and_no_pooling():
-    backbone, sizes = ResNet18().eval(), {}
+@pytest.mark.parametrize(("options", "side"), [({}, 32), ({"max_pool": True}, 64)])
+def test_stem_has_stride_one_and_pooling_if_asked_for(options, side):
+    backbone, sizes = ResNet18(**options).eval(), {}
     for name in ("conv1", "layer1", "layer2", "layer3", "layer4"):
         module = backbone.get_submodule(name)
         module.register_forward_hook(lambda _, __, output, name=name: sizes.update({name: tuple(output.shape[1:])}))
-    backbone(torch.randn(1, 3, 32, 32))
+    backbone(torch.randn(1, 3, side, side))
     assert sizes == {
-        "conv1": (64, 32, 32),
+        "conv1": (64, side, side),
         "layer1": (64, 32, 32),
         "layer2": (128, 16, 16),
         "layer3": (256, 8, 8),
@@ -79,6 +80,22 @@ def test_state_dict_is_torchvisions_but_for_the_stem_and_the_classifier():
     ours = ResNet34().state_dict()
     assert list(ours) == [name for name in theirs if not name.startswith("fc.")]
     assert [name for name in ours if ours[name].shape != theirs[name].shape] == ["conv1.weight"]
+
+
+@pytest.mark.parametrize(("network", "name"), [(ResNet18, "resnet18"), (ResNet34, "resnet34")])
+def test_pretrained_weights_are_everywhere_but_in_the_stem(monkeypatch, network, name):
+    trained = {key: torch.full_like(value, 7) for key, value in torchvision.models.get_model(name).state_dict().items()}
+    asked = []
+    address = "torchvision.models._api.load_state_dict_from_url"
+    monkeypatch.setattr(address, lambda url, *_, **__: asked.append(url) or trained)
+    taken = {key: bool((value == 7).all()) for key, value in network(2, weights="IMAGENET1K_V1").state_dict().items()}
+    assert {key.partition(".")[0] for key in taken if not taken[key]} == {"conv1", "bn1"}
+    assert not any(taken[key] for key in taken if key.startswith(("conv1.", "bn1.")))
+    assert f"/{name}-" in asked[0]
+    with pytest.raises(
+        NoisyLabelError, match=f"`weights` to be None or one of IMAGENET1K_V1, DEFAULT for {name}, but got 'XYZ'"
+    ):
+        network(weights="XYZ")
 
 
 @pytest.mark.parametrize("blocks", [(2, 2, 2), (2, 2, 2, 2, 2), (2, 0, 2, 2), ()])

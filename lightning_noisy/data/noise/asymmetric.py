@@ -56,6 +56,9 @@ _NAMED_MAPPINGS = {
     "mnist": _Named(10, {7: 1, 2: 7, 5: 6, 6: 5, 3: 8}),
     "cifar10": _Named(10, {9: 1, 2: 0, 3: 5, 5: 3, 4: 7}),
     "cifar100-superclass": _Named(100, _cycles(CIFAR100_SUPERCLASSES)),
+    "cifar80-superclass": _Named(
+        80, _cycles(tuple(tuple(c for c in group if c < 80) for group in CIFAR100_SUPERCLASSES))
+    ),
     "cifar100-blocks": _Named(100, _cycles(tuple(tuple(range(start, start + 5)) for start in range(0, 100, 5)))),
 }
 
@@ -71,13 +74,14 @@ class AsymmetricNoise(TransitionMatrixNoise):
     ========================  ========================================================================================
     ``"mnist"``               7 -> 1, 2 -> 7, 5 <-> 6, 3 -> 8
     ``"cifar10"``             truck -> automobile, bird -> airplane, cat <-> dog, deer -> horse
-    ``"cifar100-superclass"`` the next fine class of the same super-class, cyclic (DAL, GJS)
+    ``"cifar100-superclass"`` the next fine class of the same super-class, cyclic (DAL, GJS, the text of DCM)
+    ``"cifar80-superclass"``  the same among the classes 0 to 79 (CIFAR80N-O, by the text of DCM)
     ``"cifar100-blocks"``     the next of five consecutive labels, 0-4, 5-9, ..., cyclic, which is not the real
                               super-class (APL, ANL, AGCE / AUL / AEL, sparse regularization, SELC, NAL, ELR)
     ========================  ========================================================================================
 
-    A third meaning of "asymmetric" on CIFAR-100 is the next of all classes (SED, Jo-SRC: :class:`PairFlipNoise`).
-    Numbers are not comparable across the three.
+    A third meaning of "asymmetric" on CIFAR-100 and CIFAR80N-O is the next of all classes (the code of SED and Jo-SRC:
+    :class:`PairFlipNoise`). Numbers are not comparable across the three.
 
     All classes flip simultaneously, as in the published code of ANL, ELR and GJS. With ``sequential`` one flips after
     the other, in the order of the mapping, so that cats which have just become dogs may be drawn again for dog -> cat:
