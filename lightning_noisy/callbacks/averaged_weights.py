@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_noisy.collectives import process_count, process_rank, sum_over_processes
-from lightning_noisy.data.loader import EpochSampler
+from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.errors import NoisyLabelError, check_count
 from lightning_noisy.functional.random import hash_seed
 from lightning_noisy.private_api import Callback
