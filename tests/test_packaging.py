@@ -31,7 +31,7 @@ ROOMS = [
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
     {"checkpoints", "figures", "recipe_settings"},
     {"functional"},
-    {"losses", "heads", "networks"},
+    {"losses", "heads", "networks", "optim"},
     {"data"},
     {"state"},
     {"targets"},

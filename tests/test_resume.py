@@ -11,6 +11,7 @@ from torch.utils.data import TensorDataset
 from lightning_noisy.callbacks import (
     CDR,
     SELC,
+    AveragedWeights,
     ConfidenceTracker,
     DALSchedule,
     GradientSwitching,
@@ -136,6 +137,7 @@ METHODS = {
     ),
     "joint-optimization": (JointOptimization, lambda: [JointOptimizationLabels(warmup_epochs=2, window=2)]),
     "posterior": (cross_entropy, lambda: [PosteriorWriter()]),
+    "averaged": (cross_entropy, lambda: [AveragedWeights(1)]),
     "mix-up": (cross_entropy, lambda: [MixUp(0.9), SELC(momentum=0.7, warmup_epochs=1), LabelWriter()]),
     "together": (
         lambda: DynamicsAwareLoss(0.8),

@@ -1,5 +1,6 @@
 """Callbacks: each works in our module and in any Lightning project."""
 
+from lightning_noisy.callbacks.averaged_weights import AveragedWeights
 from lightning_noisy.callbacks.cdr import CDR
 from lightning_noisy.callbacks.confidence_tracker import ConfidenceTracker
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
@@ -21,6 +22,7 @@ from lightning_noisy.callbacks.step_seed import StepSeed
 __all__ = [
     "CDR",
     "SELC",
+    "AveragedWeights",
     "ConfidenceTracker",
     "CriterionCallback",
     "DALSchedule",

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from typing_extensions import override
@@ -26,6 +26,7 @@ from lightning_noisy.modules.evaluated_module import EvaluatedModule
 from lightning_noisy.modules.loading import AsksForParts
 from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
+from lightning_noisy.optim import scheduler_configs
 from lightning_noisy.state import LossStores, RunDriver
 
 
@@ -46,7 +47,8 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
     Args:
         num_classes: K, at least 2.
         optimizer: Makes the optimizer from all parameters.
-        lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch.
+        lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch, a
+            :class:`~lightning_noisy.optim.Warmup` with each optimizer step too.
 
     Raises:
         NoisyLabelError: K < 2; labels outside [0, K); a loss that is not finite or no scalar; at fit, other data.
@@ -131,11 +133,7 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         optimizer = self.make_optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         if self.make_lr_scheduler is None:
             return optimizer
-        scheduler = self.make_lr_scheduler(optimizer)
-        config: dict[str, Any] = {"scheduler": scheduler, "interval": "epoch"}
-        if isinstance(scheduler, ReduceLROnPlateau):
-            config["monitor"] = scheduler.monitor
-        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+        return cast(OptimizerLRScheduler, ([optimizer], scheduler_configs(self.make_lr_scheduler(optimizer))))
 
     @override
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -213,4 +211,5 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         if run.batch is not None:
             hits = {"acc": torch.cat(self._hits)} if self._hits else {}
             self.section.sums.add(len(index), loss=loss, **hits)
-        self.log("train/loss_step", loss, prog_bar=True)
+        if not run.repeated:
+            self.log("train/loss_step", loss, prog_bar=True)

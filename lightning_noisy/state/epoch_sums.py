@@ -27,12 +27,14 @@ class EpochSums:
         self._added_in: object | None = None
 
     def add(self, weight: int, **values: Tensor) -> None:
-        """Add what one batch gives.
+        """Add what one batch gives; nothing while its step runs again.
 
         Args:
             weight: Number of samples B.
             **values: Batch means, scalar tensors; or values (M,), which count one each.
         """
+        if self.open_batch.repeated:
+            return
         if self._added_in is not self.open_batch.now:
             self._added_in, self._before = self.open_batch.now, (dict(self._sums), dict(self._weights))
         for name, value in values.items():

@@ -218,9 +218,7 @@ class RunDriver(Callback):
         self._around.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
 
     def _reach_steps(self, trainer: Trainer) -> None:
-        """Enter what reaches the functions that a training step calls, if anybody asks for it."""
-        if not self.state.modes:
-            return
+        """Be told when a training step begins, and enter what reaches the functions that it calls."""
 
         def reached(training_step: Callable[..., Any]) -> Callable[..., Any]:
             def step(*args: Any, **kwargs: Any) -> Any:

@@ -63,6 +63,11 @@ class RunState:
         self._over = False
 
     @property
+    def repeated(self) -> bool:
+        """Whether the training step of the open batch runs again."""
+        return self._open_batch.repeated
+
+    @property
     def needs_index(self) -> bool:
         """Whether anybody asks which samples a batch has."""
         return bool(self.listeners) or any(section.per_sample for section in self.sections.values())
@@ -137,7 +142,8 @@ class RunState:
 
     def end_batch(self) -> None:
         """A training batch has run to its end."""
-        self.batch = self._open_batch.now = None
+        self.batch = None
+        self._open_batch.close()
         for part in self._parts():
             part.end_batch()
         for listener in self.listeners:
@@ -149,12 +155,17 @@ class RunState:
             return
         for section in self.sections.values():
             section.take_back()
-        self.batch = self._open_batch.now = None
+        self.batch = None
+        self._open_batch.close()
         for listener in self.listeners:
             listener.leave_batch()
 
     def step(self) -> ExitStack:
-        """What is entered around a training step, and reaches the functions that it calls."""
+        """What is entered around a training step, and reaches the functions that it calls.
+
+        Where the step runs again in its batch (SAM, LBFGS), stores and sums stay as its first pass has left them.
+        """
+        self._open_batch.enter_step()
         stack = ExitStack()
         for mode in self.modes:
             stack.enter_context(mode)

@@ -78,7 +78,7 @@ class SampleStore:
         return self._compute(self.values.index_select(0, index.to(self.values.device))).to(index.device)
 
     def update(self, index: Tensor, values: Tensor) -> Tensor:
-        """Write rows; of a sample that stands twice in ``index`` the first row counts.
+        """Write rows; of a sample that stands twice in ``index`` the first row counts. Where a step runs again, none.
 
         Args:
             index: int64 (B,).
@@ -91,6 +91,8 @@ class SampleStore:
             NoisyLabelError: ``values`` has another shape.
         """
         self._check_rows(index, values)
+        if self.open_batch.repeated:
+            return self.get(index)
         rows = index.to(self.values.device)
         written = values.detach().to(self.values)[first_occurrence(rows)]
         if self.open_batch.now is not None:

@@ -254,7 +254,7 @@ def test_plateau_scheduler_names_its_monitor():
         4,
         lr_scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/loss"),
     )
-    assert module.configure_optimizers()["lr_scheduler"]["monitor"] == "val/loss"
+    assert module.configure_optimizers()[1][0]["monitor"] == "val/loss"
 
 
 def test_deepcopy_trains(tmp_path):
