@@ -49,3 +49,13 @@ def test_links_lead_somewhere():
 
 def test_fits_on_one_screen():
     assert len(README.splitlines()) <= 80
+
+
+def test_the_strategy_of_the_docs_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "strategies.md").read_text(), flags=re.S)
+    (tmp_path / "example.py").write_text(code)
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    accuracy, precision = map(float, re.findall(r"tensor\(([0-9.]+)\)", done.stdout.splitlines()[-1]))
+    assert accuracy > 0.7
+    assert precision > 0.7
