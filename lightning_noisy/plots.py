@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ _STYLES: dict[str, Literal["-", "--", ":"]] = {"clean": "-", "noisy": "--", "all
 _OUTCOME_COLORS = {"correct": "#1b6ca8", "memorized": "#c8553d", "other": "#c9c9c9", "wrong": "#c9c9c9"}
 _OUTCOME_LABELS = {"correct": "the true class", "memorized": "the wrong label it was given", "other": "another class"}
 _RUN_COLORS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
+_COMPONENTS = (("taken for correct", "-"), ("taken for wrong", "--"))
 _NUMBERED = 20  # classes up to which a heat map has room for numbers
 
 
@@ -121,6 +122,36 @@ def transition_figure(counts: NDArray[np.integer]) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(nbins=_NUMBERED, integer=True, steps=[1, 2, 5, 10]))
     figure.colorbar(image, label="share of the class", pad=0.03, ticks=[0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
+    return figure
+
+
+def mixture_figure(
+    values: NDArray[np.floating],
+    densities: Callable[[NDArray[np.floating]], NDArray[np.floating]],
+    wrong: NDArray[np.bool_] | None = None,
+    title: str = "",
+) -> Figure:
+    """What a mixture of two components was fitted to, as a histogram with the components on it.
+
+    Args:
+        values: Losses or scores of the samples (N,), N >= 1.
+        densities: Gives the weighted densities of the components (2, P) at points (P,), that of clean samples first.
+        wrong: Which samples are mislabeled, bool (N,), where it is known: they stand on the others.
+        title: Above the axes.
+    """
+    figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+    axes = figure.subplots()
+    groups = {"all": values} if wrong is None else {"clean": values[~wrong], "noisy": values[wrong]}
+    colors, labels = [_COLORS[group] for group in groups], [_LABELS[group] for group in groups]
+    axes.hist(list(groups.values()), 50, density=True, stacked=True, color=colors, label=labels, alpha=0.5)
+    axes.set_ylim(axes.get_ylim())  # a narrow component is higher than any bar
+    points = np.linspace(*axes.get_xlim(), 1000)[1:-1]
+    for (label, style), density in zip(_COMPONENTS, densities(points), strict=True):
+        axes.plot(points, density, style, color="black", linewidth=1.5, label=label)
+    _frame(axes, title, "density")
+    axes.set_xlabel("")
+    axes.xaxis.set_major_locator(MaxNLocator())
+    axes.legend(frameon=False, fontsize="small")
     return figure
 
 

@@ -17,6 +17,7 @@ from lightning_noisy.plots import (
     confidence_figure,
     mask_figure,
     memorization_figure,
+    mixture_figure,
     transition_figure,
 )
 
@@ -100,6 +101,7 @@ def test_no_file_of_the_package_imports_pyplot(path):
         lambda: comparison_figure(ACCURACIES, CONFIDENCES),
         lambda: memorization_figure(MEMORIZATION),
         lambda: mask_figure(KEPT),
+        lambda: mixture_figure(np.arange(9.0), lambda points: np.stack([points, points**2])),
         lambda: transition_figure(COUNTS),
     ],
 )
@@ -252,6 +254,36 @@ def test_rows_and_columns_of_a_map_stay_apart():
     height = len(pixels)
     inside = pixels[height - int(box.y1) + 3 : height - int(box.y0) - 3, int(box.x0) + 3 : int(box.x1) - 3]
     assert len(np.unique(inside.reshape(-1, 4), axis=0)) == 2
+
+
+# Mixture
+
+
+def test_a_mixture_stands_on_the_histogram_of_what_it_was_fitted_to():
+    values, wrong = np.array([0.0, 0.0, 0.0, 1.0, 1.0]), np.array([False, False, True, True, True])
+    figure = mixture_figure(values, lambda points: np.stack([points + 1, 1e6 * points]), wrong, "network 0")
+    (axes,) = figure.axes
+    bars = [(patch.get_x(), patch.get_width(), patch.get_y(), patch.get_height()) for patch in axes.patches]
+    filled = [(round(x, 2), round(y * w, 9), round(h * w, 9)) for x, w, y, h in bars if h]
+    assert filled == [(0.0, 0.0, 0.4), (0.0, 0.4, 0.2), (0.98, 0.0, 0.4)]  # shares: clean, then wrong ones on them
+    clean, mislabeled = axes.lines
+    assert np.allclose(clean.get_ydata(), clean.get_xdata() + 1)
+    assert np.allclose(mislabeled.get_ydata(), 1e6 * mislabeled.get_xdata())
+    assert (clean.get_linestyle(), mislabeled.get_linestyle()) == ("-", "--")
+    assert axes.get_ylim()[1] < 40  # that of the bars
+    assert set(legend_texts(axes.get_legend())) == {
+        "correctly labeled",
+        "mislabeled",
+        "taken for correct",
+        "taken for wrong",
+    }
+
+
+@pytest.mark.parametrize("wrong", [None, np.zeros(3, bool), np.ones(3, bool)])
+def test_a_mixture_of_equal_values_or_without_a_group(wrong, recwarn):
+    figure = mixture_figure(np.full(3, 0.5), lambda points: np.zeros((2, len(points))), wrong)
+    assert png(figure).startswith(b"\x89PNG")
+    assert not recwarn.list
 
 
 # What became of each class

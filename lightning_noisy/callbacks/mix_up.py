@@ -6,15 +6,13 @@ import math
 from collections.abc import MutableMapping, MutableSequence
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.functional.random import hash_bits, hash_seed
+from lightning_noisy.functional.mixing import mix, mixing_partners, mixing_share
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
 _STREAM = 0x6D69787570  # keeps these draws apart from other draws under the same seed
@@ -94,8 +92,8 @@ class MixUp(CriterionCallback):
         assert self.run.batch is not None
         seed = self.run.seed if self.seed is None else self.seed
         keys = _STREAM, seed, trainer.current_epoch, batch_idx
-        self._lam = float(np.random.default_rng(hash_seed(*keys)).beta(self.alpha, self.alpha))
-        self._partners = hash_bits(*keys, self.run.batch.index(self.index_key)).argsort(stable=True)
+        self._lam = mixing_share(self.alpha, *keys)
+        self._partners = mixing_partners(self.run.batch.index(self.index_key), *keys)
         key = self._key(batch)
         batch[key] = self._mixed_inputs(batch[key])
 
@@ -106,7 +104,7 @@ class MixUp(CriterionCallback):
     def mix(self, values: Tensor) -> Tensor:
         """Values of the batch's samples (B, ...), mixed as its inputs are."""
         assert self._partners is not None
-        return torch.lerp(values[self._partners.to(values.device, non_blocking=True)], values, self._lam)
+        return mix(values, self._partners, self._lam)
 
     def _mixed_inputs(self, inputs: Any) -> Any:
         if isinstance(inputs, (list, tuple)):

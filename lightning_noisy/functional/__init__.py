@@ -1,1 +1,1 @@
-"""Pure functions of tensors: losses, edge scores and masks, schedules, noise matrices, draws."""
+"""Pure functions of tensors: losses, edge scores and masks, mixtures and mixing, schedules, noise matrices, draws."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def linear(start: float, end: float, step: float, total_steps: float) -> float:
     r"""Linear change that reaches its end only after the last step.
@@ -26,3 +28,23 @@ def bootstrapping_weight(q_start: float, q_end: float, lam_end: float, epoch: fl
         return lam_end
     reaches_one = (1.0 - q_start) * total_epochs / (q_end - q_start)
     return lam_end * max(0.0, (epoch - reaches_one) / (total_epochs - reaches_one))
+
+
+def linear_rampup(position: float, length: float) -> float:
+    r"""A weight that grows from 0 to 1: :math:`\min(1, \max(0, t / T))`.
+
+    Args:
+        position: t, such as epochs since the warm-up, fractions too.
+        length: T, at least 0; with 0 the weight is 1.
+    """
+    return 1.0 if length == 0 else min(1.0, max(0.0, position / length))
+
+
+def sigmoid_rampup(position: float, length: float) -> float:
+    r"""A weight that grows from 0.0067 to 1: :math:`\exp(-5 (1 - \min(1, \max(0, t / T)))^2)`.
+
+    Args:
+        position: t, such as the number of steps.
+        length: T, at least 0; with 0 the weight is 1.
+    """
+    return math.exp(-5.0 * (1.0 - linear_rampup(position, length)) ** 2)

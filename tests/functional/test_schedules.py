@@ -1,6 +1,8 @@
+import math
+
 import pytest
 
-from lightning_noisy.functional.schedules import bootstrapping_weight, linear
+from lightning_noisy.functional.schedules import bootstrapping_weight, linear, linear_rampup, sigmoid_rampup
 
 PUBLISHED = [  # q_start, epochs, moment of q = 1, first epoch with bootstrapping, last q and lam
     (0.8, 150, 42.857, 43, 1.49533, 0.99067),
@@ -36,3 +38,10 @@ def test_weight_scales_with_its_end():
     assert bootstrapping_weight(0.8, 1.5, 3.0, 120, 150) == pytest.approx(
         3 * bootstrapping_weight(0.8, 1.5, 1, 120, 150)
     )
+
+
+def test_ramps():
+    assert [linear_rampup(t, 16) for t in (-1, 0, 4, 16, 20)] == [0, 0, 0.25, 1, 1]
+    expected = [math.exp(-5), math.exp(-5), math.exp(-5 * 0.75**2), 1, 1]
+    assert [sigmoid_rampup(t, 16) for t in (-1, 0, 4, 16, 20)] == pytest.approx(expected)
+    assert linear_rampup(0, 0) == sigmoid_rampup(-3, 0) == 1
