@@ -35,6 +35,10 @@ STRATEGIES: dict[str, Strategy] = {
     "CoTeachingPlus": Strategy({"forget_rate": 0.4, "ramp_epochs": 2, "warmup_epochs": 1}),
     "JoCoR": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}),
     "Decoupling": Strategy({"warmup_epochs": 1}),
+    "DivideMix": Strategy({"warmup_epochs": 1, "agreement_epochs": 1}, views=2, distributed=False),
+    "GSSDivideMix": Strategy({"warmup_epochs": 1, "loss_window": 2}, views=2, distributed=False),
+    "UNICON": Strategy({"warmup_epochs": 1, "projection_width": 4}, views=4, distributed=False),
+    "ELRPlus": Strategy({"warmup_epochs": 1, "rampup_steps": 9, "decay_steps": 9}, distributed=False),
 }
 
 
