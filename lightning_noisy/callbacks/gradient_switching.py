@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.errors import check_argument, check_count
+from lightning_noisy.functional.direction_pool import pool_increment
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
@@ -130,9 +131,8 @@ class GradientSwitching(CriterionCallback):
         p = call.probabilities
         best, prediction = p.max(dim=1)
         confidence = p.gather(1, call.given.unsqueeze(1)).squeeze(1) if self.confidence == "given" else best
-        gain = torch.full_like(p, self.lam_random * progress / call.num_classes)
-        gain.scatter_add_(1, call.given.unsqueeze(1), (confidence * (1 - progress)).unsqueeze(1))
-        return gain.scatter_add_(1, prediction.unsqueeze(1), (confidence * self.lam_prediction * progress).unsqueeze(1))
+        weights = self.lam_prediction, self.lam_random
+        return pool_increment(call.given, prediction, confidence, progress, *weights, call.num_classes)
 
     def _draw(self, call: TargetCall, pool: Tensor) -> Tensor:
         seed = self.run.seed if self.seed is None else self.seed

@@ -196,8 +196,9 @@ class MaskRefresh(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for head in self.heads.values():
-            head.check_called()
+        if RunDriver.of(trainer).fresh:  # what is left after a resume may be the turn of another network
+            for head in self.heads.values():
+                head.check_called()
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -94,16 +94,16 @@ def guess(probabilities: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class MixMatch:
-    """A batch of labelled and unlabelled samples that are mixed with one another."""
+    """A batch of labeled and unlabeled samples that are mixed with one another."""
 
     inputs: Tensor
-    """Mixed inputs (R, ...), those that are mostly labelled first."""
+    """Mixed inputs (R, ...), those that are mostly labeled first."""
 
     targets: Tensor
     """Mixed targets (R, K)."""
 
-    labelled: int
-    """How many are mostly labelled."""
+    labeled: int
+    """How many are mostly labeled."""
 
     def losses(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         r"""The losses of the two parts.
@@ -112,51 +112,51 @@ class MixMatch:
                   \mathcal{L}_u = \frac{1}{K |U|} \sum_{i \in U} \sum_k (p_{ik} - t_{ik})^2
 
         Args:
-            logits: What the network says of the inputs (R, K), or of the labelled ones alone.
+            logits: What the network says of the inputs (R, K), or of the labeled ones alone.
 
         Returns:
             Two scalars; zero, with a gradient of zero, for a part without rows.
         """
-        first, rest = slice(self.labelled), slice(self.labelled, len(logits))
+        first, rest = slice(self.labeled), slice(self.labeled, len(logits))
         supervised = cross_entropy(logits[first], self.targets[first])
         unsupervised = (softmax(logits[rest]) - self.targets[rest]).square()
         return _mean(supervised), _mean(unsupervised)
 
 
 def mix_match(
-    labelled: Sequence[Tensor],
+    labeled: Sequence[Tensor],
     refined: Tensor,
-    unlabelled: Sequence[Tensor],
+    unlabeled: Sequence[Tensor],
     guessed: Tensor,
     alpha: float,
     *keys: int,
 ) -> MixMatch:
-    r"""Mix the views of labelled and unlabelled samples with one another, as in MixMatch.
+    r"""Mix the views of labeled and unlabeled samples with one another, as in MixMatch.
 
     All views of both parts are put together and mixed with one permutation of themselves and one
     :math:`\lambda = \max(l, 1 - l)`, :math:`l \sim \operatorname{Beta}(\alpha, \alpha)`, so that each mixture is mostly
     the row it is in the place of.
 
     Args:
-        labelled: Views of the labelled samples, each (B, ...).
+        labeled: Views of the labeled samples, each (B, ...).
         refined: Their targets (B, K).
-        unlabelled: Views of the unlabelled samples, each (U, ...); U may be 0.
+        unlabeled: Views of the unlabeled samples, each (U, ...); U may be 0.
         guessed: Their targets (U, K).
         alpha: Parameter of the Beta distribution, more than 0.
         *keys: What the draws are a function of.
 
     Returns:
-        The mixed batch, of len(labelled) B + len(unlabelled) U rows. Targets that sum to one still do.
+        The mixed batch, of len(labeled) B + len(unlabeled) U rows. Targets that sum to one still do.
 
     References:
         Berthelot et al., MixMatch: A Holistic Approach to Semi-Supervised Learning, NeurIPS 2019. Its code interleaves
         the parts for batch normalization; DivideMix's, as this, passes all through the network together.
     """
-    inputs = torch.cat([*labelled, *unlabelled])
-    targets = torch.cat([refined] * len(labelled) + [guessed] * len(unlabelled))
+    inputs = torch.cat([*labeled, *unlabeled])
+    targets = torch.cat([refined] * len(labeled) + [guessed] * len(unlabeled))
     partners = mixing_partners(torch.arange(len(inputs), device=inputs.device), *keys)
     share = mixing_share(alpha, *keys, dominant=True)
-    own = sum(len(view) for view in labelled)
+    own = sum(len(view) for view in labeled)
     return MixMatch(mix(inputs, partners, share), mix(targets, partners, share), own)
 
 

@@ -4,22 +4,34 @@ from lightning_noisy.modules.co_teaching import CoTeaching
 from lightning_noisy.modules.co_teaching_plus import CoTeachingPlus
 from lightning_noisy.modules.decoupling import Decoupling
 from lightning_noisy.modules.disc import DISC
+from lightning_noisy.modules.divide_mix import DivideMix
+from lightning_noisy.modules.elr_plus import ELRPlus
+from lightning_noisy.modules.gss_divide_mix import GSSDivideMix
 from lightning_noisy.modules.jocor import JoCoR
+from lightning_noisy.modules.mix_match import MixMatchModule
 from lightning_noisy.modules.multi_network import MultiNetworkModule
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
 from lightning_noisy.modules.sed import SED
 from lightning_noisy.modules.small_loss import SmallLossModule
 from lightning_noisy.modules.strategy import StrategyModule
+from lightning_noisy.modules.turns import TurnsModule
+from lightning_noisy.modules.unicon import UNICON
 
 __all__ = [
     "DISC",
     "SED",
+    "UNICON",
     "CoTeaching",
     "CoTeachingPlus",
     "Decoupling",
+    "DivideMix",
+    "ELRPlus",
+    "GSSDivideMix",
     "JoCoR",
+    "MixMatchModule",
     "MultiNetworkModule",
     "NoisyLabelModule",
     "SmallLossModule",
     "StrategyModule",
+    "TurnsModule",
 ]

@@ -143,12 +143,12 @@ class TargetPipeline:
             )
 
     def finish(self) -> None:
-        """Training has come to its end.
+        """Training has come to its end. What is left after a resume may be the turn of another network.
 
         Raises:
-            NoisyLabelError: No training step has called the criterion.
+            NoisyLabelError: No training step of a whole run has called the criterion.
         """
-        if self._batches > 0 and self._calls == 0 and self._members:
+        if self.run.fresh and self._batches > 0 and self._calls == 0 and self._members:
             raise NoisyLabelError(
                 f"No training step has called `{self.name}`{self._hint}, so {self._members} did nothing: name the "
                 "criterion by `criterion`."

@@ -57,19 +57,19 @@ def test_refined_and_guessed_by_hand():
     assert guess([P, P.flip(1)])[0].tolist() == pytest.approx([0.2, 0.6, 0.2])
 
 
-def make_mix_match(unlabelled=3, **options):
+def make_mix_match(unlabeled=3, **options):
     torch.manual_seed(0)
-    labelled, rest = [torch.rand(2, 4) for _ in range(2)], [torch.rand(unlabelled, 4) for _ in range(2)]
-    refined, guessed = torch.rand(2, 5).softmax(1), torch.rand(unlabelled, 5).softmax(1)
-    mixed = mix_match(labelled, refined, rest, guessed, 4.0, 1, 2)
-    return mixed, torch.cat([*labelled, *rest]), torch.cat([refined, refined, guessed, guessed])
+    labeled, rest = [torch.rand(2, 4) for _ in range(2)], [torch.rand(unlabeled, 4) for _ in range(2)]
+    refined, guessed = torch.rand(2, 5).softmax(1), torch.rand(unlabeled, 5).softmax(1)
+    mixed = mix_match(labeled, refined, rest, guessed, 4.0, 1, 2)
+    return mixed, torch.cat([*labeled, *rest]), torch.cat([refined, refined, guessed, guessed])
 
 
 def test_mix_match_mixes_all_views_of_both_parts_mostly_with_themselves():
     mixed, inputs, targets = make_mix_match()
     share, partners = mixing_share(4.0, 1, 2, dominant=True), mixing_partners(torch.arange(10), 1, 2)
     assert 0.5 < share < 1
-    assert mixed.labelled == 4
+    assert mixed.labeled == 4
     for got, whole in ((mixed.inputs, inputs), (mixed.targets, targets)):
         np.testing.assert_allclose(got, share * whole + (1 - share) * whole[partners], atol=1e-6)
     assert {i < 4 for i in partners[:4].tolist()} == {True, False}  # over the border of the parts
@@ -88,7 +88,7 @@ def test_mix_match_losses_in_numpy():
 
 
 def test_parts_without_rows_have_a_zero_loss_with_a_gradient():
-    mixed, *_ = make_mix_match(unlabelled=0)
+    mixed, *_ = make_mix_match(unlabeled=0)
     logits = torch.randn(4, 5, requires_grad=True)
     supervised, unsupervised = mixed.losses(logits)
     assert supervised > 0

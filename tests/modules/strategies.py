@@ -37,6 +37,10 @@ STRATEGIES: dict[str, Strategy] = {
     "DISC": Strategy({"warmup_epochs": 1, "momentum": 0.5}, views=2),
     "SED": Strategy({"warmup_epochs": 1, "threshold_momentum": 0.5, "weight_momentum": 0.5}, views=2),
     "Decoupling": Strategy({"warmup_epochs": 1}),
+    "DivideMix": Strategy({"warmup_epochs": 1, "agreement_epochs": 1}, views=2, distributed=False),
+    "GSSDivideMix": Strategy({"warmup_epochs": 1, "loss_window": 2}, views=2, distributed=False),
+    "UNICON": Strategy({"warmup_epochs": 1, "projection_width": 4}, views=4, distributed=False),
+    "ELRPlus": Strategy({"warmup_epochs": 1, "rampup_steps": 9, "decay_steps": 9}, distributed=False),
 }
 
 

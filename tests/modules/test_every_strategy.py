@@ -27,7 +27,14 @@ from tests.foreign import make_trainer
 from tests.modules.strategies import STRATEGIES, make_data, make_strategy
 from tests.small import MemoryLogger, assert_same
 
-BASES = {"MultiNetworkModule", "NoisyLabelModule", "SmallLossModule", "StrategyModule"}
+BASES = {
+    "MixMatchModule",
+    "MultiNetworkModule",
+    "NoisyLabelModule",
+    "SmallLossModule",
+    "StrategyModule",
+    "TurnsModule",
+}
 EPOCHS = 3
 
 

@@ -1,0 +1,119 @@
+"""What strategies share that train one network after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from lightning_noisy.modules.checks import check_finds_unused
+from lightning_noisy.modules.multi_network import MultiNetworkModule
+
+
+class TurnsModule(MultiNetworkModule):
+    """Base of the strategies in whose epochs one network learns after the other, each from batches of its own.
+
+    ``prepare_epoch`` calls :meth:`take_turns`, ``step`` asks for :attr:`turn`. In a step the other networks have no
+    gradient, so the optimizer leaves them as they are, and several processes need
+    ``strategy="ddp_find_unused_parameters_true"``. A batch of each turn is whole: the last one is filled up with the
+    first samples of its turn. Within an epoch a sample looks the same whenever it is visited, since augmentation is a
+    function of epoch and sample.
+
+    Args:
+        backbone: See :class:`~lightning_noisy.modules.MultiNetworkModule`, as are the next ones.
+        head: Likewise.
+        loss: Likewise.
+        num_classes: Likewise.
+        **options: ``optimizer``, ``lr_scheduler``.
+
+    Raises:
+        NoisyLabelError: At fit, DDP that does not look for unused parameters, or a training loader with a sampler of
+            its own.
+    """
+
+    turn_ends: Tensor
+
+    def __init__(
+        self,
+        backbone: Callable[[], nn.Module],
+        head: Callable[[int, int], nn.Module],
+        loss: nn.Module,
+        num_classes: int,
+        **options: Any,
+    ) -> None:
+        super().__init__(backbone, head, loss, num_classes, **options)
+        self.register_buffer("turn_ends", torch.zeros(self.num_networks, dtype=torch.int64))
+        self._ends: list[int] | None = None
+
+    def take_turns(self, orders: Sequence[Tensor]) -> None:
+        """Say which samples each network visits in this epoch, in ``prepare_epoch``.
+
+        Args:
+            orders: Positions in the training set in the order of their visits, int64 (M,) for each network, M >= 1.
+        """
+        size = self.global_batch_size
+        whole = [_whole_batches(order, size) for order in orders]
+        self.sampler.arrange(torch.cat(whole))
+        self.turn_ends.copy_(torch.tensor([len(order) // size for order in whole]).cumsum(0))
+        self._ends = None
+
+    @property
+    def turn(self) -> int:
+        """The number of the network whose batch this is."""
+        return next(number for number, end in enumerate(self._turns()) if self._batch_number < end)
+
+    @property
+    def turn_progress(self) -> tuple[int, int]:
+        """How many batches of this turn are over, and how many it has."""
+        ends = [0, *self._turns()]
+        begin, end = ends[self.turn], ends[self.turn + 1]
+        return self._batch_number - begin, end - begin
+
+    def first_view(self, images: Any) -> Any:
+        """Images, or the first of several views of them."""
+        return self.views(images)[0]
+
+    def views(self, images: Any) -> list[Any]:
+        """The views of a batch of images, one or several."""
+        return list(images) if isinstance(images, (tuple, list)) else [images]
+
+    @override
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        check_finds_unused(self.trainer, type(self).__name__)
+
+    @override
+    def on_train_start(self) -> None:
+        self._ends = None  # a checkpoint may have brought others
+        super().on_train_start()
+
+    def _turns(self) -> list[int]:
+        """The batches at which turns end, read back once an epoch."""
+        if self._ends is None:
+            self._ends = self.turn_ends.tolist()
+        return self._ends
+
+    @property
+    def _batch_number(self) -> int:
+        return 0 if self.run.batch is None else self.run.batch.batch_idx
+
+
+def _whole_batches(order: Tensor, size: int) -> Tensor:
+    count = -(-len(order) // size) * size
+    return order.repeat(-(-count // len(order)))[:count]
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode; afterwards its parts are in the modes that they were in."""
+    modes = [(part, part.training) for part in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
