@@ -29,7 +29,7 @@ ROOMS = [
     {"errors", "private_api"},
     {"config_text"},
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
-    {"checkpoints", "recipe_settings"},
+    {"checkpoints", "recipe_settings", "tracker_plots"},
     {"functional"},
     {"losses", "heads", "networks"},
     {"data"},
