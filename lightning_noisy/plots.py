@@ -9,19 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-_COLORS = {"clean": "#1b6ca8", "noisy": "#c8553d", "all": "#555555"}
-_LABELS = {"clean": "correctly labeled", "noisy": "mislabeled", "all": "whole training set"}
+GROUP_COLORS = {"clean": "#1b6ca8", "noisy": "#c8553d", "all": "#555555"}
+GROUP_LABELS = {"clean": "correctly labeled", "noisy": "mislabeled", "all": "whole training set"}
 _STYLES: dict[str, Literal["-", "--", ":"]] = {"clean": "-", "noisy": "--", "all": ":"}
 _OUTCOME_COLORS = {"correct": "#1b6ca8", "memorized": "#c8553d", "other": "#c9c9c9", "wrong": "#c9c9c9"}
 _OUTCOME_LABELS = {"correct": "the true class", "memorized": "the wrong label it was given", "other": "another class"}
-_RUN_COLORS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
 _COMPONENTS = (("taken for correct", "-"), ("taken for wrong", "--"))
-_NUMBERED = 20  # classes up to which a heat map has room for numbers
+RUN_COLORS = ("#1b6ca8", "#c8553d", "#3a7d44", "#7b5ea7", "#c99700", "#3aa6a0", "#b04a84", "#555555")
+NUMBERED = 20  # classes up to which a heat map has room for numbers
 
 
 def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "") -> Figure:
@@ -33,9 +34,9 @@ def confidence_figure(history: Mapping[int, Mapping[str, float]], title: str = "
     """
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axes = figure.subplots()
-    for group, color in _COLORS.items():
-        _curve(axes, _values(history, group), color, label=_LABELS[group])
-    _frame(axes, title, "mean probability of the given label")
+    for group, color in GROUP_COLORS.items():
+        curve(axes, _values(history, group), color, label=GROUP_LABELS[group])
+    frame(axes, title, "mean probability of the given label")
     axes.set_ylim(0, 1)
     if axes.lines:
         axes.legend(frameon=False, fontsize="small")
@@ -56,8 +57,8 @@ def memorization_figure(history: Mapping[int, Mapping[str, float]], title: str =
     noisy, clean = figure.subplots(1, 2, sharey=True)
     _stack(noisy, history, "noisy", ("correct", "other", "memorized"))
     _stack(clean, history, "clean", ("correct", "wrong"))
-    _frame(noisy, "Mislabeled samples", "share of samples")
-    _frame(clean, "Correctly labeled samples", "")
+    frame(noisy, "Mislabeled samples", "share of samples")
+    frame(clean, "Correctly labeled samples", "")
     noisy.set_ylim(0, 1)
     figure.suptitle(title)
     patches = [Patch(color=_OUTCOME_COLORS[name], label=label) for name, label in _OUTCOME_LABELS.items()]
@@ -97,30 +98,12 @@ def transition_figure(counts: NDArray[np.integer]) -> Figure:
         counts: How often each clean class (row) got each label (column), (C, K).
     """
     classes, labels = counts.shape
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    numbered = max(classes, labels) <= _NUMBERED
-    side = max(3.5, 0.42 * classes) if numbered else 6.0
+    side = max(3.5, 0.42 * classes) if max(classes, labels) <= NUMBERED else 6.0
     figure = Figure(figsize=(side + 1.2, side + 0.5), layout="compressed")
     axes = figure.subplots()
-    interpolation = "nearest" if classes <= 300 else "antialiased"  # sharp while a class has pixels of its own
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation=interpolation)
-    for (row, column), share in np.ndenumerate(shares) if numbered else ():
-        if share >= 0.005:
-            axes.text(
-                column,
-                row,
-                f"{share:.2f}".removeprefix("0"),
-                ha="center",
-                va="center",
-                size=7,
-                color="white" if share > 0.3 else "black",
-            )
+    image = heat_map(axes, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
     wrong = 1 - np.trace(counts) / max(1, counts.sum())
     axes.set_title(f"Label noise: {100 * wrong:.2f} % wrong", loc="left", fontsize="medium", fontweight="bold")
-    axes.set_xlabel("given label")
-    axes.set_ylabel("true class")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=_NUMBERED, integer=True, steps=[1, 2, 5, 10]))
     figure.colorbar(image, label="share of the class", pad=0.03, ticks=[0, 0.01, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1])
     return figure
 
@@ -142,17 +125,41 @@ def mixture_figure(
     figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     axes = figure.subplots()
     groups = {"all": values} if wrong is None else {"clean": values[~wrong], "noisy": values[wrong]}
-    colors, labels = [_COLORS[group] for group in groups], [_LABELS[group] for group in groups]
+    colors, labels = [GROUP_COLORS[group] for group in groups], [GROUP_LABELS[group] for group in groups]
     axes.hist(list(groups.values()), 50, density=True, stacked=True, color=colors, label=labels, alpha=0.5)
     axes.set_ylim(axes.get_ylim())  # a narrow component is higher than any bar
     points = np.linspace(*axes.get_xlim(), 1000)[1:-1]
     for (label, style), density in zip(_COMPONENTS, densities(points), strict=True):
         axes.plot(points, density, style, color="black", linewidth=1.5, label=label)
-    _frame(axes, title, "density")
+    frame(axes, title, "density")
     axes.set_xlabel("")
     axes.xaxis.set_major_locator(MaxNLocator())
     axes.legend(frameon=False, fontsize="small")
     return figure
+
+
+def heat_map(axes: Axes, values: NDArray[np.floating], columns: str = "given label") -> AxesImage:
+    """Values in [0, 1] of each true class (row) and label (column), with numbers up to 20 classes; NaN stays white.
+
+    Colors follow the square root of the values.
+
+    Args:
+        axes: Where to draw.
+        values: (C, K).
+        columns: What the columns are.
+    """
+    classes, labels = values.shape
+    interpolation = "nearest" if classes <= 300 else "antialiased"  # sharp while a class has pixels of its own
+    image = axes.imshow(values, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation=interpolation)
+    for (row, column), value in np.ndenumerate(values) if max(classes, labels) <= NUMBERED else ():
+        if value >= 0.005:
+            text, color = f"{value:.2f}".removeprefix("0"), "white" if value > 0.3 else "black"
+            axes.text(column, row, text, ha="center", va="center", size=7, color=color)
+    axes.set_xlabel(columns)
+    axes.set_ylabel("true class")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=NUMBERED, integer=True, steps=[1, 2, 5, 10]))
+    return image
 
 
 def comparison_figure(
@@ -172,14 +179,14 @@ def comparison_figure(
     colors = _run_colors([*accuracies, *confidences])
     for run, by_epoch in accuracies.items():
         epochs = sorted(by_epoch)
-        _curve(left, {e: sum(by_epoch[e]) / len(by_epoch[e]) for e in epochs}, colors[run])
+        curve(left, {e: sum(by_epoch[e]) / len(by_epoch[e]) for e in epochs}, colors[run])
         lowest, highest = [min(by_epoch[e]) for e in epochs], [max(by_epoch[e]) for e in epochs]
         left.fill_between(epochs, lowest, highest, color=colors[run], alpha=0.2, linewidth=0)
     for run, history in confidences.items():
         for group, style in _STYLES.items():
-            _curve(right, _values(history, group), colors[run], style)
-    _frame(left, "Clean test accuracy", "accuracy")
-    _frame(right, "Confidence in the given label", "mean probability")
+            curve(right, _values(history, group), colors[run], style)
+    frame(left, "Clean test accuracy", "accuracy")
+    frame(right, "Confidence in the given label", "mean probability")
     right.set_ylim(0, 1)
     groups = [group for group in _STYLES if any(_values(history, group) for history in confidences.values())]
     _legend_below(figure, colors, groups)
@@ -187,7 +194,7 @@ def comparison_figure(
 
 
 def _run_colors(runs: Iterable[str]) -> dict[str, str]:
-    return {run: _RUN_COLORS[i % len(_RUN_COLORS)] for i, run in enumerate(dict.fromkeys(runs))}
+    return {run: RUN_COLORS[i % len(RUN_COLORS)] for i, run in enumerate(dict.fromkeys(runs))}
 
 
 def _values(history: Mapping[int, Mapping[str, float]], group: str) -> dict[int, float]:
@@ -206,7 +213,8 @@ def _stack(axes: Axes, history: Mapping[int, Mapping[str, float]], group: str, o
         axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
 
 
-def _curve(axes: Axes, values: Mapping[int, float], color: str, style: str = "-", label: str | None = None) -> None:
+def curve(axes: Axes, values: Mapping[int, float], color: str, style: str = "-", label: str | None = None) -> None:
+    """A value for each epoch."""
     if values:
         marker = "o" if len(values) == 1 else None  # a line through one point is invisible
         axes.plot(list(values), list(values.values()), style, color=color, label=label, linewidth=2, marker=marker)
@@ -215,12 +223,13 @@ def _curve(axes: Axes, values: Mapping[int, float], color: str, style: str = "-"
 def _legend_below(figure: Figure, colors: Mapping[str, str], groups: Sequence[str]) -> None:
     """Below the axes, where it covers no curve: colors for runs, line styles for groups of samples."""
     handles = [Line2D([], [], color=color, linewidth=2, label=run) for run, color in colors.items()]
-    handles += [Line2D([], [], linestyle=_STYLES[g], color="black", linewidth=2, label=_LABELS[g]) for g in groups]
+    handles += [Line2D([], [], linestyle=_STYLES[g], color="black", linewidth=2, label=GROUP_LABELS[g]) for g in groups]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, handlelength=2.5)
 
 
-def _frame(axes: Axes, title: str, y: str) -> None:
+def frame(axes: Axes, title: str, y: str) -> None:
+    """Title and labels of axes over epochs."""
     axes.set_title(title, loc="left", fontsize="medium", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.set_ylabel(y)

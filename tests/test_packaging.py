@@ -29,7 +29,7 @@ ROOMS = [
     {"errors", "private_api"},
     {"config_text"},
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
-    {"checkpoints", "figures", "recipe_settings"},
+    {"checkpoints", "figures", "recipe_settings", "tracker_plots"},
     {"functional"},
     {"losses", "heads", "networks", "optim"},
     {"data"},

@@ -1,9 +1,14 @@
 """Callbacks: each works in our module and in any Lightning project."""
 
+from lightning_noisy.callbacks.attention_tracker import AttentionTracker
 from lightning_noisy.callbacks.averaged_weights import AveragedWeights
 from lightning_noisy.callbacks.cdr import CDR
 from lightning_noisy.callbacks.confidence_tracker import ConfidenceTracker
+from lightning_noisy.callbacks.correction_tracker import CorrectionTracker
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.callbacks.gradient_bias_tracker import GradientBiasTracker
+from lightning_noisy.callbacks.gradient_error_tracker import GradientErrorTracker
+from lightning_noisy.callbacks.gradient_share_tracker import GradientShareTracker
 from lightning_noisy.callbacks.gradient_switching import GradientSwitching
 from lightning_noisy.callbacks.joint_optimization_labels import JointOptimizationLabels
 from lightning_noisy.callbacks.label_writer import LabelWriter
@@ -13,6 +18,7 @@ from lightning_noisy.callbacks.mask_tracker import MaskTracker
 from lightning_noisy.callbacks.memorization_tracker import MemorizationTracker
 from lightning_noisy.callbacks.mix_up import MixUp
 from lightning_noisy.callbacks.parameter_schedule import DALSchedule, ParameterSchedule
+from lightning_noisy.callbacks.pool_tracker import PoolTracker
 from lightning_noisy.callbacks.posterior_writer import PosteriorWriter
 from lightning_noisy.callbacks.prediction_writer import PredictionWriter
 from lightning_noisy.callbacks.run_summary import RunSummary
@@ -22,10 +28,15 @@ from lightning_noisy.callbacks.step_seed import StepSeed
 __all__ = [
     "CDR",
     "SELC",
+    "AttentionTracker",
     "AveragedWeights",
     "ConfidenceTracker",
+    "CorrectionTracker",
     "CriterionCallback",
     "DALSchedule",
+    "GradientBiasTracker",
+    "GradientErrorTracker",
+    "GradientShareTracker",
     "GradientSwitching",
     "JointOptimizationLabels",
     "LabelWriter",
@@ -35,6 +46,7 @@ __all__ = [
     "MemorizationTracker",
     "MixUp",
     "ParameterSchedule",
+    "PoolTracker",
     "PosteriorWriter",
     "PredictionWriter",
     "RunSummary",

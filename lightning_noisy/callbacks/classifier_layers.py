@@ -43,6 +43,38 @@ def _is_trained_classifier(module: nn.Module) -> bool:
     return isinstance(module, Classifier) and any(p.requires_grad for p in module.head.parameters())
 
 
+def last_backbone_layers(pl_module: LightningModule, asking: str) -> tuple[str, ...]:
+    """Dotted names of the last layers of a module's backbones whose user named none.
+
+    Args:
+        pl_module: The module.
+        asking: Who needs them, for the message.
+
+    Returns:
+        Of each :class:`~lightning_noisy.networks.Classifier` the last layer of its backbone with weights of two or more
+        dimensions.
+
+    Raises:
+        NoisyLabelError: There is none.
+    """
+    names: list[str] = []
+    for name, classifier in pl_module.named_modules():
+        if isinstance(classifier, Classifier):
+            weighted = [path for path, layer in classifier.backbone.named_modules() if _has_weights(layer)]
+            names += [f"{name}.backbone.{weighted[-1]}".rstrip(".")] if weighted else []
+    if not names:
+        layers = [name for name, layer in pl_module.named_modules() if _has_weights(layer)]
+        raise NoisyLabelError(
+            f"{asking} does not know which layer of {type(pl_module).__name__} is the last of its backbone: name it "
+            f"with `layer`, one of {', '.join(layers[-8:]) or 'none'}."
+        )
+    return tuple(names)
+
+
+def _has_weights(layer: nn.Module) -> bool:
+    return any(parameter.ndim > 1 for parameter in layer.parameters(recurse=False))
+
+
 def find_head(pl_module: LightningModule, name: str) -> tuple[Any, type[MaskableHead]]:
     """A layer to mask, and the class that it takes for that.
 

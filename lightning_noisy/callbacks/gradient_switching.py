@@ -32,6 +32,9 @@ class GradientSwitching(CriterionCallback):
 
     with the given label :math:`\tilde y_i`, its confidence :math:`c_i = p_{i \tilde y_i}`, and epochs e from 0 of E.
 
+    The label that a sample has come to is its pool's largest entry, :math:`\arg\max_k D_{ik}`, not the last draw:
+    :class:`LabelWriter` writes it, and trackers of corrected labels show it.
+
     There is no official code; four readings of the paper are arguments.
 
     Args:
@@ -115,6 +118,17 @@ class GradientSwitching(CriterionCallback):
             increment = increment * first.unsqueeze(1)
         store.update(call.index, pool + increment)
         return drawn
+
+    def pool(self, index: Tensor) -> Tensor | None:
+        """The pools (B, K) of these samples, zero where a sample was never seen; None before the first batch."""
+        store = self.section.stores.get("pool")
+        return None if store is None else store.get(index)
+
+    def settled_target(self, call: TargetCall) -> Tensor:
+        """The largest entry of each pool, as it is after its update; of several the first."""
+        pool = self.pool(call.index)
+        assert pool is not None
+        return torch.where(pool.sum(dim=1) > 0, pool.argmax(dim=1), call.given)
 
     def _first_of_epoch(self, call: TargetCall, drawn: Tensor) -> tuple[Tensor, Tensor]:
         """The label drawn at a sample's first visit of the epoch, and whether this is that visit."""

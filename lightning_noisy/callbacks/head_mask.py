@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_noisy.callbacks.classifier_layers import find_head
 from lightning_noisy.collectives import process_count, sum_over_processes
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.functional.gradients import is_aside
 from lightning_noisy.functional.scores import dense_gradient
 
 _OWNER = "_head_mask"
@@ -234,6 +235,8 @@ class HeadMask:
             return
 
         def add(gradient: Tensor) -> None:
+            if is_aside():
+                return
             dense = dense_gradient(self.head.rows(gradient.detach()), basis)
             self._recorded = dense if self._recorded is None else self._recorded + dense
 

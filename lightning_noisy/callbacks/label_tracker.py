@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.errors import NoisyLabelError, check_count
 from lightning_noisy.figures import FigureWriter
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
@@ -21,13 +22,15 @@ class LabelTracker(CriterionCallback):
 
     A subclass notes a row for each sample in :meth:`observe_target`, makes metrics of all rows in ``epoch_metrics``,
     and draws their history. Each sample counts once an epoch,
-    with its last visit, also under DDP, whose sampler repeats some.
+    with its last visit, also under DDP, whose sampler repeats some. It looks at the batches 0, n, 2n, ... of an epoch
+    with n = ``every_n_steps``; the others cost nothing.
 
     Args:
         clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module for
             ``clean_targets``.
         clean_key: Name of the array inside an .npz file.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
+        every_n_steps: n, at least 1.
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
     """
 
@@ -39,9 +42,12 @@ class LabelTracker(CriterionCallback):
         clean_targets: Tensor | str | None = None,
         clean_key: str | None = None,
         figure_every_n_epochs: int = 10,
+        every_n_steps: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        check_count(every_n_steps, "every_n_steps")
+        self.every_n_steps = every_n_steps
         self.clean_targets = CleanTargets(clean_targets, clean_key)
         tag = self.metric(self.figure_tag, "").rstrip("/")
         name = self.figure_name + tag.removeprefix(self.figure_tag).replace("/", "-")
@@ -61,9 +67,16 @@ class LabelTracker(CriterionCallback):
             title: The criterion's name where it is another one.
         """
 
-    @abstractmethod
     def without_clean_labels(self) -> None:
-        """Say what follows when nobody knows the clean labels."""
+        """Say what follows when nobody knows the clean labels.
+
+        Raises:
+            NoisyLabelError: Nothing can be measured then, unless a subclass knows better.
+        """
+        raise NoisyLabelError(
+            f"{type(self).__name__} compares with clean labels, but knows none: pass `clean_targets`, a "
+            "tensor (N,) or the path of a .npy or .npz file, or use a data module that has them."
+        )
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:

@@ -16,11 +16,12 @@ _UNKNOWN = -1
 
 
 class LabelWriter(NpzWriter):
-    """Writes the hard labels that the criterion was given last, as other callbacks have changed them.
+    """Writes the hard labels that a run has come to, as other callbacks have changed them.
 
     At the end of training the file holds ``labels``, int64 (N,): for each training sample the maximum of the target it
     had when it was last seen. That is the maximum of SELC's final store, or of the mean that joint optimization used in
-    the last epoch. A sample that was never seen has its given label. How many have changed is
+    the last epoch. Gradient switching draws its targets: there it is the largest entry of the pool, which is no draw.
+    A sample that was never seen has its given label. How many have changed is
     said, where the data set tells its labels, and that none has. Nothing is written in a ``fast_dev_run``.
 
     A second run takes them with ``FileNoise(path)``, for SELC+ and for joint optimization one from scratch, for SELC+
@@ -47,7 +48,8 @@ class LabelWriter(NpzWriter):
 
     def observe_target(self, call: TargetCall) -> None:
         """Note the labels of the batch."""
-        labels = call.target.argmax(dim=1) if call.target.is_floating_point() else call.target
+        settled = call.settled
+        labels = settled.argmax(dim=1) if settled.is_floating_point() else settled
         store = self.section.store("label", fill=_UNKNOWN, dtype=torch.int64, device=call.logits.device)
         store.update(call.index, labels)
 

@@ -7,7 +7,6 @@ from matplotlib.figure import Figure
 from typing_extensions import override
 
 from lightning_noisy.callbacks.label_tracker import LabelTracker
-from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.plots import memorization_figure
 from lightning_noisy.targets import TargetCall
 
@@ -41,7 +40,8 @@ class MemorizationTracker(LabelTracker):
             ``clean_targets``.
         clean_key: Name of the array inside an .npz file.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``every_n_steps``, as in :class:`LabelTracker`; ``criterion``, ``index_key``, ``check_labels``, as in
+            :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: At start: no clean labels, or some that do not fit the training set; a checkpoint of another
@@ -58,13 +58,6 @@ class MemorizationTracker(LabelTracker):
 
     figure_tag = "train/memorization"
     figure_name = "memorization"
-
-    @override
-    def without_clean_labels(self) -> None:
-        raise NoisyLabelError(
-            "MemorizationTracker compares predictions with clean labels, but knows none: pass `clean_targets`, a "
-            "tensor (N,) or the path of a .npy or .npz file, or use a data module that has them."
-        )
 
     @override
     def observe_target(self, call: TargetCall) -> None:

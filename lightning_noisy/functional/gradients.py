@@ -1,14 +1,17 @@
-"""Gradients of a whole network: which of them learn, and which would memorize."""
+"""Gradients: which of a whole network learn, which would memorize, and which are no training."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from lightning_noisy.functional.ratios import as_written
+
+_NORMALIZED = 1e-4  # how near the probabilities of a row add up to 1
 
 
 def critical_entries(num_entries: int, noise_rate: float) -> int:
@@ -65,3 +68,40 @@ def _parts(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Views of a flat tensor in the shapes of others."""
     pieces = torch.split(flat, [tensor.numel() for tensor in like])
     return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]
+
+
+def before_log_softmax(gradient: Tensor, logits: Tensor) -> Tensor:
+    r"""The gradient at logits, also where log-probabilities have come as logits.
+
+    .. math:: g_k - p_k \sum_j g_j
+
+    with :math:`p = \operatorname{softmax}(z)` of the rows whose probabilities :math:`e^{z_k}` add up to 1: those of
+    ``F.nll_loss``. Other rows stay, and so does what any function of the probabilities p has for a gradient.
+
+    Args:
+        gradient: g, (B, K).
+        logits: z, (B, K), detached.
+    """
+    normalized = logits.logsumexp(dim=1, keepdim=True).abs() < _NORMALIZED
+    return torch.where(normalized, gradient - logits.softmax(dim=1) * gradient.sum(dim=1, keepdim=True), gradient)
+
+
+class _Passes:
+    """Which backward pass runs: for all threads, since autograd has threads of its own."""
+
+    aside = False
+
+
+@contextmanager
+def pass_aside() -> Iterator[None]:
+    """Around a backward pass that is no training: what listens to gradients leaves it out."""
+    _Passes.aside = True
+    try:
+        yield
+    finally:
+        _Passes.aside = False
+
+
+def is_aside() -> bool:
+    """Whether the backward pass of now is no training."""
+    return _Passes.aside

@@ -24,6 +24,7 @@ from lightning_noisy.losses.determinant_mutual_information import DeterminantMut
 from lightning_noisy.losses.dynamics_aware import DynamicsAwareLoss
 from lightning_noisy.losses.early_learning import EarlyLearningRegularization
 from lightning_noisy.losses.generalized_cross_entropy import GeneralizedCrossEntropy
+from lightning_noisy.losses.gradient_weight import gradient_weight
 from lightning_noisy.losses.jensen_shannon import GeneralizedJensenShannonLoss, JensenShannonLoss
 from lightning_noisy.losses.joint_optimization import JointOptimization
 from lightning_noisy.losses.negative_learning import NegativeLearning, SelectiveNegativeLearning
@@ -85,6 +86,7 @@ __all__ = [
     "TaylorCrossEntropy",
     "TruncatedGeneralizedCrossEntropy",
     "estimate_transition",
+    "gradient_weight",
     "paper_loss",
     "paper_setting",
     "per_sample",

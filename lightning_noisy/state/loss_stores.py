@@ -85,7 +85,7 @@ def _attach_at_first_call(loss: NoisyLabelLoss, section: Section) -> RemovableHa
         called.stores = {name: section.store(name, shape, device=logits.device) for name, shape in shapes.items()}
         handle.remove()
 
-    handle: RemovableHandle = loss.register_forward_pre_hook(attach, with_kwargs=True)
+    handle: RemovableHandle = loss.register_forward_pre_hook(attach, prepend=True, with_kwargs=True)
     return handle
 
 

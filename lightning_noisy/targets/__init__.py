@@ -1,6 +1,6 @@
 """Targets that change at the criterion."""
 
-from lightning_noisy.targets.call import AttentiveCriterion, TargetCall, TargetChanger, TargetObserver
+from lightning_noisy.targets.call import AttentiveCriterion, DrawingChanger, TargetCall, TargetChanger, TargetObserver
 from lightning_noisy.targets.criterion import CRITERION_NAMES, check_soft_targets, find_criterion
 from lightning_noisy.targets.loss_context import missing_context
 from lightning_noisy.targets.pipeline import TargetPipeline
@@ -9,6 +9,7 @@ from lightning_noisy.targets.pipeline_at import pipeline_at
 __all__ = [
     "CRITERION_NAMES",
     "AttentiveCriterion",
+    "DrawingChanger",
     "TargetCall",
     "TargetChanger",
     "TargetObserver",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,6 +33,24 @@ class TargetCall:
     context: Mapping[str, Any] = field(default_factory=dict)
     """What else the criterion was called with, by the names of its arguments: ``features`` and the like."""
 
+    source: Tensor | None = None
+    """The logits with their gradient; None where nothing was called."""
+
+    drawn_by: DrawingChanger | None = None
+    """Who has drawn the target; None where it is no draw."""
+
+    mix: Callable[[Tensor], Tensor] | None = None
+    """Mixes values of the samples (B, ...) as the batch is mixed; None where it is not."""
+
+    loss_of: Callable[[Tensor], Tensor] | None = None
+    """The criterion's mean loss of :attr:`source` with another target, computed aside: what the criterion writes,
+    draws or counts for it is nobody's. Penalties on parameters are left out. None where nothing was called."""
+
+    @property
+    def settled(self) -> Tensor:
+        """The target without chance: where it was drawn, the label that the draws have come to; else the target."""
+        return self.target if self.drawn_by is None else self.drawn_by.settled_target(self)
+
     @property
     def num_classes(self) -> int:
         """Number of classes K."""
@@ -48,6 +66,10 @@ class TargetCall:
         """Labels (B,) or soft targets (B, K) as rows (B, K) in float32 (float64 of float64 logits)."""
         dtype = torch.promote_types(self.logits.dtype, torch.float32)
         return target.to(dtype) if target.is_floating_point() else F.one_hot(target, self.logits.shape[1]).to(dtype)
+
+    def as_target(self, labels: Tensor) -> Tensor:
+        """Other labels (B,) as a target of this call: mixed, where its samples are."""
+        return labels if self.mix is None else self.soft_target(self.mix(self.rows(labels)))
 
     def soft_target(self, rows: Tensor) -> Tensor:
         """Rows (B, K) as a target of this call: under autocast float32, since the criterion computes in it."""
@@ -79,6 +101,15 @@ class TargetChanger(Protocol):
 
 
 @runtime_checkable
+class DrawingChanger(Protocol):
+    """A changer whose target is a draw."""
+
+    def settled_target(self, call: TargetCall) -> Tensor:
+        """The labels (B,) of now that the draws have come to, without chance."""
+        ...
+
+
+@runtime_checkable
 class TargetMixer(Protocol):
     """A changer that mixes the targets of samples; it comes last."""
 
@@ -88,7 +119,10 @@ class TargetMixer(Protocol):
 
 
 class TargetObserver(Protocol):
-    """Sees given and final target of every batch, and changes nothing."""
+    """Sees given and final target, and changes nothing.
+
+    With an attribute ``every_n_steps`` it sees the batches 0, n, 2n, ... of each epoch, and costs nothing in others.
+    """
 
     def observe_target(self, call: TargetCall) -> None:
         """Look; may write rows of per-sample state."""

@@ -60,6 +60,10 @@ class FunctionalCriterion:
         """The batch is over."""
         self._changed = None
 
+    def aside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """The mean that cross entropy gives, also of log-probabilities."""
+        return self.result((), {**self.signature.by_name(args, kwargs), "reduction": "mean"}, F.cross_entropy)
+
     def result(self, args: tuple[Any, ...], kwargs: dict[str, Any], function: Callable[..., Tensor]) -> Tensor:
         """What the function gives for changed arguments.
 

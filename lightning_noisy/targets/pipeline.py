@@ -7,7 +7,6 @@ functions a step calls, so that nothing else of a project has to change.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -20,12 +19,14 @@ from lightning_noisy.data.batch import Batch, IndexKey
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses.class_weights import ChangedTarget
 from lightning_noisy.state import RunState
+from lightning_noisy.targets.aside import loss_aside
 from lightning_noisy.targets.batch_check import BatchCheck
-from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetMixer, TargetObserver
+from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver
 from lightning_noisy.targets.called_rows import called_rows
-from lightning_noisy.targets.criterion import check_soft_targets, try_soft_targets
+from lightning_noisy.targets.criterion import try_soft_targets
 from lightning_noisy.targets.functional_criterion import FunctionalCriterion
 from lightning_noisy.targets.loss_context import missing_context, offered
+from lightning_noisy.targets.members import TargetMembers
 from lightning_noisy.targets.module_criterion import ModuleCriterion
 from lightning_noisy.targets.signature import BoundCall
 
@@ -56,8 +57,8 @@ class TargetPipeline:
         self.place = criterion
         """What is called with logits and target."""
         self._root = ref(root)
-        self._changers: list[TargetChanger] = []
-        self._observers: list[TargetObserver] = []
+        self.members = TargetMembers(criterion.name)
+        """Who changes the target, and who looks."""
         self._batch: Batch | None = None
         self._check = BatchCheck(run, self.name)
         self._given: Tensor | None = None
@@ -96,22 +97,11 @@ class TargetPipeline:
         Raises:
             NoisyLabelError: A second one that replaces the target, or the criterion cannot take soft targets.
         """
-        if any(changer is other for other in self._changers):
-            return
-        rival = next((other for other in self._changers if other.replaces_target), None)
-        if changer.replaces_target and rival is not None:
-            raise NoisyLabelError(
-                f"{type(rival).__name__} and {type(changer).__name__} both replace the target of `{self.name}`: "
-                "keep one."
-            )
-        if changer.makes_soft_targets:
-            check_soft_targets(self.criterion, type(changer).__name__)
-        self._changers.append(changer)
+        self.members.add_changer(changer, self.criterion)
 
     def add_observer(self, observer: TargetObserver) -> None:
         """Append an observer."""
-        if not any(observer is other for other in self._observers):
-            self._observers.append(observer)
+        self.members.add_observer(observer)
 
     def enter_batch(self, batch: Batch) -> None:
         """A training batch begins."""
@@ -136,10 +126,9 @@ class TargetPipeline:
         """The training batch has ended; a step may leave the criterion out."""
         self.leave_batch()
         self._batches += 1
-        if self._batches == 1 and self._calls == 0 and self._members:
+        if self._batches == 1 and self._calls == 0 and self.members:
             rank_zero_warn(
-                f"The first training step has not called `{self.name}`{self._hint}: {self._members} wait until one "
-                "does."
+                f"The first training step has not called `{self.name}`{self._hint}: {self.members} wait until one does."
             )
 
     def finish(self) -> None:
@@ -148,9 +137,9 @@ class TargetPipeline:
         Raises:
             NoisyLabelError: No training step of a whole run has called the criterion.
         """
-        if self.run.fresh and self._batches > 0 and self._calls == 0 and self._members:
+        if self.run.fresh and self._batches > 0 and self._calls == 0 and self.members:
             raise NoisyLabelError(
-                f"No training step has called `{self.name}`{self._hint}, so {self._members} did nothing: name the "
+                f"No training step has called `{self.name}`{self._hint}, so {self.members} did nothing: name the "
                 "criterion by `criterion`."
             )
 
@@ -158,10 +147,6 @@ class TargetPipeline:
         """Take the hook off the criterion."""
         self.leave_batch()
         self._detach()
-
-    @property
-    def _members(self) -> str:
-        return ", ".join(type(member).__name__ for member in (*self._changers, *self._observers))
 
     @property
     def _hint(self) -> str:
@@ -173,51 +158,49 @@ class TargetPipeline:
         if self._lacking is None:
             self._lacking = missing_context(self.criterion, kwargs, features=self.features is not None)
             self._weighs = self.place.weighs_classes
-        if not self._lacking and self._final is not None and not self._changers:
+        if not self._lacking and self._final is not None and not self.members.changers:
             return args, kwargs
         call = self.place.signature.bind(args, kwargs)
+        context = self._context([name for name in self._lacking if name not in kwargs], self._batch, call.logits)
         if self._final is None:
-            self._given, self._final = call.target, self._first(call, self._batch)
+            self._given, self._final = call.target, self._first(call, context, self._batch)
         else:
             self._check_repeated(call.target)
-        if not self._lacking and not self._changers:
+        if not self._lacking and not self.members.changers:
             return args, kwargs
-        lacking = [name for name in self._lacking if name not in kwargs]
-        return call.with_target(self._final, **self._context(lacking, self._batch, call.logits))
+        return call.with_target(self._final, **context)
 
-    def _first(self, call: BoundCall, batch: Batch) -> Tensor:
+    def _first(self, call: BoundCall, context: dict[str, Any], batch: Batch) -> Tensor:
         """The final target of the batch's first call."""
-        soft = [type(changer).__name__ for changer in self._changers if changer.makes_soft_targets]
+        soft = self.members.soft
         if self._calls == 0 and soft:
             try_soft_targets(self.criterion, call, soft[0])
         self._calls += 1
-        if not self._changers and not self._observers:
+        observers = self.members.due(batch.batch_idx)
+        if not self.members.changers and not observers:
             return call.target
         logits, given = call.logits.detach(), call.target
         index = self._check(batch, self._index(batch, logits), logits, given, self.check_labels)
         labels = given.long().clamp(0, logits.shape[1] - 1)
-        seen = TargetCall(index, logits, labels, labels, batch.epoch, call.context)
+        seen = TargetCall(
+            index,
+            logits,
+            labels,
+            labels,
+            batch.epoch,
+            {**call.context, **context},
+            source=call.logits,
+            mix=self.members.mix if self.members.mixes else None,
+            loss_of=partial(loss_aside, self.place, call, context),
+        )
         with torch.no_grad():
-            seen = self._changed(seen)
-            for observer in self._observers:
+            seen, unmixed = self.members.change(seen)
+            if seen.target is not labels and self._weighs:
+                self.place.enter(ChangedTarget(seen.target, unmixed, labels, self.members.mix))
+                self._entered = True
+            for observer in observers:
                 observer.observe_target(seen)
         return seen.target
-
-    def _changed(self, call: TargetCall) -> TargetCall:
-        """The call after all changers; the criterion learns whose class weights count."""
-        before = call
-        for changer in self._changers:
-            call = replace(call, target=changer.change_target(call))
-            before = before if isinstance(changer, TargetMixer) else call
-        if call.target is not call.given and self._weighs:
-            self.place.enter(ChangedTarget(call.target, before.target, call.given, self._mix))
-            self._entered = True
-        return call
-
-    def _mix(self, values: Tensor) -> Tensor:
-        for changer in self._changers:
-            values = changer.mix(values) if isinstance(changer, TargetMixer) else values
-        return values
 
     def _index(self, batch: Batch, logits: Tensor) -> Tensor:
         """The samples of a call; what the loader handed out goes to an accelerator without waiting for it."""

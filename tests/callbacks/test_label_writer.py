@@ -3,11 +3,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from lightning_noisy import NoisyLabelError
-from lightning_noisy.callbacks import SELC, LabelWriter
-from lightning_noisy.data import FileNoise
+from lightning_noisy.callbacks import SELC, GradientSwitching, LabelWriter, MixUp
+from lightning_noisy.data import FileNoise, IndexedDataset
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule, make_module
 
@@ -40,6 +40,33 @@ def test_without_changers_they_are_the_given_ones_also_of_samples_never_seen(tmp
     logger = TensorBoardLogger(tmp_path, name="run")
     fit(tmp_path, [LabelWriter()], data, limit_train_batches=1, logger=logger)
     assert torch.equal(labels_of(tmp_path / "run" / "version_0" / "labels.npz"), data.noisy_targets)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_of_labels_that_are_drawn_it_writes_what_the_draws_have_come_to(tmp_path, mixed):
+    """Clean, separable samples keep their labels, though every fifth of their last draws was another one."""
+    labels = torch.arange(400) % 4
+    samples = 8 * nn.functional.one_hot(labels, 6) + torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    drawn = {}
+
+    class Watched(ForeignModule):
+        def __init__(self):
+            super().__init__()
+            self.criterion.register_forward_hook(lambda _, args, __: drawn.update(last=args[1]))
+
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            drawn.setdefault("targets", torch.empty(400, dtype=torch.int64))[batch[2]] = (
+                drawn["last"] if drawn["last"].ndim == 1 else drawn["last"].argmax(dim=1)
+            )
+
+    torch.manual_seed(0)
+    switching, changers = GradientSwitching(seed=0), [MixUp(0.9)] if mixed else []
+    trainer = make_trainer(tmp_path, [LabelWriter(), *changers, switching], 20)
+    trainer.fit(Watched(), make_loader(IndexedDataset(TensorDataset(samples, labels)), batch_size=50))
+    assert (drawn["targets"] != labels).float().mean() > 0.1
+    written = labels_of(tmp_path / "labels.npz")
+    assert torch.equal(written, switching.section.stores["pool"].values.argmax(dim=1))
+    assert torch.equal(written, labels)
 
 
 class Opaque(Dataset):

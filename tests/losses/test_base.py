@@ -218,6 +218,7 @@ def test_names_end_in_loss_where_the_method_has_no_noun_of_its_own() -> None:
 NO_FUNCTION = {
     "active_passive": "a sum of losses",
     "base": "the contract",
+    "gradient_weight": "what any loss weighs",
     "class_weights": "class weights of torch's criterion under soft targets",
     "paper_settings": "published arguments",
     "positive_learning": "cross entropy with weights from a table",

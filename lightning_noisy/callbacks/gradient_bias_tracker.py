@@ -1,0 +1,90 @@
+"""How much of the gradients' error adds up over training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_noisy.callbacks.gradient_tracker import GradientTracker, logit_gradient
+from lightning_noisy.targets import TargetCall
+from lightning_noisy.tracker_plots import curves_figure
+
+
+class GradientBiasTracker(GradientTracker):
+    r"""Shows how much of the gradients' error adds up over training, and how much cancels out.
+
+    .. math:: b_i^{(s)} = \frac{\partial \ell(z_i, t_i)}{\partial z_i} -
+              \frac{\partial \ell(z_i, y_i)}{\partial z_i}, \qquad
+              A = \frac1N \sum_i \Big\lVert \sum_s b_i^{(s)} \Big\rVert, \qquad
+              S = \frac1N \sum_i \sum_s \big\lVert b_i^{(s)} \big\rVert
+
+    over all visits s of sample i so far that it has looked at, with the loss :math:`\ell` of the criterion, the target
+    :math:`t_i` that it gets, and the clean label :math:`y_i`. ``train/gradient_bias/accumulated`` is A,
+    ``train/gradient_bias/summed`` is S; N counts the samples that were seen. For a wrong label that stands both are
+    alike: its error has the same direction each time. Targets that change direction from step to step keep A below S.
+    For cross entropy b is :math:`\operatorname{onehot}(y_i) - t_i`. A TensorBoard figure shows both curves, and
+    ``figures/gradient_bias.png`` lies in the run's folder at the end.
+
+    Gradients are taken at the logits by a copy of the criterion, so training is the same with and without it, bit for
+    bit. A sample that stands twice in a batch counts there with its first entry. The store has K + 2 numbers a sample.
+
+    Args:
+        clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module for
+            ``clean_targets``.
+        clean_key: Name of the array inside an .npz file.
+        every_n_steps: It looks at the batches 0, n, 2n, ... of an epoch; the others cost nothing.
+        **options: ``figure_every_n_epochs``, as in :class:`ConfidenceTracker`; ``criterion``, ``index_key``,
+            ``check_labels``, as in :class:`CriterionCallback`.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; at start, no clean labels; in training, logits without a
+            gradient, a criterion that cannot be copied, a clean label that the network has no class for; at fit, a
+            checkpoint of another data set.
+
+    References:
+        Gradient Switching Strategy for learning with noisy labels, CVPR 2023, table 2. The paper gives no equation;
+        this one is for each sample, at the logits.
+
+    Example::
+
+        Trainer(max_epochs=150, callbacks=[GradientSwitching(), GradientBiasTracker()])
+    """
+
+    figure_tag = "train/gradient_bias"
+    figure_name = "gradient_bias"
+
+    def __init__(
+        self,
+        clean_targets: Tensor | str | None = None,
+        clean_key: str | None = None,
+        every_n_steps: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(clean_targets, clean_key, every_n_steps=every_n_steps, **options)
+
+    @override
+    def look(self, call: TargetCall, logits: Tensor) -> None:
+        error = logit_gradient(call, logits, call.target) - logit_gradient(call, logits, self.clean_target(call))
+        store = self.section.store("bias", (call.num_classes + 2,), device=logits.device)
+        visits = torch.ones_like(error[:, :1])
+        grown = torch.cat([error, error.norm(dim=1, keepdim=True), visits], dim=1)
+        store.update(call.index, store.get(call.index) + grown)
+
+    @override
+    def epoch_metrics(self) -> dict[str, float]:
+        if "bias" not in self.section.stores:
+            return {}
+        rows = self.section.stores["bias"].values.double()
+        rows = rows[rows[:, -1] > 0]
+        means = {"accumulated": rows[:, :-2].norm(dim=1).mean(), "summed": rows[:, -2].mean()}
+        return {self.metric(self.figure_tag, name): mean.item() for name, mean in means.items()}
+
+    @override
+    def draw(self, history: dict[int, dict[str, float]], title: str) -> Figure:
+        names = {"accumulated": "of the sum, A", "summed": "sum of all, S"}
+        curves = {f"{self.figure_tag}/{name}": what for name, what in names.items()}
+        return curves_figure(history, {"mean norm of the bias": curves}, title)

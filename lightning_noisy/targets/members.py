@@ -1,0 +1,90 @@
+"""Who changes the target at a criterion, and who looks at it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.targets.call import DrawingChanger, TargetCall, TargetChanger, TargetMixer, TargetObserver
+from lightning_noisy.targets.criterion import check_soft_targets
+
+
+class TargetMembers:
+    """The changers and observers at one criterion, in their order.
+
+    Args:
+        name: The criterion's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.changers: list[TargetChanger] = []
+        """They change the target one after another."""
+        self.observers: list[TargetObserver] = []
+        """They see what has come of it."""
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.changers or self.observers)
+
+    def __str__(self) -> str:
+        """Their names."""
+        return ", ".join(type(member).__name__ for member in (*self.changers, *self.observers))
+
+    def add_changer(self, changer: TargetChanger, criterion: nn.Module | None) -> None:
+        """Append a changer.
+
+        Args:
+            changer: The changer; one that is there already stays where it is.
+            criterion: The criterion, None of a function.
+
+        Raises:
+            NoisyLabelError: A second one that replaces the target, or the criterion cannot take soft targets.
+        """
+        if any(changer is other for other in self.changers):
+            return
+        rival = next((other for other in self.changers if other.replaces_target), None)
+        if changer.replaces_target and rival is not None:
+            raise NoisyLabelError(
+                f"{type(rival).__name__} and {type(changer).__name__} both replace the target of `{self.name}`: "
+                "keep one."
+            )
+        if changer.makes_soft_targets:
+            check_soft_targets(criterion, type(changer).__name__)
+        self.changers.append(changer)
+
+    def add_observer(self, observer: TargetObserver) -> None:
+        """Append an observer; one that is there already stays where it is."""
+        if not any(observer is other for other in self.observers):
+            self.observers.append(observer)
+
+    def due(self, batch_idx: int) -> list[TargetObserver]:
+        """The observers that look at a batch of the epoch."""
+        return [observer for observer in self.observers if batch_idx % getattr(observer, "every_n_steps", 1) == 0]
+
+    def change(self, call: TargetCall) -> tuple[TargetCall, Tensor]:
+        """The call after all changers, and its target before samples were mixed."""
+        unmixed = call.target
+        for changer in self.changers:
+            drawn_by = changer if isinstance(changer, DrawingChanger) else call.drawn_by
+            call = replace(call, target=changer.change_target(call), drawn_by=drawn_by)
+            unmixed = unmixed if isinstance(changer, TargetMixer) else call.target
+        return call, unmixed
+
+    def mix(self, values: Tensor) -> Tensor:
+        """Values of the batch's samples (B, ...), mixed as their targets are."""
+        for changer in self.changers:
+            values = changer.mix(values) if isinstance(changer, TargetMixer) else values
+        return values
+
+    @property
+    def mixes(self) -> bool:
+        """Whether somebody mixes samples."""
+        return any(isinstance(changer, TargetMixer) for changer in self.changers)
+
+    @property
+    def soft(self) -> list[str]:
+        """Names of the changers that make soft targets."""
+        return [type(changer).__name__ for changer in self.changers if changer.makes_soft_targets]
