@@ -180,34 +180,6 @@ class Cutout(BatchTransform):
         return (position >= start) & (position < start + length)
 
 
-class FeatureNoise(BatchTransform):
-    """Adds normal noise to features and sets some of them to zero: views of what has no geometry.
-
-    Args:
-        std: Standard deviation of the noise, at least 0.
-        dropout: Probability with which a feature is set to zero, in [0, 1). The others are not scaled.
-
-    Raises:
-        NoisyLabelError: An argument outside its range.
-    """
-
-    def __init__(self, std: float = 0.0, dropout: float = 0.0) -> None:
-        check_argument(std >= 0, "std", "a float >= 0", std)
-        check_argument(0 <= dropout < 1, "dropout", "a float in [0, 1)", dropout)
-        self.std = std
-        self.dropout = dropout
-
-    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
-        """Disturb features (B, D)."""
-        draws, width = self.needed(draws), images.shape[1]
-        if self.std > 0:
-            normal = torch.special.ndtri(draws.uniforms(width).clamp(min=2.0**-53))
-            images = images + self.std * normal.to(images)
-        if self.dropout > 0:
-            images = images.masked_fill((draws.uniforms(width) < self.dropout).to(images.device), 0.0)
-        return images
-
-
 class Normalize(BatchTransform):
     """From bytes to float32 of mean 0 and standard deviation 1, of a batch (B, C, H, W) or an image (C, H, W).
 

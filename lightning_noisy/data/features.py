@@ -12,8 +12,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.data.array_file import ArrayFile
-from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Draws, FeatureNoise, Unchanged
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Draws, Unchanged
 from lightning_noisy.data.feature_file import FeatureFile, Part, checked_suffix
+from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise

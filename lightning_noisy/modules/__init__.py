@@ -7,6 +7,7 @@ from lightning_noisy.modules.disc import DISC
 from lightning_noisy.modules.divide_mix import DivideMix
 from lightning_noisy.modules.elr_plus import ELRPlus
 from lightning_noisy.modules.gss_divide_mix import GSSDivideMix
+from lightning_noisy.modules.gss_dual import GSSDual
 from lightning_noisy.modules.jocor import JoCoR
 from lightning_noisy.modules.mix_match import MixMatchModule
 from lightning_noisy.modules.multi_network import MultiNetworkModule
@@ -27,6 +28,7 @@ __all__ = [
     "DivideMix",
     "ELRPlus",
     "GSSDivideMix",
+    "GSSDual",
     "JoCoR",
     "MixMatchModule",
     "MultiNetworkModule",

@@ -63,7 +63,7 @@ def test_selc_moves_at_each_visit_and_a_batch_shares_one_row(seed):
 @pytest.mark.parametrize("redraw", ["step", "epoch"])
 def test_pools_grow_at_each_visit_or_at_the_first_of_an_epoch(seed, redraw):
     callback = begun(GradientSwitching(redraw=redraw, total_epochs=EPOCHS))
-    callback._span = EPOCHS
+    callback.span = EPOCHS
     pools, drawn = np.eye(CLASSES)[LABELS], {}
     for batch, call in calls(seed):
         labels = callback.change_target(call).tolist()

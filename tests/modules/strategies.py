@@ -33,6 +33,7 @@ class Strategy:
 STRATEGIES: dict[str, Strategy] = {
     "CoTeaching": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}),
     "CoTeachingPlus": Strategy({"forget_rate": 0.4, "ramp_epochs": 2, "warmup_epochs": 1}),
+    "GSSDual": Strategy(),
     "JoCoR": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}),
     "DISC": Strategy({"warmup_epochs": 1, "momentum": 0.5}, views=2),
     "SED": Strategy({"warmup_epochs": 1, "threshold_momentum": 0.5, "weight_momentum": 0.5}, views=2),

@@ -1,0 +1,37 @@
+"""Views of what has no geometry."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.data.batch_transforms import BatchTransform, Draws
+from lightning_noisy.errors import check_argument
+
+
+class FeatureNoise(BatchTransform):
+    """Adds normal noise to features and sets some of them to zero.
+
+    Args:
+        std: Standard deviation of the noise, at least 0.
+        dropout: Probability with which a feature is set to zero, in [0, 1). The others are not scaled.
+
+    Raises:
+        NoisyLabelError: An argument outside its range.
+    """
+
+    def __init__(self, std: float = 0.0, dropout: float = 0.0) -> None:
+        check_argument(std >= 0, "std", "a float >= 0", std)
+        check_argument(0 <= dropout < 1, "dropout", "a float in [0, 1)", dropout)
+        self.std = std
+        self.dropout = dropout
+
+    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
+        """Disturb features (B, D)."""
+        draws, width = self.needed(draws), images.shape[1]
+        if self.std > 0:
+            normal = torch.special.ndtri(draws.uniforms(width).clamp(min=2.0**-53))
+            images = images + self.std * normal.to(images)
+        if self.dropout > 0:
+            images = images.masked_fill((draws.uniforms(width) < self.dropout).to(images.device), 0.0)
+        return images
