@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
 from torchvision.models import get_model
 
 from lightning_noisy.cli import main, run
@@ -97,6 +98,12 @@ def stand_ins(monkeypatch, tmp_path, image_sets):
         (tmp_path / "data" / folder.name).symlink_to(folder)
 
 
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """Drawing takes most of the time of a small run; `TestWhatIsPrintedAndSaved` does it."""
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
+
+
 def read(config):
     """A recipe as it is with what it goes on top of."""
     return recipe_settings(str(config))
@@ -152,6 +159,7 @@ def class_paths(node):
 
 @each_config
 class TestEveryConfig:
+    @pytest.mark.usefixtures("blank_figures")
     def test_runs_alone(self, config):
         whole = read(config)
         cli = quiet("fit", config, *small(config))
