@@ -1,6 +1,6 @@
 """Cross entropy, GCE and DAL on digits with a backdoor: test accuracy and attack success in the last epoch.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.backdoor --jobs 2
+    OMP_NUM_THREADS=1 python -m benchmarks.backdoor --jobs 2 --seeds 0 1 2
 
 A run that stands in the record is not repeated. Losses have DAL's arguments for CIFAR-10; triggers and the share of
 poisoned images are ours. It shows one small network on small scans, and nothing about the figures of the paper.
@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.record import RESULTS, describe_machine, read_record, write_record
 
 EPOCHS = 25
+RATE = 0.01
 RECIPE = ["--config", "quickstart_ce", "--data.noise", "null", "--model.lr_scheduler.T_max", str(EPOCHS)]
 QUIET = [
     "--trainer.enable_progress_bar",
@@ -47,14 +48,14 @@ LOSSES = {
 MEASURED = ("test/acc", "backdoor/success", "backdoor/acc")
 
 
-def fit(trigger: str, loss: str, seed: int, rate: float, epochs: int = EPOCHS) -> dict[str, float]:
-    """One run by the command line: what is measured in the last epoch, the noise rate, and seconds."""
+def fit(trigger: str, loss: str, seed: int, epochs: int = EPOCHS) -> dict[str, float]:
+    """One run by the command line: what is measured in the last epoch, the number of poisoned images, and seconds."""
     from lightning_noisy.cli import main  # a process of its own reads seeds from the environment when it starts
 
     os.environ.pop("PL_GLOBAL_SEED", None)
     started = time.perf_counter()
     length = ["--trainer.max_epochs", str(epochs), "--trainer.check_val_every_n_epoch", str(epochs)]
-    attack = [*TRIGGERS[trigger], "--data.backdoor.rate", str(rate)]
+    attack = [*TRIGGERS[trigger], "--data.backdoor.rate", str(RATE)]
     with tempfile.TemporaryDirectory() as folder:
         place = ["--trainer.default_root_dir", folder, "--seed_everything", str(seed)]
         cli = main(["fit", *RECIPE, *length, *attack, *LOSSES[loss], *QUIET, *place])
@@ -63,18 +64,22 @@ def fit(trigger: str, loss: str, seed: int, rate: float, epochs: int = EPOCHS) -
     return {**seen, **counts}
 
 
-def benchmark(seeds: list[int], rate: float, jobs: int, path: Path) -> dict[str, Any]:
-    """The runs that the record lacks, and the table."""
-    record = read_record(path) or {"rate": rate, "epochs": EPOCHS, "machine": describe_machine(), "runs": {}}
+def benchmark(seeds: list[int], jobs: int, path: Path) -> dict[str, Any]:
+    """The runs that the record lacks; returns the record."""
+    command = f"OMP_NUM_THREADS=1 python -m benchmarks.backdoor --jobs {jobs} --seeds {' '.join(map(str, seeds))}"
+    started = {"command": command, "rate": RATE, "epochs": EPOCHS, "machine": describe_machine(), "runs": {}}
+    record = read_record(path) or started
     runs = record["runs"]
-    wanted = {
-        f"{t}, {loss}, seed {seed}": (t, loss, seed) for seed, t, loss in itertools.product(seeds, TRIGGERS, LOSSES)
-    }
+    wanted = {f"{run[1]}, {run[2]}, seed {run[0]}": run for run in itertools.product(seeds, TRIGGERS, LOSSES)}
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        waiting = {pool.submit(fit, *run, record["rate"]): name for name, run in wanted.items() if name not in runs}
+        waiting = {
+            pool.submit(fit, trigger, loss, seed): name
+            for name, (seed, trigger, loss) in wanted.items()
+            if name not in runs
+        }
         for done in as_completed(waiting):
             runs[waiting[done]] = done.result()
-            write_record(path, {**record, "runs": {name: runs[name] for name in wanted if name in runs}})
+            write_record(path, {**record, "runs": dict(sorted(runs.items()))})
     return record
 
 
@@ -95,9 +100,8 @@ def _mean(values: list[float]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS / "backdoor.json")
     arguments = parser.parse_args()
-    print("\n".join(table(benchmark(arguments.seeds, arguments.rate, arguments.jobs, arguments.results)["runs"])))
+    print("\n".join(table(benchmark(arguments.seeds, arguments.jobs, arguments.results)["runs"])))

@@ -162,25 +162,6 @@ def heat_map(axes: Axes, values: NDArray[np.floating], columns: str = "given lab
     return image
 
 
-def image_pairs_figure(pairs: Sequence[Sequence[NDArray[np.floating]]], names: tuple[str, str]) -> Figure:
-    """Images in two rows, each above what became of it.
-
-    Args:
-        pairs: Before and after, each (H, W, C) with one or three channels, values in [0, 1]; at least one pair.
-        names: What the rows are.
-    """
-    figure = Figure(figsize=(1.2 * len(pairs) + 0.6, 2.8), layout="constrained")
-    rows = figure.subplots(2, len(pairs), squeeze=False)
-    for column, pair in enumerate(pairs):
-        for axes, image in zip(rows[:, column], pair, strict=True):
-            axes.imshow(image.clip(0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axes.set_xticks([])
-            axes.set_yticks([])
-    for axes, name in zip(rows[:, 0], names, strict=True):
-        axes.set_ylabel(name)
-    return figure
-
-
 def comparison_figure(
     accuracies: Mapping[str, Mapping[int, Sequence[float]]],
     confidences: Mapping[str, Mapping[int, Mapping[str, float]]],

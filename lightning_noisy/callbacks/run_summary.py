@@ -83,8 +83,9 @@ class RunSummary(Callback):
             )
             return
         rate = from_datamodule(trainer, "realized_noise_rate")
-        injected = from_datamodule(trainer, "noise")
-        measured = "realized noise rate" if injected is None else f"injected by {type(injected).__name__}"
+        injected = [from_datamodule(trainer, name) for name in ("noise", "backdoor")]
+        names = " and ".join(type(one).__name__ for one in injected if one is not None)
+        measured = f"injected by {names}" if names else "realized noise rate"
         rank_zero_info(self.table(rate, folder, measured))
         if folder is not None:
             self._write(Path(folder), rate)

@@ -10,24 +10,19 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_noisy.data.backdoor import BackdoorTrigger
-from lightning_noisy.data.backdoor.poisoning import PixelRange
-from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.figures import show_figure, write_figure
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 from lightning_noisy.functional.noise import as_targets, check_num_classes
-from lightning_noisy.plots import image_pairs_figure, transition_figure
-from lightning_noisy.private_api import is_a
+from lightning_noisy.plots import transition_figure
 
 MANIFEST_FILE = "noise.json"
 LABELS_FILE = "noisy_labels.npz"
-
-_SHOWN = 8  # poisoned images in the figure
 
 
 def build_manifest(
@@ -96,48 +91,9 @@ def show_transitions(trainer: Trainer, folder: str | Path, manifest: Mapping[str
     """
     if manifest["transition_counts"] is None:
         return
-    _show(trainer, folder, "transition", transition_figure(np.array(manifest["transition_counts"])))
-
-
-def show_backdoor(
-    trainer: Trainer,
-    folder: str | Path,
-    original: LabeledImages,
-    images: LabeledImages,
-    positions: Tensor,
-    pixel_range: PixelRange,
-) -> None:
-    """Draw some poisoned images without and with the trigger, ``figures/backdoor.png`` and ``noise/backdoor``.
-
-    Under several processes, call it on one of them.
-
-    Args:
-        trainer: Has the loggers.
-        folder: The run's folder.
-        original: The training set without the trigger.
-        images: The training set.
-        positions: Which of them are poisoned, int64 (M,).
-        pixel_range: Black and white.
-    """
-    shown = positions[:_SHOWN].tolist()
-    black, white = pixel_range or (0.0, 255.0)
-    pairs = [[(_pixels(part.image(i)) - black) / (white - black) for part in (original, images)] for i in shown]
-    _show(trainer, folder, "backdoor", image_pairs_figure(pairs, ("as it came", "poisoned")))
-
-
-def _pixels(image: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A tensor (C, H, W) or PIL image as (H, W, C)."""
-    pixels = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.array(image)
-    return pixels.reshape(*pixels.shape[:2], -1).astype(np.float64)
-
-
-def _show(trainer: Trainer, folder: str | Path, name: str, figure: Figure) -> None:
-    """A figure as a file and in TensorBoard."""
-    with written_aside(Path(folder) / "figures" / f"{name}.png") as file:
-        figure.savefig(file, format="png", dpi=150)
-    for logger in trainer.loggers:
-        if is_a(logger, "TensorBoardLogger"):
-            logger.experiment.add_figure(f"noise/{name}", figure, global_step=trainer.global_step, close=False)
+    figure = transition_figure(np.array(manifest["transition_counts"]))
+    write_figure(folder, "transition", figure)
+    show_figure(trainer, "noise/transition", figure)
 
 
 def write_manifest(

@@ -12,12 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from lightning_noisy.data.backdoor import BackdoorTrigger
+from lightning_noisy.data.backdoor.picture import show_backdoor
 from lightning_noisy.data.backdoor.poisoning import PixelRange, attacked_test_set, poisoned_training_set
 from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
 from lightning_noisy.data.in_memory import InMemoryDataset
 from lightning_noisy.data.labeled_images import LabeledImages, Rows
 from lightning_noisy.data.loader import ResumableLoader
-from lightning_noisy.data.manifest import build_manifest, show_backdoor, show_transitions, write_manifest
+from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.split_loaders import SplitLoaders

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
+from lightning_noisy.callbacks import StepSeed
 from lightning_noisy.data import (
     CIFAR10DataModule,
     CSVDataModule,
@@ -20,6 +21,7 @@ from lightning_noisy.data import (
     LocalTrigger,
     SymmetricNoise,
 )
+from lightning_noisy.data.backdoor.picture import image_pairs_figure
 from lightning_noisy.errors import NoisyLabelError
 from tests._dummies import DummyCIFAR10, isolate, quiet, write_image
 from tests.foreign import make_trainer
@@ -75,9 +77,9 @@ def test_a_poisoned_sample_shows_the_trigger_and_has_the_target_as_label(noise):
 
 def test_augmentation_comes_after_the_trigger():
     data, shifted = ready(augment=False), ready()
-    plain, moved = ([batch[0] for batch in d.train_dataloader()][0] for d in (data, shifted))
-    places = [torch.nn.functional.pad(plain, [1] * 4, value=data.pixel_range[0])[..., i : i + 8, j : j + 8]
-              for i in range(3) for j in range(3)]  # fmt: skip
+    plain, moved = (next(iter(d.train_dataloader()))[0] for d in (data, shifted))
+    padded = nn.functional.pad(plain, [1] * 4, value=data.pixel_range[0])
+    places = [padded[..., i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
     assert torch.stack([(place == moved).flatten(1).all(dim=1) for place in places]).any(dim=0).all()
 
 
@@ -130,7 +132,7 @@ def folders(folder, monkeypatch):
 
 
 def table(folder, monkeypatch):
-    kind, options, corner = folders(folder, monkeypatch)
+    _, options, corner = folders(folder, monkeypatch)
     rows = [
         f"{part}/{k}/{i}.png,{k},{part}" for part, n in (("train", 6), ("test", 3)) for k in range(3) for i in range(n)
     ]
@@ -164,20 +166,18 @@ def test_every_image_data_module_takes_one(tmp_path, monkeypatch, case):
 # What a run does with it
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_that_is_resumed_equals_the_uninterrupted_one(tmp_path, workers):
-    def run(epochs, **options):
-        module, trainer = make_module(nn.CrossEntropyLoss()), make_trainer(tmp_path, max_epochs=epochs)
-        trainer.fit(module, datamodule=Blobs(seed=0, backdoor=TRIGGER, num_workers=workers), **options)
-        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
-        return trainer, module
+def trained(folder, epochs, workers, **options):
+    trainer = make_trainer(folder, [StepSeed(1)], max_epochs=epochs)
+    data = Blobs(seed=0, backdoor=TRIGGER, num_workers=workers)
+    trainer.fit(make_module(nn.CrossEntropyLoss()), datamodule=data, **options)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return data.poisoned, trainer.callback_metrics, trainer.lightning_module.state_dict()
 
-    whole, first = run(2)
-    trainer, again = run(1) and run(2, ckpt_path=tmp_path / "1.ckpt")
-    assert torch.equal(whole.datamodule.poisoned, trainer.datamodule.poisoned)
-    assert_same(whole.callback_metrics, trainer.callback_metrics)
-    if workers == 0:  # dropout draws of a run without StepSeed are not repeated
-        assert first.state_dict().keys() == again.state_dict().keys()
+
+def test_a_run_that_is_resumed_with_workers_equals_the_uninterrupted_one(tmp_path):
+    whole = trained(tmp_path, 2, workers=0)
+    trained(tmp_path, 1, workers=2)
+    assert_same(whole, trained(tmp_path, 2, workers=2, ckpt_path=tmp_path / "last.ckpt"))
 
 
 def test_success_and_accuracy_are_counted(tmp_path):
@@ -220,7 +220,7 @@ data:
 """
 
 
-def test_yaml_and_the_files_of_a_run(tmp_path, monkeypatch):
+def test_yaml_and_the_files_of_a_run(tmp_path, monkeypatch, caplog):
     isolate(monkeypatch, tmp_path)
     (tmp_path / "mine.yaml").write_text(CONFIG)
     cli = quiet("fit", "mine.yaml", "--data.backdoor.rate", 0.03)
@@ -236,12 +236,14 @@ def test_yaml_and_the_files_of_a_run(tmp_path, monkeypatch):
         assert (arrays["noisy"][arrays["poisoned"]] == 4).all()
         assert (arrays["clean"][arrays["poisoned"]] != 4).all()
     assert (folder / "figures" / "backdoor.png").read_bytes().startswith(b"\x89PNG")
+    assert "injected by SymmetricNoise and LocalTrigger " in caplog.text
     assert "backdoor/success" in json.loads((folder / "summary.json").read_text())["also"]
 
     saved = str(folder / "config.yaml")
-    tested = quiet("test", saved, "--trainer.logger", "false")
+    without = ["--trainer.logger", "false", "--untrained", "true"]
+    tested = quiet("test", saved, *without)
     assert {"backdoor/success", "backdoor/acc", "test/acc"} <= set(tested.trainer.callback_metrics)
-    assert len(quiet("predict", saved, "--trainer.logger", "false").datamodule.poisoned) == 1437
+    assert len(quiet("predict", saved, *without).datamodule.poisoned) == 1437
 
 
 def test_without_poisoned_images_there_is_no_figure(tmp_path):
@@ -252,6 +254,19 @@ def test_without_poisoned_images_there_is_no_figure(tmp_path):
     manifest = json.loads((tmp_path / "noise.json").read_text())
     assert manifest["backdoor"]["num_poisoned"] == 0
     assert not (tmp_path / "figures" / "backdoor.png").exists()
+
+
+def test_each_image_stands_above_what_became_of_it():
+    pairs = [[np.full((2, 3, 3), 0.25 * i), np.full((2, 3, 3), 0.25 * i + 0.1)] for i in range(3)]
+    pairs[2][1][0, 0] = 1.5
+    figure = image_pairs_figure(pairs, ("before", "after"))
+    shown = [axes.images[0].get_array() for axes in figure.axes]
+
+    assert [image[1, 0, 0] for image in shown] == [0.0, 0.25, 0.5, 0.1, 0.35, 0.6]
+    assert shown[5][0, 0].tolist() == [1, 1, 1]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["before", "", "", "after", "", ""]
+    gray = image_pairs_figure([[np.full((2, 2, 1), 0.5)] * 2], ("a", "b")).axes[0].images[0]
+    assert (gray.norm.vmin, gray.norm.vmax) == (0, 1)
 
 
 # Refusals
