@@ -44,12 +44,29 @@ class FigureWriter:
         folder = run_folder(trainer)
         figure = self._show(trainer)
         if figure is not None and folder is not None:
-            with written_aside(Path(folder) / "figures" / f"{self.name}.png") as file:
-                figure.savefig(file, format="png", dpi=150)
+            write_figure(folder, self.name, figure)
 
     def _show(self, trainer: Trainer) -> Figure | None:
         figure = self.draw() if trainer.is_global_zero else None
-        for logger in trainer.loggers if figure is not None else ():
-            if is_a(logger, "TensorBoardLogger"):
-                logger.experiment.add_figure(self.tag, figure, global_step=trainer.global_step, close=False)
+        if figure is not None:
+            show_figure(trainer, self.tag, figure)
         return figure
+
+
+def show_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
+    """Show a figure in TensorBoard, where the Trainer logs to it. On rank 0 alone.
+
+    Args:
+        trainer: Has the loggers.
+        tag: Its name.
+        figure: The figure.
+    """
+    for logger in trainer.loggers:
+        if is_a(logger, "TensorBoardLogger"):
+            logger.experiment.add_figure(tag, figure, global_step=trainer.global_step, close=False)
+
+
+def write_figure(folder: str | Path, name: str, figure: Figure) -> None:
+    """Write a figure as ``figures/<name>.png`` into a run's folder."""
+    with written_aside(Path(folder) / "figures" / f"{name}.png") as file:
+        figure.savefig(file, format="png", dpi=150)

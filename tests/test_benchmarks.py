@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from benchmarks import embeddings, functional_criterion, heads, loader, methods, moves, training_step
+from benchmarks import backdoor, embeddings, functional_criterion, heads, loader, methods, moves, training_step
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.memory import measure_memory
 from benchmarks.record import RESULTS
@@ -20,6 +20,7 @@ from lightning_noisy.losses import NegativeLearning
 from tests._dummies import isolate, write_cifar
 
 BATCH, INPUTS, CLASSES = SHAPE = 8, 16, 6
+GRID = [(trigger, loss) for trigger in backdoor.TRIGGERS for loss in backdoor.LOSSES]
 
 
 class Clock:
@@ -520,6 +521,18 @@ def test_plain_batches_of_the_benchmark_are_crops_and_flips(tmp_path, monkeypatc
         either = [(windows == view.view(1, 3, 1, 1, 8, 8)).all(dim=5).all(dim=4).all(dim=1) for view in sides]
         found += bool(either[0].any() or either[1].any())
     assert found == 4
+
+
+def test_backdoors_are_recorded_and_shown_as_recorded():
+    runs = {f"global, DAL, seed {i}": {"test/acc": 0.9 + i / 100, "backdoor/success": 0.5} for i in (0, 2)}
+    others = {f"{t}, {loss}, seed 0": {"test/acc": 0, "backdoor/success": 1} for t, loss in GRID if loss != "DAL"}
+    last = {"local, DAL, seed 1": {"test/acc": 0.25, "backdoor/success": 0.125}}
+    rows = backdoor.table({**runs, **others, **last})
+    assert rows[-1] == "| global | DAL | 91.00 ± 1.41 | 50.00 ± 0.00 | 2 |"
+    assert rows[4] == "| local | DAL | 25.00 ± 0.00 | 12.50 ± 0.00 | 1 |"
+    recorded = json.loads((RESULTS / "backdoor.json").read_text())["runs"]
+    assert len(recorded) >= 3 * len(GRID)
+    assert "\n".join(backdoor.table(recorded)) in (RESULTS.parents[1] / "docs" / "benchmarks.md").read_text()
 
 
 def test_a_functional_criterion_is_measured_by_turns(monkeypatch):

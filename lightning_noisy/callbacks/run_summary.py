@@ -29,7 +29,8 @@ class RunSummary(Callback):
     Args:
         metric: What is reported: the first of these names that is logged.
         monitor: What chooses the best epoch.
-        also: Further metrics, as far as they are logged; by default those of a second test set, and of top 5.
+        also: Further metrics, as far as they are logged; by default those of a second test set, of top 5, and the
+            success of a backdoor.
 
     Raises:
         NoisyLabelError: ``metric`` is empty, or it or ``also`` a string.
@@ -39,7 +40,7 @@ class RunSummary(Callback):
         self,
         metric: tuple[str, ...] = ("test/acc", "val/acc"),
         monitor: str = "val/acc",
-        also: tuple[str, ...] = ("test/acc_top5", "imagenet/acc", "imagenet/acc_top5"),
+        also: tuple[str, ...] = ("test/acc_top5", "imagenet/acc", "imagenet/acc_top5", "backdoor/success"),
     ) -> None:
         for name, value in (("metric", metric), ("also", also)):
             check_argument(not isinstance(value, str), name, "a tuple of names", value)
@@ -82,8 +83,9 @@ class RunSummary(Callback):
             )
             return
         rate = from_datamodule(trainer, "realized_noise_rate")
-        injected = from_datamodule(trainer, "noise")
-        measured = "realized noise rate" if injected is None else f"injected by {type(injected).__name__}"
+        injected = [from_datamodule(trainer, name) for name in ("noise", "backdoor")]
+        names = " and ".join(type(one).__name__ for one in injected if one is not None)
+        measured = f"injected by {names}" if names else "realized noise rate"
         rank_zero_info(self.table(rate, folder, measured))
         if folder is not None:
             self._write(Path(folder), rate)

@@ -1,6 +1,7 @@
 """Label noise, data sets that carry their index, resumable loaders and data modules."""
 
 from lightning_noisy.data.animal10n import Animal10NDataModule
+from lightning_noisy.data.backdoor import BackdoorTrigger, GlobalTrigger, LocalTrigger
 from lightning_noisy.data.balanced import BalancedSampler
 from lightning_noisy.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from lightning_noisy.data.cifar80n import CIFAR80NODataModule
@@ -37,6 +38,7 @@ from lightning_noisy.data.weighted import WeightedEpochSampler
 __all__ = [
     "Animal10NDataModule",
     "AsymmetricNoise",
+    "BackdoorTrigger",
     "BalancedSampler",
     "CIFAR10DataModule",
     "CIFAR80NODataModule",
@@ -48,6 +50,7 @@ __all__ = [
     "FashionMNISTDataModule",
     "FeaturesDataModule",
     "FileNoise",
+    "GlobalTrigger",
     "ImageFolderDataModule",
     "ImageList",
     "ImageListDataModule",
@@ -55,6 +58,7 @@ __all__ = [
     "InstanceDependentNoise",
     "LabelNoise",
     "LabeledImages",
+    "LocalTrigger",
     "MNISTDataModule",
     "MultiView",
     "NoisyDataModule",

@@ -40,6 +40,7 @@ class DigitsDataModule(NoisyDataModule):
     """
 
     num_classes = 10
+    pixel_range = (-_MEAN / _STD, (1 - _MEAN) / _STD)
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class DigitsDataModule(NoisyDataModule):
 
     @override
     def training_transform(self) -> BatchTransform:
-        empty = -_MEAN / _STD
+        empty, _ = self.pixel_range
         weak = RandomCrop(8, padding=1, fill=empty) if self.augment else Unchanged()
         return named_views(self.views, weak, Compose([weak, Cutout(_CUTOUT, empty)]))
 

@@ -6,18 +6,20 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_noisy.data.backdoor import BackdoorTrigger
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.figures import show_figure, write_figure
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 from lightning_noisy.functional.noise import as_targets, check_num_classes
 from lightning_noisy.plots import transition_figure
-from lightning_noisy.private_api import is_a
 
 MANIFEST_FILE = "noise.json"
 LABELS_FILE = "noisy_labels.npz"
@@ -30,6 +32,8 @@ def build_manifest(
     noise: LabelNoise | None,
     seed: int,
     num_clean_classes: int | None = None,
+    backdoor: BackdoorTrigger | None = None,
+    poisoned: Tensor | None = None,
 ) -> dict[str, object]:
     """Describe the labels of a run by plain values, the same after a round trip through JSON.
 
@@ -40,6 +44,8 @@ def build_manifest(
         noise: The noise model, or ``None`` where the data came with its noise.
         seed: The seed of the noise.
         num_clean_classes: Number C of clean classes where some images belong to none of the K; None stands for K.
+        backdoor: The backdoor, or ``None`` without.
+        poisoned: Which samples it has poisoned, bool (N,).
 
     Returns:
         A dict with these entries:
@@ -47,8 +53,10 @@ def build_manifest(
         - ``noise``: the model's :meth:`~lightning_noisy.data.noise.LabelNoise.describe`, or None
         - ``seed``, ``num_samples``, ``num_classes``: integers
         - ``requested_rate``: the model's rate, or None
-        - ``realized_rate``: fraction of wrong labels in [0, 1], None without clean labels
+        - ``realized_rate``: fraction of wrong labels in [0, 1], those of poisoned samples included, None without clean
+          labels
         - ``transition_counts``: C rows (clean class) of K integers (noisy class), None without clean labels
+        - ``backdoor``: the trigger's ``describe()`` and ``num_poisoned``, or None
         - ``sha256``: the noisy labels' :func:`~lightning_noisy.functional.label_statistics.labels_hash`
 
     Raises:
@@ -56,6 +64,7 @@ def build_manifest(
     """
     check_num_classes(num_classes)
     noisy = as_targets(noisy, num_classes, "noisy")
+    attack = backdoor and {**backdoor.describe(), "num_poisoned": 0 if poisoned is None else int(poisoned.sum())}
     counts = None if clean is None else transition_counts(clean, noisy, num_classes, num_clean_classes).tolist()
     return {
         "noise": None if noise is None else noise.describe(),
@@ -65,6 +74,7 @@ def build_manifest(
         "requested_rate": None if noise is None else noise.rate,
         "realized_rate": None if clean is None else noise_rate(clean, noisy),
         "transition_counts": counts,
+        "backdoor": attack,
         "sha256": labels_hash(noisy),
     }
 
@@ -82,19 +92,21 @@ def show_transitions(trainer: Trainer, folder: str | Path, manifest: Mapping[str
     if manifest["transition_counts"] is None:
         return
     figure = transition_figure(np.array(manifest["transition_counts"]))
-    with written_aside(Path(folder) / "figures" / "transition.png") as file:
-        figure.savefig(file, format="png", dpi=150)
-    for logger in trainer.loggers:
-        if is_a(logger, "TensorBoardLogger"):
-            logger.experiment.add_figure("noise/transition", figure, global_step=trainer.global_step, close=False)
+    write_figure(folder, "transition", figure)
+    show_figure(trainer, "noise/transition", figure)
 
 
 def write_manifest(
-    folder: str | Path, manifest: Mapping[str, object], noisy: Tensor, clean: Tensor | None = None
+    folder: str | Path,
+    manifest: Mapping[str, object],
+    noisy: Tensor,
+    clean: Tensor | None = None,
+    poisoned: Tensor | None = None,
 ) -> None:
     """Write ``noise.json`` and ``noisy_labels.npz`` into a folder, which is made if missing.
 
-    The archive holds int64 (N,) arrays ``noisy`` and, where known, ``clean``, and loads with ``allow_pickle=False``;
+    The archive holds int64 (N,) arrays ``noisy`` and, where known, ``clean``, under a backdoor ``poisoned``, bool (N,),
+    and loads with ``allow_pickle=False``;
     :class:`~lightning_noisy.data.noise.FileNoise` with ``key="noisy"`` gives the labels again. Both files are written
     aside and renamed once both are complete, so an interruption leaves the old ones. The manifest is renamed last: its
     ``sha256`` says whether the labels beside it are its own.
@@ -106,6 +118,7 @@ def write_manifest(
         manifest: What :func:`build_manifest` gave for these labels.
         noisy: Noisy labels, int64 (N,).
         clean: Clean labels, int64 (N,), or ``None``.
+        poisoned: Which samples a backdoor has poisoned, bool (N,), or ``None`` without one.
 
     Raises:
         NoisyLabelError: The manifest is that of other labels.
@@ -118,13 +131,12 @@ def write_manifest(
         )
     # One entry a line: counts of 1000 classes would be a million lines under `indent`.
     entries = [f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in manifest.items()]
+    known = {"noisy": noisy, "clean": clean, "poisoned": poisoned}
+    arrays: dict[str, Any] = {name: labels.cpu().numpy() for name, labels in known.items() if labels is not None}
     folder = Path(folder)
     with written_aside(folder / MANIFEST_FILE) as text, written_aside(folder / LABELS_FILE) as archive:
         text.write(("{\n" + ",\n".join(entries) + "\n}\n").encode())
-        if clean is None:
-            np.savez(archive, noisy=noisy.cpu().numpy())
-        else:
-            np.savez(archive, noisy=noisy.cpu().numpy(), clean=clean.cpu().numpy())
+        np.savez(archive, **arrays)
         for file in (text, archive):
             file.flush()
             os.fsync(file.fileno())

@@ -7,25 +7,28 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
+from lightning_noisy.data.backdoor import BackdoorTrigger
+from lightning_noisy.data.backdoor.picture import show_backdoor
+from lightning_noisy.data.backdoor.poisoning import PixelRange, attacked_test_set, poisoned_training_set
 from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
-from lightning_noisy.data.in_memory import InMemoryDataset, collate
+from lightning_noisy.data.in_memory import InMemoryDataset
 from lightning_noisy.data.labeled_images import LabeledImages, Rows
 from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
-from lightning_noisy.data.samplers import EpochSampler, EvaluationSampler
+from lightning_noisy.data.samplers import EpochSampler
+from lightning_noisy.data.split_loaders import SplitLoaders
 from lightning_noisy.data.splits import known_labels_of, split_rows, training_labels
-from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.label_statistics import noise_rate
 from lightning_noisy.trainer_access import run_folder, run_seed
 
 
-class NoisyDataModule(LightningDataModule, ABC):
+class NoisyDataModule(SplitLoaders, ABC):
     """Base of the data modules: a labeled training set gets label noise, a validation split and resumable loaders.
 
     The noise is drawn once, on the whole training set, from the seed; the validation split is taken from it afterwards.
@@ -37,24 +40,35 @@ class NoisyDataModule(LightningDataModule, ABC):
     counts, the labels) are written into the run's folder, and where clean labels are known a figure of what became of
     each class, ``figures/transition.png``, which TensorBoard shows as well.
 
+    A ``backdoor`` poisons a share of the training images, after the noise and before the split: they show a trigger,
+    and their labels are the target class. The test images of the other classes, each with the trigger, are then a
+    further split, "backdoor": ``backdoor/success`` is the share of them that is taken for the target class,
+    ``backdoor/acc`` the share that is still taken for its own. The files at fit start say which samples are poisoned,
+    and ``figures/backdoor.png`` shows some.
+
     Args:
         noise: Label noise; None keeps the labels.
         batch_size: Batch size B of one process.
         num_workers: Worker processes of each loader.
         val_fraction: Share of the training set that becomes the validation split, in [0, 1); 0 makes none.
-        noisy_val: Whether the validation split keeps its noisy labels, as it would in practice.
-        seed: Seed of noise, split, order and augmentation; None takes the run's (``seed_everything``), else 0.
+        noisy_val: Whether the validation split keeps its noisy labels, and its triggers, as it would in practice.
+        seed: Seed of noise, backdoor, split, order and augmentation; None takes the run's (``seed_everything``), else
+            0.
         pin_memory: As in ``DataLoader``.
+        backdoor: A :class:`~lightning_noisy.data.LocalTrigger` or :class:`~lightning_noisy.data.GlobalTrigger`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at ``setup``, an empty training set or training split, noise for
-            a training set that comes with its own, or ``noisy_val=False`` where nobody knows clean labels; at ``test``
-            and ``predict``, no test set.
+            a training set that comes with its own, ``noisy_val=False`` where nobody knows clean labels, or a backdoor
+            without a test set, for what are no images, or whose trigger does not show in them; at ``test`` and
+            ``predict``, no test set.
     """
 
     num_classes: int
     num_clean_classes: int | None = None
     """Number of clean classes where some training images belong to none of the ``num_classes``."""
+    pixel_range: PixelRange = None
+    """Black and white of the images as they come, for a backdoor; None are bytes."""
 
     def __init__(
         self,
@@ -65,28 +79,26 @@ class NoisyDataModule(LightningDataModule, ABC):
         noisy_val: bool = True,
         seed: int | None = None,
         pin_memory: bool = False,
+        backdoor: BackdoorTrigger | None = None,
     ) -> None:
-        super().__init__()
-        check_count(batch_size, "batch_size")
-        check_count(num_workers, "num_workers", least=0, most=1024)
+        super().__init__(batch_size, num_workers, pin_memory)
         check_argument(0 <= val_fraction < 1, "val_fraction", "a float in [0, 1)", val_fraction)
         self.noise = noise
-        self.batch_size = batch_size
-        self.num_workers = num_workers
         self.val_fraction = val_fraction
         self.noisy_val = noisy_val
         self.seed = run_seed(seed)
-        self.pin_memory = pin_memory
+        self.backdoor = backdoor
         self.noisy_targets: Tensor
         """Labels the training split is trained on, int64 (N,); from ``setup`` on."""
         self.clean_targets: Tensor | None
         """Clean labels of the training split, int64 (N,), None where nobody knows them; from ``setup`` on."""
         self.realized_noise_rate: float | None
         """Share of wrong labels in the training split, None where nobody knows it; from ``setup`` on."""
+        self.poisoned: Tensor
+        """Which samples of the training split have the backdoor, bool (N,); from ``setup`` on."""
         self._train: Dataset[Any]
         self._scored: Dataset[Any]
         self._sampler: EpochSampler | None = None
-        self._validation: dict[str, Dataset[Any]] = {}
 
     @abstractmethod
     def training_images(self) -> LabeledImages:
@@ -160,22 +172,21 @@ class NoisyDataModule(LightningDataModule, ABC):
         return self._in_order(self._scored, persistent_workers=False)
 
     @property
-    def validation_splits(self) -> tuple[str, ...]:
-        """What each validation loader holds: "val", "test" and further test sets, as far as there are such sets."""
-        return tuple(self._validation)
-
-    @property
-    def test_splits(self) -> tuple[str, ...]:
-        """What each test loader holds: the same without "val"."""
-        return tuple(split for split in self._validation if split != "val")
+    def attacked_splits(self) -> dict[str, int]:
+        """The splits whose images all show a trigger, each with the class that it leads to."""
+        return {} if self.backdoor is None else {"backdoor": self.backdoor.target}
 
     @override
     def setup(self, stage: str) -> None:
         images, others = self.training_images(), self.evaluation_images()
         name = type(self).__name__
         clean, noisy = training_labels(images, self.noise, self.num_classes, self.seed, name)
+        original, poisoned = images, torch.zeros(len(noisy), dtype=torch.bool)
+        if self.backdoor is not None:
+            attack = self.backdoor, self.num_classes, self.pixel_range
+            images, noisy, poisoned = poisoned_training_set(images, clean, noisy, *attack, self.seed)
         train, val = split_rows(len(noisy), self.val_fraction, self.seed)
-        self.noisy_targets = noisy[train]
+        self.noisy_targets, self.poisoned = noisy[train], poisoned[train]
         self.clean_targets = None if clean is None else clean[train]
         self.realized_noise_rate = None if clean is None else noise_rate(clean[train], noisy[train])
         self._sampler = None
@@ -183,69 +194,39 @@ class NoisyDataModule(LightningDataModule, ABC):
         self._scored = self.training_dataset(images, train, self.noisy_targets, self.evaluation_transform())
         self._validation = {}
         if len(val):
-            labels = noisy if self.noisy_val else known_labels_of(clean, name)
-            self._validation["val"] = self.evaluation_dataset(images, val, labels[val])
+            kept = (images, noisy) if self.noisy_val else (original, known_labels_of(clean, name))
+            self._validation["val"] = self.evaluation_dataset(kept[0], val, kept[1][val])
         if "val" in others:
             check_argument(self.val_fraction == 0, "val_fraction", "0 beside a validation set", self.val_fraction)
         for split, other in others.items():
             assert other.labels is not None
             self._validation[split] = self.evaluation_dataset(other, torch.arange(len(other.labels)), other.labels)
+        if self.backdoor is not None:
+            attacked = attacked_test_set(others.get("test"), self.backdoor, self.pixel_range, self.evaluation_dataset)
+            self._validation["backdoor"] = attacked
         if stage == "fit":
-            self._write_manifest()
+            self._write_evidence(original, images, train)
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
         return ResumableLoader(self._train, sampler=self.sampler, **self._loader_options())
 
-    @override
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        return [self._in_order(dataset) for dataset in self._validation.values()]
+    def _write_evidence(self, original: LabeledImages, images: LabeledImages, train: Tensor) -> None:
+        """Into the run's folder.
 
-    @override
-    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
-        first = self._in_order(self._test_set())
-        further = [self._in_order(self._validation[split]) for split in self.test_splits if split != "test"]
-        return [first, *further] if further else first
-
-    @override
-    def predict_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self._test_set(), **self._loader_options())
-
-    def _test_set(self) -> Dataset[Any]:
-        if "test" not in self._validation:
-            raise NoisyLabelError(
-                f"This {type(self).__name__} has no test set, which `test` and `predict` read: give it one, see its "
-                "arguments."
-            )
-        return self._validation["test"]
-
-    def _write_manifest(self) -> None:
-        if self.trainer is None:
+        Args:
+            original: The training set as it came.
+            images: The same with a backdoor, if there is one.
+            train: Positions of the training split in it, int64 (N,).
+        """
+        trainer = self.trainer
+        folder = None if trainer is None else run_folder(trainer)
+        if trainer is None or folder is None or not trainer.is_global_zero:
             return
-        folder = run_folder(self.trainer)
-        if folder is not None and self.trainer.is_global_zero:
-            clean, noisy = self.clean_targets, self.noisy_targets
-            manifest = build_manifest(clean, noisy, self.num_classes, self.noise, self.seed, self.num_clean_classes)
-            write_manifest(folder, manifest, noisy, clean)
-            show_transitions(self.trainer, folder, manifest)
-
-    def _in_order(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
-        world, rank = self._processes()
-        if len(dataset) < world:  # type: ignore[arg-type]
-            raise NoisyLabelError(
-                f"{len(dataset)} samples cannot be evaluated on {world} processes: use fewer."  # type: ignore[arg-type]
-            )
-        sampler = EvaluationSampler(dataset, world, rank)
-        return DataLoader(dataset, sampler=sampler, **{**self._loader_options(), **options})
-
-    def _loader_options(self) -> dict[str, Any]:
-        return {
-            "batch_size": self.batch_size,
-            "num_workers": self.num_workers,
-            "persistent_workers": self.num_workers > 0,
-            "pin_memory": self.pin_memory,
-            "collate_fn": collate,
-        }
-
-    def _processes(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
+        clean, noisy, made = self.clean_targets, self.noisy_targets, (self.noise, self.seed, self.num_clean_classes)
+        poisoned = None if self.backdoor is None else self.poisoned
+        manifest = build_manifest(clean, noisy, self.num_classes, *made, self.backdoor, poisoned)
+        write_manifest(folder, manifest, noisy, clean, poisoned)
+        show_transitions(trainer, folder, manifest)
+        if self.poisoned.any():
+            show_backdoor(trainer, folder, original, images, train[self.poisoned], self.pixel_range)

@@ -47,8 +47,9 @@ class EvaluatedModule(ModuleInRun, ABC):
 
     def find_splits(self) -> None:
         """Learn what there is to be measured on."""
+        attacked = from_datamodule(self.trainer, "attacked_splits") or {}
         for split in from_datamodule(self.trainer, "validation_splits") or ("val", "test"):
-            self.evaluation.add_split(split, self.members)
+            self.evaluation.add_split(split, self.members, attacked.get(split))
 
     @override
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

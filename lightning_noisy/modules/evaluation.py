@@ -13,8 +13,26 @@ _TOP_K = 5
 _TOP_K_FROM_CLASSES = 10
 
 
+class AttackSuccess(MeanMetric):
+    """The share of samples that are taken for the class that a backdoor's trigger leads to, in [0, 1].
+
+    Args:
+        target: The class.
+    """
+
+    def __init__(self, target: int) -> None:
+        super().__init__()
+        self.target = target
+
+    def update(self, probabilities: Tensor, _: Tensor) -> None:  # type: ignore[override]
+        """Take in probabilities (B, K) of samples of other classes."""
+        super().update((probabilities.argmax(dim=1) == self.target).float())
+
+
 class Evaluation(nn.ModuleDict):
     """The metrics of each split: accuracy, top-5 accuracy when K > 10, calibration error and cross entropy.
+
+    Where all images show a backdoor's trigger there are two others: its success, and accuracy.
 
     Args:
         num_classes: K.
@@ -27,10 +45,18 @@ class Evaluation(nn.ModuleDict):
         for split in splits:
             self.add_split(split)
 
-    def add_split(self, split: str, members: tuple[str, ...] = ()) -> None:
-        """Measure one more split, unless it is there, and on it what is named beside the module's own answer."""
+    def add_split(self, split: str, members: tuple[str, ...] = (), attacked: int | None = None) -> None:
+        """Measure one more split, unless it is there, and on it what is named beside the module's own answer.
+
+        Args:
+            split: Its name.
+            members: What is named beside the module's own answer.
+            attacked: The class that the trigger in its images leads to, None without a trigger.
+        """
         for name in (split, *(f"{split}/{member}" for member in members)):
-            if name not in self:
+            if attacked is not None:
+                self[name] = nn.ModuleDict({"success": AttackSuccess(attacked), "acc": self._accuracy()})
+            elif name not in self:
                 self[name] = nn.ModuleDict(self._metrics())
 
     def reset(self) -> None:
@@ -48,16 +74,19 @@ class Evaluation(nn.ModuleDict):
             target: int64 (B,).
         """
         metrics = {name: cast(Metric, metric) for name, metric in cast(nn.ModuleDict, self[split]).items()}
-        for metric in metrics.values():
-            if isinstance(metric, MeanMetric):
+        for name, metric in metrics.items():
+            if name == "loss":
                 metric.update(F.cross_entropy(logits, target), weight=len(target))
             else:
                 metric.update(logits.softmax(dim=1), target)
         return {f"{split}/{name}": metric for name, metric in metrics.items()}
 
+    def _accuracy(self) -> Metric:
+        return MulticlassAccuracy(self.num_classes, average="micro")
+
     def _metrics(self) -> dict[str, nn.Module]:
         metrics: dict[str, nn.Module] = {
-            "acc": MulticlassAccuracy(self.num_classes, average="micro"),
+            "acc": self._accuracy(),
             "ece": MulticlassCalibrationError(self.num_classes, n_bins=15),
             "loss": MeanMetric(),
         }

@@ -17,6 +17,7 @@ SHARED = {
     "noisy_val": True,
     "seed": None,
     "pin_memory": False,
+    "backdoor": None,
 }
 OTHERWISE = {"DigitsDataModule": {"batch_size": 64}}
 MODULES = sorted(name for name in data.__all__ if name.endswith("DataModule") and name != "NoisyDataModule")

@@ -36,6 +36,7 @@ def test_a_manifest_counts_what_happened():
         "requested_rate": 0.5,
         "realized_rate": sum(i != j for i, j in pairs) / 1000,
         "transition_counts": [[pairs.count((i, j)) for j in range(4)] for i in range(4)],
+        "backdoor": None,
         "sha256": labels_hash(NOISY),
     }
 
@@ -92,7 +93,7 @@ def test_what_nobody_knows_is_none():
     manifest = build_manifest(None, NOISY, 4, None, 0)
 
     unknown = {name for name, value in manifest.items() if value is None}
-    assert unknown == {"noise", "requested_rate", "realized_rate", "transition_counts"}
+    assert unknown == {"noise", "requested_rate", "realized_rate", "transition_counts", "backdoor"}
 
 
 @pytest.mark.parametrize(

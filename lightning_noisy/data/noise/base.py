@@ -8,27 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_noisy.data.described import Described
+
 NOISE_STREAM = 0x6E6F697365  # keeps these draws apart from other draws under the same seed
 
 Images = Callable[[int], Any]
 """``images(index)`` gives one image of the training set, before any transform."""
 
 
-def _plain(value: object) -> object:
-    """A value that JSON gives back unchanged."""
-    if isinstance(value, LabelNoise):
-        return value.describe()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
-
-
-class LabelNoise(ABC):
+class LabelNoise(Described, ABC):
     """Base of the noise models.
 
-    A subclass keeps its arguments as public attributes of the same name, so that :meth:`describe` finds them.
+    A subclass keeps its arguments as public attributes of the same name, so that ``describe()`` finds them.
     """
 
     rate: float | None = None
@@ -50,12 +41,3 @@ class LabelNoise(ABC):
         Raises:
             NoisyLabelError: The labels are no classes, or do not fit the noise model, which may need images.
         """
-
-    def describe(self) -> dict[str, object]:
-        """Class name and arguments as plain values, the same after a round trip through JSON."""
-        arguments = {name: _plain(value) for name, value in vars(self).items() if not name.startswith("_")}
-        return {"class": type(self).__name__, **arguments}
-
-    def __repr__(self) -> str:
-        arguments = (f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
-        return f"{type(self).__name__}({', '.join(arguments)})"

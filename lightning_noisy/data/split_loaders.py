@@ -1,0 +1,89 @@
+"""Loaders of the sets that are evaluated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+from typing_extensions import override
+
+from lightning_noisy.data.in_memory import collate
+from lightning_noisy.data.samplers import EvaluationSampler
+from lightning_noisy.errors import NoisyLabelError, check_count
+
+
+class SplitLoaders(LightningDataModule):
+    """A data module that evaluates sets by their names, each in order, every sample in exactly one process.
+
+    Args:
+        batch_size: Batch size B of one process.
+        num_workers: Worker processes of each loader.
+        pin_memory: As in ``DataLoader``.
+
+    Raises:
+        NoisyLabelError: An argument outside its range; at ``test`` and ``predict``, no test set; a set of fewer samples
+            than there are processes.
+    """
+
+    def __init__(self, batch_size: int, num_workers: int, pin_memory: bool) -> None:
+        super().__init__()
+        check_count(batch_size, "batch_size")
+        check_count(num_workers, "num_workers", least=0, most=1024)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self._validation: dict[str, Dataset[Any]] = {}
+
+    @property
+    def validation_splits(self) -> tuple[str, ...]:
+        """What each validation loader holds: "val", "test" and further test sets, as far as there are such sets."""
+        return tuple(self._validation)
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        """What each test loader holds: the same without "val"."""
+        return tuple(split for split in self._validation if split != "val")
+
+    @override
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        return [self._in_order(dataset) for dataset in self._validation.values()]
+
+    @override
+    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        first = self._in_order(self._test_set())
+        further = [self._in_order(self._validation[split]) for split in self.test_splits if split != "test"]
+        return [first, *further] if further else first
+
+    @override
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self._test_set(), **self._loader_options())
+
+    def _test_set(self) -> Dataset[Any]:
+        if "test" not in self._validation:
+            raise NoisyLabelError(
+                f"This {type(self).__name__} has no test set, which `test` and `predict` read: give it one, see its "
+                "arguments."
+            )
+        return self._validation["test"]
+
+    def _in_order(self, dataset: Dataset[Any], **options: Any) -> DataLoader[Any]:
+        world, rank = self._processes()
+        if len(dataset) < world:  # type: ignore[arg-type]
+            raise NoisyLabelError(
+                f"{len(dataset)} samples cannot be evaluated on {world} processes: use fewer."  # type: ignore[arg-type]
+            )
+        sampler = EvaluationSampler(dataset, world, rank)
+        return DataLoader(dataset, sampler=sampler, **{**self._loader_options(), **options})
+
+    def _loader_options(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "pin_memory": self.pin_memory,
+            "collate_fn": collate,
+        }
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)
