@@ -1,23 +1,31 @@
 """LightningModules: one network and one loss, and the strategies, each a file of its own."""
 
+from lightning_noisy.modules.co_ldl import CoLDL
 from lightning_noisy.modules.co_teaching import CoTeaching
 from lightning_noisy.modules.co_teaching_plus import CoTeachingPlus
 from lightning_noisy.modules.decoupling import Decoupling
 from lightning_noisy.modules.disc import DISC
+from lightning_noisy.modules.jo_src import JoSRC
 from lightning_noisy.modules.jocor import JoCoR
 from lightning_noisy.modules.multi_network import MultiNetworkModule
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
 from lightning_noisy.modules.sed import SED
 from lightning_noisy.modules.small_loss import SmallLossModule
+from lightning_noisy.modules.sprl import SPRL
 from lightning_noisy.modules.strategy import StrategyModule
+from lightning_noisy.modules.sure import SURE
 
 __all__ = [
     "DISC",
     "SED",
+    "SPRL",
+    "SURE",
+    "CoLDL",
     "CoTeaching",
     "CoTeachingPlus",
     "Decoupling",
     "JoCoR",
+    "JoSRC",
     "MultiNetworkModule",
     "NoisyLabelModule",
     "SmallLossModule",

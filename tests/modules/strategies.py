@@ -37,6 +37,10 @@ STRATEGIES: dict[str, Strategy] = {
     "DISC": Strategy({"warmup_epochs": 1, "momentum": 0.5}, views=2),
     "SED": Strategy({"warmup_epochs": 1, "threshold_momentum": 0.5, "weight_momentum": 0.5}, views=2),
     "Decoupling": Strategy({"warmup_epochs": 1}),
+    "SURE": Strategy(distributed=False),
+    "SPRL": Strategy({"warmup_epochs": 0, "full_epochs": 0, "total_epochs": 3}),
+    "JoSRC": Strategy({"warmup_epochs": 1, "total_epochs": 3}, views=2),
+    "CoLDL": Strategy({"warmup_epochs": 1, "total_epochs": 3}, views=2, distributed=False),
 }
 
 
