@@ -30,6 +30,17 @@ def mixing_share(alpha: float, *keys: int, dominant: bool = False) -> float:
     return max(share, 1.0 - share) if dominant else share
 
 
+def mixing_shares(alpha: float, count: int, *keys: int) -> Tensor:
+    """Such a share for each of ``count`` samples, float64 on the CPU.
+
+    Args:
+        alpha: Parameter of the distribution, more than 0.
+        count: How many are drawn.
+        *keys: What the draws are a function of.
+    """
+    return torch.from_numpy(np.random.default_rng(hash_seed(*keys)).beta(alpha, alpha, size=count))
+
+
 def mixing_partners(index: Tensor, *keys: int) -> Tensor:
     """Who is mixed with whom: a random permutation, in which a sample may be its own partner.
 

@@ -7,6 +7,7 @@ from lightning_noisy.networks.cnn8 import CNN8
 from lightning_noisy.networks.cnn9 import CNN9
 from lightning_noisy.networks.mlp import MLP
 from lightning_noisy.networks.preact_resnet import PreActResNet, PreActResNet18, PreActResNet34, WideResNet
+from lightning_noisy.networks.projected_backbone import ProjectedBackbone
 from lightning_noisy.networks.resnet import CIFARResNet, ResNet18, ResNet34
 from lightning_noisy.networks.small_cnn import SmallCNN
 from lightning_noisy.networks.teacher import Teacher
@@ -26,6 +27,7 @@ __all__ = [
     "PreActResNet",
     "PreActResNet18",
     "PreActResNet34",
+    "ProjectedBackbone",
     "ResNet18",
     "ResNet34",
     "SmallCNN",

@@ -42,6 +42,10 @@ STRATEGIES: dict[str, Strategy] = {
     "GSSDivideMix": Strategy({"warmup_epochs": 1, "loss_window": 2}, views=2, distributed=False),
     "UNICON": Strategy({"warmup_epochs": 1, "projection_width": 4}, views=4, distributed=False),
     "ELRPlus": Strategy({"warmup_epochs": 1, "rampup_steps": 9, "decay_steps": 9}, distributed=False),
+    "SURE": Strategy(distributed=False),
+    "SPRL": Strategy({"warmup_epochs": 0, "full_epochs": 0, "total_epochs": 3}),
+    "JoSRC": Strategy({"warmup_epochs": 1, "total_epochs": 3}, views=2),
+    "CoLDL": Strategy({"warmup_epochs": 1, "total_epochs": 3}, views=2, distributed=False),
 }
 
 

@@ -24,6 +24,7 @@ from lightning_noisy.functional.losses.asymmetric import (
 from lightning_noisy.functional.losses.bi_tempered import bi_tempered_logistic_loss, log_tempered_softmax
 from lightning_noisy.functional.losses.bootstrapping import bootstrap_cross_entropy, soft_bootstrapping
 from lightning_noisy.functional.losses.correction import backward_correction, estimate_transition, forward_correction
+from lightning_noisy.functional.losses.correctness_ranking import correctness_ranking
 from lightning_noisy.functional.losses.cross_entropy import (
     cross_entropy,
     focal_loss,
@@ -55,6 +56,7 @@ from lightning_noisy.functional.losses.normalized import (
 from lightning_noisy.functional.losses.peer import peer_loss, shuffled_labels
 from lightning_noisy.functional.losses.pencil import label_divergence, pencil_loss
 from lightning_noisy.functional.losses.probabilities import clipped_softmax, one_hot, softmax
+from lightning_noisy.functional.losses.smoothing import smooth_losses, smoothed_labels
 from lightning_noisy.functional.losses.sparse_regularization import sparsity_penalty, tempered_logits
 from lightning_noisy.functional.losses.symmetric import (
     mean_absolute_error,
@@ -76,6 +78,7 @@ __all__ = [
     "bootstrap_cross_entropy",
     "clipped_softmax",
     "confidence_logits",
+    "correctness_ranking",
     "cross_entropy",
     "determinant_mutual_information",
     "divergence_from_uniform",
@@ -107,6 +110,8 @@ __all__ = [
     "poly1_cross_entropy",
     "reverse_cross_entropy",
     "shuffled_labels",
+    "smooth_losses",
+    "smoothed_labels",
     "soft_bootstrapping",
     "softmax",
     "sparsity_penalty",
