@@ -26,5 +26,3 @@ RECIPES = {
     *below("gss/cifar10 gss/cifar100 gss/clothing1m gss/webvision", "elr_plus co_teaching jocor divide_mix ssl"),
 }
 """Recipes that tables name and that are not written yet."""
-CALLBACK = "GradientBiasTracker"
-"""A callback that a table names and that is not written yet."""
