@@ -98,7 +98,7 @@ def _table(title: str, table: dict[str, Any]) -> str:
         first = [group["data"]] * several
         if "noise" in group:
             given = [f"`{column_arguments(group, column)}`" for column in table["columns"]]
-            lines.append(_line([*first, "*of the column*", "*arguments*", *given]))
+            lines.append(_line([*first, "*arguments*", "*of the column*", *given]))
         lines += [
             _line([*first, row["method"], _recipe(row, table["columns"]), *map(_cell, row["cells"])])
             for row in group["rows"]
