@@ -95,7 +95,7 @@ class EpochTimes(Callback):
 def one_round(strategy: Strategy, batches: int) -> tuple[float, float | None]:
     """Mean processor time of the epochs after the warm-up, and the share that is selected in the last of them."""
     seed_everything(0, verbose=False)
-    data = RandomImages(batches * BATCH_SIZE, strategy.views, batch_size=BATCH_SIZE, seed=0)
+    data = RandomImages(batches * BATCH_SIZE, strategy.views or ("weak",), batch_size=BATCH_SIZE, seed=0)
     times = EpochTimes()
     scale = Scale(EPOCHS, noise_rate=0.4)
     module = strategy.make(CNN8, data.num_classes, scale, learning_rate=0.01)

@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from lightning_noisy.data.views import View
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.modules import (
+    DISC,
+    SED,
     CoTeaching,
     CoTeachingPlus,
     Decoupling,
@@ -53,7 +55,8 @@ class Strategy:
     arguments: Callable[[Scale], dict[str, Any]] = lambda scale: {}
     source: str = "nothing to choose"
     """Where the arguments come from."""
-    views: tuple[View, ...] = ("weak",)
+    views: tuple[View, ...] = ()
+    """Which views it gets of a sample; none: the sample as it is."""
     loss: Callable[[], nn.Module] = nn.CrossEntropyLoss
     callbacks: Callable[[Scale], list[Callback]] = lambda scale: []
 
@@ -98,7 +101,8 @@ def informed(scale: Scale) -> dict[str, Any]:
 
 STRATEGIES: dict[str, Strategy] = {
     "CE": Strategy(NoisyLabelModule),
-    "CE, strong views": Strategy(NoisyLabelModule, views=("strong",)),
+    "CE, weak view": Strategy(NoisyLabelModule, views=("weak",)),
+    "CE, strong view": Strategy(NoisyLabelModule, views=("strong",)),
     "Decoupling": Strategy(Decoupling),
     "Co-teaching": Strategy(CoTeaching, small_loss, "T_k 10 of 200 epochs"),
     "Co-teaching, true rate": Strategy(CoTeaching, informed, "the same"),
@@ -111,4 +115,20 @@ STRATEGIES: dict[str, Strategy] = {
         JoCoR, lambda scale: {**small_loss(scale), "agreement": 0.9}, "CIFAR-10: lambda 0.9; T_k 10 of 200 epochs"
     ),
     "JoCoR, true rate": Strategy(JoCoR, lambda scale: {**informed(scale), "agreement": 0.9}, "the same"),
+    "DISC": Strategy(
+        DISC,
+        lambda scale: {"warmup_epochs": scale.count(20, 200), "momentum": scale.decay(0.99, 200)},
+        "CIFAR-10: warm-up 20, mu 0.99 an epoch, of 200 epochs",
+        views=("weak", "strong"),
+    ),
+    "SED": Strategy(
+        SED,
+        lambda scale: {
+            "warmup_epochs": scale.count(20, 100),
+            "threshold_momentum": scale.decay(0.9, 100),
+            "weight_momentum": scale.decay(0.9, 100),
+        },
+        "CIFAR-100, 20 %: warm-up 20, m and m' 0.9 an epoch, of 100 epochs",
+        views=("weak", "strong"),
+    ),
 }

@@ -25,7 +25,11 @@ def accuracy_table(record: dict[str, Any]) -> str:
     """Mean accuracy over the seeds, lowest and highest, and of the best epoch the mean."""
     runs, noises = _grouped(record)
     rows = [
-        [method, *(cell for noise in noises for cell in _accuracies(runs.get((method, noise), []))), _seeds(runs, method)]
+        [
+            method,
+            *(cell for noise in noises for cell in _accuracies(runs, method, noise)),
+            _seeds(runs, method),
+        ]
         for method in _present(runs)
     ]
     parts = ("last epoch", "a network alone", "best epoch")
@@ -54,7 +58,7 @@ def argument_table(record: dict[str, Any]) -> str:
 
 
 def figure(record: dict[str, Any]) -> Figure:
-    """Accuracy of each strategy in its last epoch, every seed, and the mean of the best ones; a panel for each noise."""
+    """Accuracy of each strategy in its last epoch, and the mean of the best ones; a panel for each noise."""
     runs, noises = _grouped(record)
     methods = _present(runs)
     drawn = Figure(figsize=(3.6 * len(noises) + 2.0, 0.22 * len(methods) + 1.0), layout="constrained")
@@ -104,7 +108,8 @@ def _best(seen: list[dict[str, Any]]) -> float:
     return 100 * statistics.mean(max(one["accuracy"]) for one in seen)
 
 
-def _accuracies(seen: list[dict[str, Any]]) -> tuple[str, str, str]:
+def _accuracies(runs: Runs, method: str, noise: str) -> tuple[str, str, str]:
+    seen = runs.get((method, noise), [])
     if not seen:
         return "-", "-", "-"
     last = _last(seen)
