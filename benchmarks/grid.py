@@ -1,4 +1,4 @@
-"""A grid of fits on cached features that goes on where it stopped."""
+"""A grid of fits that goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lightning.pytorch import Callback, Trainer
 from tqdm import tqdm
 
 from benchmarks.record import describe_machine, read_record, write_record
-from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import RunSummary
-from lightning_noisy.data import FeaturesDataModule
+from lightning_noisy.data import NoisyDataModule
+from lightning_noisy.modules import StrategyModule
 
 Run = dict[str, Any]
 
@@ -28,10 +28,15 @@ Run = dict[str, Any]
 class Fitted:
     """What a fit left."""
 
-    module: NoisyLabelModule
-    data: FeaturesDataModule
-    accuracy: list[float]
-    """Clean test accuracy by epoch."""
+    module: StrategyModule
+    data: NoisyDataModule
+    evaluated: list[dict[str, float]]
+    """Metrics on the clean test set by epoch."""
+
+    @property
+    def accuracy(self) -> list[float]:
+        """Clean test accuracy by epoch."""
+        return [seen["test/acc"] for seen in self.evaluated]
 
     def record(self) -> Run:
         """What is kept of it."""
@@ -43,12 +48,12 @@ class Fitted:
 
 
 def fit(
-    module: NoisyLabelModule, data: FeaturesDataModule, epochs: int, clip: float, callbacks: Sequence[Callback] = ()
+    module: StrategyModule, data: NoisyDataModule, epochs: int, clip: float, callbacks: Sequence[Callback] = ()
 ) -> Fitted:
     """Train without a word, on the CPU."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    summary = RunSummary()
+    summary = RunSummary(also=tuple(f"test/{member}/acc" for member in module.members))
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -61,7 +66,7 @@ def fit(
         enable_model_summary=False,
     )
     trainer.fit(module, data)
-    return Fitted(module, data, [seen["test/acc"] for seen in summary.history.values()])
+    return Fitted(module, data, list(summary.history.values()))
 
 
 def fill(

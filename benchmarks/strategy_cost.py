@@ -1,0 +1,156 @@
+"""What an epoch of each strategy costs, relative to cross entropy, for the 8-layer CNN.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.strategy_cost
+
+Random images of 32 x 32 pixels with random labels of ten classes, batch size 8, on one thread. In each round every
+strategy is trained anew for three epochs, the first of them its warm-up, and the processor time of the other two is
+taken: whole epochs, with the passes over the training set that choose samples. Ratios are of medians over the rounds.
+
+Counted is what the algorithm does in the papers' code, in forward and backward passes of one batch, a forward pass
+being a third of both. How much DivideMix and its kin do depends on how many samples they take for clean, which is
+measured, and beside it their count for this share. The time for making views is left out: all views are the same image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, seed_everything
+from typing_extensions import override
+
+from benchmarks.grid import fit
+from benchmarks.record import RESULTS, describe_machine, write_record
+from benchmarks.strategies import selected
+from benchmarks.strategy_list import STRATEGIES, Scale, Strategy
+from lightning_noisy.data import LabeledImages, NoisyDataModule
+from lightning_noisy.data.batch_transforms import BatchTransform, Unchanged
+from lightning_noisy.data.views import View, named_views
+from lightning_noisy.files import written_aside
+from lightning_noisy.networks import CNN8
+
+EPOCHS, WARM_UP, BATCH_SIZE = 3, 1, 8
+COUNTED: dict[str, Callable[[float], float]] = {
+    "CE": lambda size: 1.0,
+    "Decoupling": lambda size: 2.0,
+    "Co-teaching": lambda size: 2.0,
+    "Co-teaching+": lambda size: 2.0,
+    "JoCoR": lambda size: 2.0,
+}
+"""Cost of an epoch by counting passes, given the share of the samples that is selected."""
+
+
+class RandomImages(NoisyDataModule):
+    """Images of noise, as many for training as fill some batches, and one for the test."""
+
+    num_classes = 10
+
+    def __init__(self, samples: int, views: Sequence[View], **options: Any) -> None:
+        super().__init__(**options)
+        self.samples = samples
+        self.views = tuple(views)
+
+    @override
+    def training_images(self) -> LabeledImages:
+        return self._images(self.samples)
+
+    @override
+    def test_images(self) -> LabeledImages:
+        return self._images(1)
+
+    @override
+    def training_transform(self) -> BatchTransform:
+        return named_views(self.views, Unchanged(), Unchanged())
+
+    @override
+    def evaluation_transform(self) -> BatchTransform:
+        return Unchanged()
+
+    def _images(self, count: int) -> LabeledImages:
+        generator = torch.Generator().manual_seed(count)
+        images = torch.randn(count, 3, 32, 32, generator=generator)
+        return LabeledImages.in_memory(images, torch.arange(count) % self.num_classes)
+
+
+class EpochTimes(Callback):
+    """Processor time of each training epoch."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    @override
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self._began = time.process_time()
+
+    @override
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.seconds.append(time.process_time() - self._began)
+
+
+def one_round(strategy: Strategy, batches: int) -> tuple[float, float | None]:
+    """Mean processor time of the epochs after the warm-up, and the share that is selected in the last of them."""
+    seed_everything(0, verbose=False)
+    data = RandomImages(batches * BATCH_SIZE, strategy.views or ("weak",), batch_size=BATCH_SIZE, seed=0)
+    times = EpochTimes()
+    scale = Scale(EPOCHS, noise_rate=0.4)
+    module = strategy.make(CNN8, data.num_classes, scale, learning_rate=0.01)
+    fitted = fit(module, data, EPOCHS, 5.0, [times, *strategy.callbacks(scale)])
+    return statistics.mean(times.seconds[WARM_UP:]), selected(fitted, "size")
+
+
+def measure(names: Sequence[str], rounds: int, batches: int) -> dict[str, Any]:
+    """Cost of each strategy, measured by turns and counted."""
+    taken: dict[str, list[float]] = {name: [] for name in names}
+    sizes: dict[str, float | None] = {}
+    for _ in range(rounds):
+        for name in names:
+            seconds, sizes[name] = one_round(STRATEGIES[name], batches)
+            taken[name].append(seconds)
+    unit = statistics.median(taken["CE"])
+    rows = {}
+    for name, seconds in taken.items():
+        size = sizes[name]
+        measured, counted = statistics.median(seconds) / unit, COUNTED[name](1.0 if size is None else size)
+        rows[name] = {
+            "seconds": [round(one, 3) for one in seconds],
+            "measured": round(measured, 3),
+            "counted": round(counted, 3),
+            "above": round(measured / counted - 1, 3),
+            "selected": size,
+        }
+    return {"rounds": rounds, "batches": batches, "batch_size": BATCH_SIZE, "rows": rows}
+
+
+def table(record: dict[str, Any]) -> str:
+    """Measured and counted costs, as Markdown."""
+    lines = ["| strategy | measured | counted | above the count |", "|---|---|---|---|"]
+    for name, row in record["rows"].items():
+        lines.append(f"| {name} | {row['measured']:.2f} | {row['counted']:.2f} | {100 * row['above']:+.0f} % |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print the table and write it beside the record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=8, help="of an epoch of cross entropy")
+    parser.add_argument("--only", nargs="+", choices=COUNTED, default=list(COUNTED), metavar="STRATEGY")
+    parser.add_argument("--results", type=Path, default=RESULTS / "strategy-cost.json")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    names = ["CE", *(name for name in given.only if name != "CE")]
+    record = {"machine": describe_machine(), **measure(names, given.rounds, given.batches)}
+    rows = table(record)
+    print(rows)
+    write_record(given.results, record)
+    with written_aside(given.results.with_suffix(".md")) as file:
+        file.write(rows.encode())
+
+
+if __name__ == "__main__":
+    main()
