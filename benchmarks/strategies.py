@@ -5,7 +5,7 @@
 
 Digits of scikit-learn: 40 % and 60 % symmetric noise and 40 % pair flips; a small CNN is trained for 20 epochs, batch
 size 64. Features: as in ``benchmarks.methods``, where 60 losses and target methods stand under the same noise. SGD with
-momentum 0.9, learning rate 0.1 falling as a cosine to 0, no weight decay, gradients clipped at norm 5, the same for all.
+momentum 0.9, learning rate 0.1 falling as a cosine to 0, no weight decay, gradients clipped at norm 5, alike for all.
 
 A strategy that asks for several views gets them: of digits, weak ones shifted by up to a pixel and strong ones with a
 square cut out besides; of features, weak ones with normal noise of standard deviation 0.3 (their own is 1 on average)

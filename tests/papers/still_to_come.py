@@ -9,12 +9,6 @@ SELECTION = (
     "co_teaching co_teaching_plus jocor jo_src co_ldl unicon sprl disc disc-dfc disc-dkan sed sed-dfc sed-dkan sed-kan"
 )
 RECIPES = {
-    *below(
-        "backdoor",
-        "cifar10-local cifar10-local-ce cifar10-local-gce cifar10-global cifar10-global-ce cifar10-global-gce",
-    ),
-    *below("backdoor", "cifar100-local cifar100-local-ce cifar100-local-gce"),
-    *below("backdoor", "cifar100-global cifar100-global-ce cifar100-global-gce"),
     *below("co_teaching_dal jocor_dal divide_mix_dal", "cifar100"),
     *below("co_teaching_dal", "cifar100-co_teaching"),
     *below("jocor_dal", "cifar100-jocor"),

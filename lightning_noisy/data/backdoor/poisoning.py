@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from lightning_noisy.data.backdoor.trigger import BackdoorTrigger
 from lightning_noisy.data.labeled_images import LabeledImages
@@ -45,12 +44,9 @@ class StampedImages:
         image = self.image(index)
         if not self.stamped[index]:
             return image
-        if not isinstance(image, Image.Image):
+        if isinstance(image, Tensor):
             return _stamp(image, 3, self.trigger, self.pixel_range)
-        pixels = np.array(image)
-        channels = torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
-        stamped = _stamp(channels, 3, self.trigger, self.pixel_range).permute(1, 2, 0).reshape(pixels.shape)
-        return Image.fromarray(stamped.numpy())
+        return to_pil_image(_stamp(pil_to_tensor(image), 3, self.trigger, self.pixel_range))
 
 
 def with_trigger(
