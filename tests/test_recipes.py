@@ -353,7 +353,8 @@ class TestCommandLine:
         assert [line.split()[0] for line in lines] == recipe_names()
         assert len({len(line) - len(line.split(maxsplit=1)[1]) for line in lines}) == 1
         assert max(map(len, lines)) < 132
-        assert next(line for line in lines if line.startswith("selc/cifar10 ")).endswith(
+        (selc,) = (line for line in lines if line.startswith("selc/cifar10 "))
+        assert selc.endswith("CIFAR-10, 40 % symmetric noise.")
             "CIFAR-10, 40 % symmetric noise."
         )
 
