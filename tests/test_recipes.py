@@ -355,8 +355,6 @@ class TestCommandLine:
         assert max(map(len, lines)) < 132
         (selc,) = (line for line in lines if line.startswith("selc/cifar10 "))
         assert selc.endswith("CIFAR-10, 40 % symmetric noise.")
-            "CIFAR-10, 40 % symmetric noise."
-        )
 
     def test_list_of_some(self, capsys, monkeypatch):
         monkeypatch.setattr("sys.argv", ["lightning-noisy", "recipes", "dal/"])
