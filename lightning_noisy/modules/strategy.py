@@ -212,5 +212,5 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         if run.batch is not None:
             hits = {"acc": torch.cat(self._hits)} if self._hits else {}
             self.section.sums.add(len(index), loss=loss, **hits)
-        if not run.repeated:
+        if not run.open_batch.repeated:
             self.log("train/loss_step", loss, prog_bar=True)

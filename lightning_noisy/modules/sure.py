@@ -101,7 +101,7 @@ class SURE(NoisyLabelModule):
         return loss + self.mix_weight * mixed + self.rank_weight * ranks
 
     def _mixed(self, images: Tensor, batch: TrainingBatch) -> Tensor:
-        keys = (*self.draw_keys(_STREAM), int(self.redraw and self.run.repeated))
+        keys = (*self.draw_keys(_STREAM), int(self.redraw and self.run.open_batch.repeated))
         partners, share = mixing_partners(batch.index, *keys), mixing_share(self.beta, *keys)
         logits = self(mix(images, partners, share))
         own, other = (cross_entropy(logits, target).mean() for target in (batch.target, batch.target[partners]))
@@ -109,7 +109,7 @@ class SURE(NoisyLabelModule):
 
     def _correctness(self, logits: Tensor, batch: TrainingBatch) -> Tensor:
         """How often samples were right, relative to the others (B,), before this batch, whose outcome is then noted."""
-        if self._seen is None or not self.run.repeated:
+        if self._seen is None or not self.run.open_batch.repeated:
             store = self.section.store("right", device=logits.device)
             counts, least = store.get(batch.index), store.values.min().to(logits.device)
             span = max(1, self.current_epoch) - least

@@ -13,15 +13,18 @@ class OpenBatch:
     def __init__(self) -> None:
         self.now: object | None = None
         """Another object for each batch; None outside."""
-        self.repeated = False
-        """Whether its training step runs again, as an optimizer that evaluates the loss several times lets it: what the
-        first pass has written stays."""
         self._stepped: object | None = None
+        self._repeated: object | None = None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether its training step runs again, for an optimizer that evaluates the loss several times (SAM, LBFGS).
+
+        Stores and sums then stay as the first pass has left them.
+        """
+        return self.now is not None and self._repeated is self.now
 
     def enter_step(self) -> None:
         """A training step begins."""
-        self.repeated, self._stepped = self.now is not None and self._stepped is self.now, self.now
-
-    def close(self) -> None:
-        """The batch has ended, or was given up."""
-        self.now, self.repeated = None, False
+        self._repeated = self.now if self._stepped is self.now else None
+        self._stepped = self.now

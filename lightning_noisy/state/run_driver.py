@@ -222,6 +222,7 @@ class RunDriver(Callback):
 
         def reached(training_step: Callable[..., Any]) -> Callable[..., Any]:
             def step(*args: Any, **kwargs: Any) -> Any:
+                self.state.open_batch.enter_step()
                 with self.state.step():
                     return training_step(*args, **kwargs)
 

@@ -50,7 +50,8 @@ class RunState:
         """Number of epochs that the run was first started with; None or -1 without a limit."""
         self.spans = ScheduleSpans()
         """Number of epochs of each schedule."""
-        self._open_batch = OpenBatch()
+        self.open_batch = OpenBatch()
+        """Which training batch is open, and whether its step runs again."""
         self.batch: Batch | None = None
         """The training batch of now, None outside."""
         self.open_epoch: int | None = None
@@ -59,13 +60,7 @@ class RunState:
         """The last epoch whose start was announced to the module."""
         self._loaded: dict[str, dict[str, Any]] = {}
         self._saved: set[str] | None = None
-        self._begun = False
-        self._over = False
-
-    @property
-    def repeated(self) -> bool:
-        """Whether the training step of the open batch runs again."""
-        return self._open_batch.repeated
+        self._begun = self._over = False
 
     @property
     def needs_index(self) -> bool:
@@ -85,7 +80,7 @@ class RunState:
                 f"Two {section.owner} would keep the same state (`{section.key}`): keep one, or tell them apart by "
                 "their arguments (`criterion`, `head`)."
             )
-        section.follow(self._open_batch)
+        section.follow(self.open_batch)
         if section.key in self._loaded:
             section.load_state_dict(self._loaded.pop(section.key))
 
@@ -134,7 +129,7 @@ class RunState:
         """A training batch begins, and with the first one its epoch."""
         self.leave_batch()  # one that an exception or a skipped batch has left open
         self.open_epoch, self.batch = batch.epoch, batch
-        self._open_batch.now = object()  # not the batch, whose images those that remember it would keep alive
+        self.open_batch.now = object()  # not the batch, whose images those that remember it would keep alive
         for part in self._parts():
             part.enter_batch()
         for listener in self.listeners:
@@ -142,8 +137,7 @@ class RunState:
 
     def end_batch(self) -> None:
         """A training batch has run to its end."""
-        self.batch = None
-        self._open_batch.close()
+        self.batch = self.open_batch.now = None
         for part in self._parts():
             part.end_batch()
         for listener in self.listeners:
@@ -155,17 +149,12 @@ class RunState:
             return
         for section in self.sections.values():
             section.take_back()
-        self.batch = None
-        self._open_batch.close()
+        self.batch = self.open_batch.now = None
         for listener in self.listeners:
             listener.leave_batch()
 
     def step(self) -> ExitStack:
-        """What is entered around a training step, and reaches the functions that it calls.
-
-        Where the step runs again in its batch (SAM, LBFGS), stores and sums stay as its first pass has left them.
-        """
-        self._open_batch.enter_step()
+        """What is entered around a training step, and reaches the functions that it calls."""
         stack = ExitStack()
         for mode in self.modes:
             stack.enter_context(mode)
