@@ -232,7 +232,8 @@ def test_the_gradient_share_is_that_of_the_gradient_that_trains(tmp_path, name):
     project = Project(step=step or (lambda m, x, y: F.cross_entropy(m(x), y)))
     project.criterion = None
     tracker = GradientShareTracker(CLEAN, every_n_steps=2)
-    run(tmp_path, [tracker, Logits()], project)
+    aside = GradientErrorTracker(CLEAN, layer="body.0", every_n_steps=1)  # its passes are no training
+    run(tmp_path, [tracker, aside, Logits()], project)
     for epoch, metrics in tracker.history.items():
         norms = np.zeros(26)
         for batch in (0, 2):
@@ -282,6 +283,26 @@ def test_the_bias_is_that_of_the_criterion_s_own_gradient(tmp_path):
         for index, z, target in seen.of(0)
     ]
     assert tracker.history[0]["train/gradient_bias/summed"] == pytest.approx(np.concatenate(norms).mean(), rel=1e-6)
+
+
+def test_a_changed_target_has_the_class_weight_of_the_given_label_and_a_clean_one_its_own(tmp_path):
+    weights = np.array([1.0, 5.0, 2.0, 3.0])
+    tracker, seen = GradientBiasTracker(CLEAN), Spy()
+    switching = GradientSwitching(lam_random=50.0, seed=0)
+    project = Project(nn.CrossEntropyLoss(torch.from_numpy(weights)))
+    run(tmp_path, [tracker, switching, seen], project)
+
+    def gradient(p, labels, own):
+        scale = weights[own][:, None] * len(p) / weights[own].sum()
+        return scale * (p - one_hot(labels))
+
+    norms, changed = np.zeros(26), 0
+    for index, z, target in [batch for epoch in range(3) for batch in seen.of(epoch)]:
+        p, given, clean = softmax(z), GIVEN.numpy()[index], CLEAN.numpy()[index]
+        norms[index] += np.linalg.norm(gradient(p, target, given) - gradient(p, clean, clean), axis=1)
+        changed += (target != given).sum()
+    assert tracker.history[2]["train/gradient_bias/summed"] == pytest.approx(norms.mean(), rel=1e-6)
+    assert changed
 
 
 # Attention
@@ -423,11 +444,18 @@ def test_training_is_the_same_bit_for_bit(tmp_path, name):
     assert_same(*outcomes)
 
 
+class Drawing(nn.CrossEntropyLoss):
+    """Takes from the random stream."""
+
+    def forward(self, logits, target):
+        return super().forward(F.dropout(logits, 0.2), target)
+
+
 @pytest.mark.parametrize("step", [None, functional], ids=["module", "function"])
 def test_a_foreign_project_is_the_same_bit_for_bit(tmp_path, step):
     weights = []
     for trackers in ([], [GradientErrorTracker(CLEAN, layer="body"), GradientShareTracker(CLEAN, every_n_steps=1)]):
-        project = Project(step=step)
+        project = Project(Drawing(), step)
         project.body[2].p = 0.3
         project.criterion = None if step else project.criterion
         run(tmp_path, trackers, project)
