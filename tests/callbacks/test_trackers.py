@@ -29,6 +29,7 @@ from lightning_noisy.callbacks import (
 )
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.heads import LinearHead
+from lightning_noisy.loop import NoisyLoop
 from lightning_noisy.losses import (
     ActiveNegativeLoss,
     DeepAbstainingClassifier,
@@ -461,6 +462,28 @@ def test_a_foreign_project_is_the_same_bit_for_bit(tmp_path, step):
         run(tmp_path, trackers, project)
         weights.append([*project.state_dict().values(), torch.get_rng_state()])
     assert_same(*weights)
+
+
+def test_a_loop_of_your_own_tells_them_the_same(tmp_path):
+    def parts():
+        gradients = GradientErrorTracker(CLEAN, layer="body.0"), GradientShareTracker(CLEAN), GradientBiasTracker(CLEAN)
+        return [*gradients, CorrectionTracker(CLEAN), PoolTracker(CLEAN), GradientSwitching(seed=0, total_epochs=3)]
+
+    lightning, own, module = parts(), parts(), Project()
+    run(tmp_path, lightning)
+    optimizers = module.configure_optimizers()
+    loop = NoisyLoop(module, optimizers["optimizer"], own, loader().dataset, criterion=module.criterion, max_epochs=3)
+    for epoch in range(3):
+        for x, target, index in loader():
+            with loop.batch(index, epoch):
+                module.criterion(module(x), target).backward()
+                optimizers["optimizer"].step()
+            optimizers["optimizer"].zero_grad()
+        optimizers["lr_scheduler"].step()
+        loop.end_epoch()
+    loop.finish()
+    assert [tracker.history for tracker in own[:5]] == [tracker.history for tracker in lightning[:5]]
+    assert all(len(tracker.history) == 3 for tracker in own[:5])
 
 
 # Every n steps
