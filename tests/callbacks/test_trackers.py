@@ -22,6 +22,7 @@ from lightning_noisy.callbacks import (
     GradientErrorTracker,
     GradientShareTracker,
     GradientSwitching,
+    LabelWriter,
     LossMemory,
     MaskRefresh,
     MixUp,
@@ -39,6 +40,7 @@ from lightning_noisy.losses import (
     NoiseAttentionLoss,
     PencilLoss,
 )
+from lightning_noisy.modules import GSSDual
 from lightning_noisy.networks import SmallCNN
 from lightning_noisy.targets import TargetPipeline
 from tests._dummies.two_networks import CoTeaching
@@ -400,6 +402,28 @@ def test_pools_are_those_of_gradient_switching(tmp_path, known):
             for group, members in groups.items()
         }
         assert tracker.history[epoch] == pytest.approx(expected, rel=1e-5)
+
+
+def test_pools_of_two_networks_grow_by_what_the_other_one_predicts(tmp_path):
+    module = GSSDual(
+        lambda: SmallCNN(width=4, num_features=8), LinearHead, nn.CrossEntropyLoss(), NUM_CLASSES, total_epochs=2
+    )
+    tracker, data, others = PoolTracker(criterion="losses.1"), SmallDataModule(seed=0, val_fraction=0.0), {}
+
+    class Other(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            others.update(zip(batch[2].tolist(), pl_module.predictions[0].argmax(dim=1).tolist(), strict=True))
+
+    writer = LabelWriter(str(tmp_path / "labels.npz"), criterion="losses.1")
+    make_trainer(tmp_path, [tracker, writer, Other()]).fit(module, datamodule=data)
+    pools = module.section.stores["pool 1"].values.double().numpy()
+    shares = pools / pools.sum(axis=1, keepdims=True)
+    wrong = (data.noisy_targets != data.clean_targets).numpy()
+    predicted = shares[np.arange(48), [others[i] for i in range(48)]]
+    metrics = tracker.history[1]
+    assert metrics["train/pool/losses.1/predicted/noisy"] == pytest.approx(predicted[wrong].mean(), rel=1e-5)
+    assert metrics["train/pool/losses.1/predicted/clean"] == pytest.approx(predicted[~wrong].mean(), rel=1e-5)
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npz")["labels"], pools.argmax(axis=1))
 
 
 # Training is the same
