@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
 from lightning_noisy.plots import GROUP_COLORS, GROUP_LABELS, RUN_COLORS, curve, frame, heat_map
@@ -58,7 +60,7 @@ def attention_figure(
         left.hist(attention[members], _BINS, (0.0, 1.0), alpha=0.6, **options)
     frame(left, title, "samples")
     left.set_xlabel("attention")
-    left.set_xlim(0, 1)
+    _from_0_to_1(left)
     left.legend(frameon=False, fontsize="small")
     sums, counts = (_by_pair(clean, given, weights) for weights in (attention, np.ones(len(clean))))
     image = heat_map(right, np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
@@ -106,10 +108,15 @@ def gradient_weight_figure(
         axes.plot(confidence, values, style, color=color, label=name, linewidth=2)
     frame(axes, title, "gradient weight")
     axes.set_xlabel("probability of the given label")
-    axes.set_xlim(0, 1)
+    _from_0_to_1(axes)
     axes.set_ylim(0, 4)
     axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def _from_0_to_1(axes: Axes) -> None:
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_locator(MultipleLocator(0.2))
 
 
 def _row(figure: Figure, panels: int) -> NDArray[np.object_]:

@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks.gradient_switching import GradientSwitching
 from lightning_noisy.callbacks.label_tracker import LabelTracker
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.targets import TargetCall
+from lightning_noisy.targets import DirectionPools, TargetCall
 from lightning_noisy.tracker_plots import curves_figure, of_groups
 
 _UNKNOWN = -1.0
@@ -27,7 +26,8 @@ class PoolTracker(LabelTracker):
     .. math:: H_i = -\frac{1}{\ln K} \sum_k q_{ik} \ln q_{ik}, \qquad
               r_i = q_{i\, \arg\max_k p_{ik}}, \qquad q_i = \frac{D_i}{\sum_k D_{ik}}
 
-    with the pool :math:`D_i` after its update in the pass that gave the prediction :math:`p_i`. Each epoch it logs the
+    with the pool :math:`D_i` after its update in the pass that gave the prediction :math:`p_i`, which in
+    :class:`~lightning_noisy.modules.GSSDual` is the other network's (``criterion="losses.1"``). Each epoch it logs the
     means over the samples it looked at: the entropy as ``train/pool/entropy/clean`` and ``train/pool/entropy/noisy``,
     0 for a pool of one label and 1 for one that is even, and the share of the predicted direction as
     ``train/pool/predicted/clean`` and ``train/pool/predicted/noisy``. Without clean labels it is ``.../all``, and a
@@ -44,7 +44,7 @@ class PoolTracker(LabelTracker):
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, clean labels that do not fit the training set, or no
-            :class:`GradientSwitching` at the criterion; at fit, a checkpoint of another data set.
+            pools at the criterion; at fit, a checkpoint of another data set.
 
     References:
         Gradient Switching Strategy for learning with noisy labels, CVPR 2023, section 5.1: its pools. The two measures
@@ -66,8 +66,7 @@ class PoolTracker(LabelTracker):
         **options: Any,
     ) -> None:
         super().__init__(clean_targets, clean_key, every_n_steps=every_n_steps, **options)
-
-        self._switching: GradientSwitching | None = None
+        self._pools: DirectionPools | None = None
 
     @override
     def without_clean_labels(self) -> None:
@@ -77,8 +76,8 @@ class PoolTracker(LabelTracker):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         changers = self.pipeline.members.changers
-        self._switching = next((changer for changer in changers if isinstance(changer, GradientSwitching)), None)
-        if self._switching is None:
+        self._pools = next((changer for changer in changers if isinstance(changer, DirectionPools)), None)
+        if self._pools is None:
             raise NoisyLabelError(
                 f"PoolTracker shows the pools of GradientSwitching, but there is none at `{self.pipeline.name}`: "
                 "list it among the callbacks."
@@ -87,12 +86,12 @@ class PoolTracker(LabelTracker):
     @override
     def observe_target(self, call: TargetCall) -> None:
         """Note both measures of each sample, and whether its given label is wrong (-1: nobody knows)."""
-        assert self._switching is not None
-        pool = self._switching.pool(call.index)
+        assert self._pools is not None
+        pool = self._pools.pool(call.index)
         assert pool is not None
         shares = pool / pool.sum(dim=1, keepdim=True).clamp(min=torch.finfo(pool.dtype).tiny)
         entropy = torch.special.entr(shares).sum(dim=1) / math.log(call.num_classes)
-        predicted = shares.gather(1, call.logits.argmax(dim=1, keepdim=True)).squeeze(1)
+        predicted = shares.gather(1, self._pools.predicted(call)[0].unsqueeze(1)).squeeze(1)
         wrong = torch.full_like(entropy, _UNKNOWN)
         if self._clean is not None:
             wrong = (self._clean[call.index] != call.given).to(entropy)
@@ -126,4 +125,4 @@ class PoolTracker(LabelTracker):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies look at no pools yet."""
-        return {**super().__getstate__(), "_switching": None}
+        return {**super().__getstate__(), "_pools": None}

@@ -22,6 +22,7 @@ from lightning_noisy.callbacks import (
     GradientErrorTracker,
     GradientShareTracker,
     GradientSwitching,
+    LabelWriter,
     LossMemory,
     MaskRefresh,
     MixUp,
@@ -29,6 +30,7 @@ from lightning_noisy.callbacks import (
 )
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.heads import LinearHead
+from lightning_noisy.loop import NoisyLoop
 from lightning_noisy.losses import (
     ActiveNegativeLoss,
     DeepAbstainingClassifier,
@@ -38,6 +40,7 @@ from lightning_noisy.losses import (
     NoiseAttentionLoss,
     PencilLoss,
 )
+from lightning_noisy.modules import GSSDual
 from lightning_noisy.networks import SmallCNN
 from lightning_noisy.targets import TargetPipeline
 from tests._dummies.two_networks import CoTeaching
@@ -232,7 +235,8 @@ def test_the_gradient_share_is_that_of_the_gradient_that_trains(tmp_path, name):
     project = Project(step=step or (lambda m, x, y: F.cross_entropy(m(x), y)))
     project.criterion = None
     tracker = GradientShareTracker(CLEAN, every_n_steps=2)
-    run(tmp_path, [tracker, Logits()], project)
+    aside = GradientErrorTracker(CLEAN, layer="body.0", every_n_steps=1)  # its passes are no training
+    run(tmp_path, [tracker, aside, Logits()], project)
     for epoch, metrics in tracker.history.items():
         norms = np.zeros(26)
         for batch in (0, 2):
@@ -282,6 +286,26 @@ def test_the_bias_is_that_of_the_criterion_s_own_gradient(tmp_path):
         for index, z, target in seen.of(0)
     ]
     assert tracker.history[0]["train/gradient_bias/summed"] == pytest.approx(np.concatenate(norms).mean(), rel=1e-6)
+
+
+def test_a_changed_target_has_the_class_weight_of_the_given_label_and_a_clean_one_its_own(tmp_path):
+    weights = np.array([1.0, 5.0, 2.0, 3.0])
+    tracker, seen = GradientBiasTracker(CLEAN), Spy()
+    switching = GradientSwitching(lam_random=50.0, seed=0)
+    project = Project(nn.CrossEntropyLoss(torch.from_numpy(weights)))
+    run(tmp_path, [tracker, switching, seen], project)
+
+    def gradient(p, labels, own):
+        scale = weights[own][:, None] * len(p) / weights[own].sum()
+        return scale * (p - one_hot(labels))
+
+    norms, changed = np.zeros(26), 0
+    for index, z, target in [batch for epoch in range(3) for batch in seen.of(epoch)]:
+        p, given, clean = softmax(z), GIVEN.numpy()[index], CLEAN.numpy()[index]
+        norms[index] += np.linalg.norm(gradient(p, target, given) - gradient(p, clean, clean), axis=1)
+        changed += (target != given).sum()
+    assert tracker.history[2]["train/gradient_bias/summed"] == pytest.approx(norms.mean(), rel=1e-6)
+    assert changed
 
 
 # Attention
@@ -380,6 +404,28 @@ def test_pools_are_those_of_gradient_switching(tmp_path, known):
         assert tracker.history[epoch] == pytest.approx(expected, rel=1e-5)
 
 
+def test_pools_of_two_networks_grow_by_what_the_other_one_predicts(tmp_path):
+    module = GSSDual(
+        lambda: SmallCNN(width=4, num_features=8), LinearHead, nn.CrossEntropyLoss(), NUM_CLASSES, total_epochs=2
+    )
+    tracker, data, others = PoolTracker(criterion="losses.1"), SmallDataModule(seed=0, val_fraction=0.0), {}
+
+    class Other(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            others.update(zip(batch[2].tolist(), pl_module.predictions[0].argmax(dim=1).tolist(), strict=True))
+
+    writer = LabelWriter(str(tmp_path / "labels.npz"), criterion="losses.1")
+    make_trainer(tmp_path, [tracker, writer, Other()]).fit(module, datamodule=data)
+    pools = module.section.stores["pool 1"].values.double().numpy()
+    shares = pools / pools.sum(axis=1, keepdims=True)
+    wrong = (data.noisy_targets != data.clean_targets).numpy()
+    predicted = shares[np.arange(48), [others[i] for i in range(48)]]
+    metrics = tracker.history[1]
+    assert metrics["train/pool/losses.1/predicted/noisy"] == pytest.approx(predicted[wrong].mean(), rel=1e-5)
+    assert metrics["train/pool/losses.1/predicted/clean"] == pytest.approx(predicted[~wrong].mean(), rel=1e-5)
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npz")["labels"], pools.argmax(axis=1))
+
+
 # Training is the same
 
 
@@ -423,16 +469,45 @@ def test_training_is_the_same_bit_for_bit(tmp_path, name):
     assert_same(*outcomes)
 
 
+class Drawing(nn.CrossEntropyLoss):
+    """Takes from the random stream."""
+
+    def forward(self, logits, target):
+        return super().forward(F.dropout(logits, 0.2), target)
+
+
 @pytest.mark.parametrize("step", [None, functional], ids=["module", "function"])
 def test_a_foreign_project_is_the_same_bit_for_bit(tmp_path, step):
     weights = []
     for trackers in ([], [GradientErrorTracker(CLEAN, layer="body"), GradientShareTracker(CLEAN, every_n_steps=1)]):
-        project = Project(step=step)
+        project = Project(Drawing(), step)
         project.body[2].p = 0.3
         project.criterion = None if step else project.criterion
         run(tmp_path, trackers, project)
         weights.append([*project.state_dict().values(), torch.get_rng_state()])
     assert_same(*weights)
+
+
+def test_a_loop_of_your_own_tells_them_the_same(tmp_path):
+    def parts():
+        gradients = GradientErrorTracker(CLEAN, layer="body.0"), GradientShareTracker(CLEAN), GradientBiasTracker(CLEAN)
+        return [*gradients, CorrectionTracker(CLEAN), PoolTracker(CLEAN), GradientSwitching(seed=0, total_epochs=3)]
+
+    lightning, own, module = parts(), parts(), Project()
+    run(tmp_path, lightning)
+    optimizers = module.configure_optimizers()
+    loop = NoisyLoop(module, optimizers["optimizer"], own, loader().dataset, criterion=module.criterion, max_epochs=3)
+    for epoch in range(3):
+        for x, target, index in loader():
+            with loop.batch(index, epoch):
+                module.criterion(module(x), target).backward()
+                optimizers["optimizer"].step()
+            optimizers["optimizer"].zero_grad()
+        optimizers["lr_scheduler"].step()
+        loop.end_epoch()
+    loop.finish()
+    assert [tracker.history for tracker in own[:5]] == [tracker.history for tracker in lightning[:5]]
+    assert all(len(tracker.history) == 3 for tracker in own[:5])
 
 
 # Every n steps

@@ -37,7 +37,7 @@ def test_every_loss_has_an_example() -> None:
 
 
 def test_examples_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own, selection, estimation = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.S)
+    own, selection, weight, estimation = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), flags=re.S)
     names: dict[str, Any] = {}
     exec(own, names)
     loss, logits, target = names["SlowStart"](rise=4), torch.randn(6, 3), torch.arange(6) % 3
@@ -50,6 +50,9 @@ def test_examples_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     names["criterion"](leaf[kept], target[kept]).backward()
     torch.testing.assert_close(logits.grad, leaf.grad)
     monkeypatch.chdir(tmp_path)
+    exec(weight, names)
+    assert names["weights"]["cross entropy"][24] == pytest.approx(4)
+    assert (tmp_path / "gradient_weight.png").is_file()
     folder = tmp_path / "runs/nal/cifar10/ce/version_0"
     folder.mkdir(parents=True)
     posterior = torch.randn(50, 3).softmax(dim=1)
