@@ -133,12 +133,14 @@ class MixMatchModule(TurnsModule):
         if epoch < self.first_division:
             self.take_turns([shuffled(everyone, *keys, number) for number in range(self.num_networks)])
             return
+        size = self.global_batch_size
+        check_argument(size >= 2, "batch_size", "at least 2, for labeled and unlabeled samples", size)
         self.divide(epoch)
         orders = []
         for number, labeled in enumerate(self.section.stores["labeled"].values.cpu().unbind(dim=1)):
             share = self.labeled_share(labeled)
             parts = everyone[labeled], everyone[~labeled]
-            orders.append(paired_batches(*parts, self.global_batch_size, share, *keys, number))
+            orders.append(paired_batches(*parts, size, share, *keys, number))
         self.take_turns(orders)
 
     @override
