@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_noisy.functional.epoch_order import paired_batches, passes, shuffled
+from lightning_noisy.functional.epoch_order import first_of_classes, paired_batches, passes, shuffled
 
 
 def test_orders_are_permutations_by_their_keys():
@@ -35,3 +35,8 @@ def test_batches_have_both_parts_and_pass_over_the_labeled_ones(unlabeled, size,
     counts = [others.count(100 + i) for i in range(unlabeled)]
     assert sum(counts) == len(others)
     assert not counts or max(counts) - min(counts) <= 1
+
+
+def test_the_first_of_each_class_in_the_given_order():
+    targets = torch.tensor([0, 2, 0, 0, 2, 2, 5])
+    assert first_of_classes(torch.tensor([6, 3, 1, 2, 0, 4, 5]), targets, 2).tolist() == [6, 3, 1, 2, 4]

@@ -195,6 +195,18 @@ def test_the_fit_may_be_to_the_mean_of_several_epochs(tmp_path: Path) -> None:
         np.testing.assert_allclose(seen[now]["fitted"], (scaled[now] + scaled[now - 1]) / 2, atol=1e-6)
 
 
+def test_an_epoch_may_be_about_a_balanced_part(tmp_path: Path) -> None:
+    module = linear_strategy("DivideMix", warmup_epochs=2, samples_per_epoch=14)
+    steps = record(tmp_path, module, views=2, num_samples=60)
+    parts = []
+    for epoch in range(3):
+        chosen = [step for _, step in turns_of(steps, epoch)]
+        label = {int(i): int(y) for step in chosen for i, y in zip(step.index, step.target, strict=True)}
+        parts.append(set(label))
+        assert sorted(np.bincount(list(label.values()))) in ([2, 4, 4, 4], [3, 3, 4, 4])
+    assert parts[0] != parts[1]
+
+
 def test_figures_of_both_networks(tmp_path: Path) -> None:
     module = make_strategy("DivideMix", agreement_epochs=0)
     make_trainer(tmp_path, max_epochs=2, logger=True).fit(module, datamodule=make_data("DivideMix"))
