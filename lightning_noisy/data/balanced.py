@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.functional.epoch_order import first_of_classes
 
 
 class BalancedSampler(EpochSampler):
@@ -67,9 +67,4 @@ class BalancedSampler(EpochSampler):
 
     @override
     def order(self) -> Tensor:
-        whole = super().order()
-        by_class = self.targets[whole].argsort(stable=True)
-        counts = self.targets.bincount()
-        place = torch.empty_like(whole)  # of each sample among those of its class
-        place[by_class] = torch.arange(len(whole)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-        return whole[place < self.quota][: self.size]
+        return first_of_classes(super().order(), self.targets, self.quota)[: self.size]

@@ -54,3 +54,21 @@ def paired_batches(labeled: Tensor, unlabeled: Tensor, size: int, share: float, 
     if own == size:
         return first.flatten()
     return torch.cat([first, passes(unlabeled, steps * (size - own), *keys, 1).reshape(steps, -1)], dim=1).flatten()
+
+
+def first_of_classes(order: Tensor, targets: Tensor, quota: int) -> Tensor:
+    """The first samples of each class in an order; a class with fewer gives all it has.
+
+    Args:
+        order: All positions in the training set, int64 (N,).
+        targets: Labels, int64 (N,).
+        quota: How many of each class.
+
+    Returns:
+        int64, in the given order.
+    """
+    counts = targets.bincount()
+    place = torch.empty_like(order)  # of each sample among those of its class
+    by_class = targets[order].argsort(stable=True)
+    place[by_class] = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+    return order[place < quota]

@@ -53,7 +53,7 @@ class DivideMix(MixMatchModule):
         agreement_epochs: Epochs between warm-up and first division.
         figure_every_n_epochs: How often TensorBoard gets the figures; also at the end.
         **options: ``warmup_epochs``, ``confidence_penalty``, ``lambda_u``, ``alpha``, ``temperature``,
-            ``rampup_epochs``, ``optimizer``, ``lr_scheduler``.
+            ``rampup_epochs``, ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
 
     Raises:
         NoisyLabelError: An argument outside its range; in training, no labeled sample.

@@ -12,7 +12,6 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import check_argument, check_count
-from lightning_noisy.functional.epoch_order import shuffled
 from lightning_noisy.functional.losses import early_learning_penalty, one_hot, softmax
 from lightning_noisy.functional.mixing import mix, mixing_partners, mixing_share
 from lightning_noisy.functional.schedules import sigmoid_rampup
@@ -22,7 +21,7 @@ from lightning_noisy.modules.turns import TurnsModule
 from lightning_noisy.networks import Teacher
 from lightning_noisy.networks.classifier import Classifier
 
-_ORDER_STREAM, _MIX_STREAM = 0x656C722B, 0x656C722B6D6978
+_MIX_STREAM = 0x656C722B
 
 
 class ELRPlus(TurnsModule):
@@ -60,7 +59,7 @@ class ELRPlus(TurnsModule):
         decay: Decay of the averages, in [0, 1].
         decay_steps: Steps over which it grows as s does; None: it is :math:`\min(1 - 1/(t + 1), \text{decay})`.
         warmup_epochs: Epochs on unmixed samples, without the second term; h is then of the network's own predictions.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
 
     Raises:
         NoisyLabelError: An argument outside its range; a loss that takes no soft targets, or more than these.
@@ -110,8 +109,7 @@ class ELRPlus(TurnsModule):
 
     @override
     def prepare_epoch(self, epoch: int) -> None:
-        keys, everyone = (_ORDER_STREAM, self.run.seed, epoch), torch.arange(len(self.given_labels))
-        self.take_turns([shuffled(everyone, *keys, number) for number in range(self.num_networks)])
+        self.take_turns(self.shuffled_turns(epoch))
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.functional.epoch_order import paired_batches, shuffled
+from lightning_noisy.functional.epoch_order import paired_batches
 from lightning_noisy.functional.losses import divergence_from_uniform, one_hot, soft_bootstrapping, softmax
 from lightning_noisy.functional.mixing import guess, mix_match, refine, sharpen
 from lightning_noisy.functional.schedules import linear_rampup
@@ -54,7 +54,7 @@ class MixMatchModule(TurnsModule):
         alpha: Parameter of the Beta distribution of MixUp.
         temperature: T of sharpening.
         rampup_epochs: Epochs from the first division until :math:`\lambda_u` is reached.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
 
     Raises:
         NoisyLabelError: An argument outside its range; in training, no labeled sample, or batches of one sample.
@@ -98,7 +98,7 @@ class MixMatchModule(TurnsModule):
         return self.warmup_epochs
 
     def labeled_share(self, labeled: Tensor) -> float:
-        """The share of labeled samples in the batches of a network, of which these are labeled, bool (N,)."""
+        """The share of labeled samples in the batches of a network, by which of the epoch's are labeled, bool (M,)."""
         return 0.5
 
     def keep_division(self, clean: Tensor, labeled: Tensor) -> None:
@@ -112,7 +112,7 @@ class MixMatchModule(TurnsModule):
             NoisyLabelError: There is a network without any.
         """
         clean, labeled = self.trainer.strategy.broadcast((clean, labeled))  # fits may differ in the last digit
-        if not bool(labeled.any(dim=0).all()):
+        if not bool(labeled[self.samples_of_epoch(self.current_epoch)].any(dim=0).all()):
             raise NoisyLabelError(
                 f"{type(self).__name__} has found no label to learn from in epoch {self.current_epoch}: lower the "
                 "threshold, or make the warm-up longer."
@@ -128,17 +128,17 @@ class MixMatchModule(TurnsModule):
 
     @override
     def prepare_epoch(self, epoch: int) -> None:
-        keys = _ORDER_STREAM, self.run.seed, epoch
-        everyone = torch.arange(len(self.given_labels))
         if epoch < self.first_division:
-            self.take_turns([shuffled(everyone, *keys, number) for number in range(self.num_networks)])
+            self.take_turns(self.shuffled_turns(epoch))
             return
+        size = self.global_batch_size
+        check_argument(size >= 2, "batch_size", "at least 2, for labeled and unlabeled samples", size)
         self.divide(epoch)
+        part = self.samples_of_epoch(epoch)
         orders = []
-        for number, labeled in enumerate(self.section.stores["labeled"].values.cpu().unbind(dim=1)):
-            share = self.labeled_share(labeled)
-            parts = everyone[labeled], everyone[~labeled]
-            orders.append(paired_batches(*parts, self.global_batch_size, share, *keys, number))
+        for number, labeled in enumerate(self.section.stores["labeled"].values.cpu()[part].unbind(dim=1)):
+            share, keys = self.labeled_share(labeled), (_ORDER_STREAM, self.run.seed, epoch, number)
+            orders.append(paired_batches(part[labeled], part[~labeled], size, share, *keys))
         self.take_turns(orders)
 
     @override

@@ -55,7 +55,7 @@ class UNICON(MixMatchModule):
         projection_width: Width of the embeddings that it compares.
         lambda_u: See :class:`~lightning_noisy.modules.mix_match.MixMatchModule`.
         **options: ``warmup_epochs``, ``confidence_penalty``, ``alpha``, ``temperature``, ``rampup_epochs``,
-            ``optimizer``, ``lr_scheduler``.
+            ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
 
     Raises:
         NoisyLabelError: An argument outside its range; in training, another number of views.

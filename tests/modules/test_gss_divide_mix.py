@@ -1,0 +1,105 @@
+"""GSS-SSL: pools, draws and targets against the equations, on linear networks in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_noisy import NoisyLabelError
+from lightning_noisy.data.batch import TrainingBatch
+from tests.modules.recorded_steps import Array, Step, linear_strategy, record
+from tests.modules.strategies import ViewsDataModule
+
+EPOCHS = 4
+ONE_HOT = np.eye(4)
+
+
+def run(folder: Path, **options: Any) -> tuple[Any, list[Step]]:
+    module = linear_strategy("GSSDivideMix", warmup_epochs=1, lam_labeled=(0.3, 0.1), **options)
+    return module, record(folder, module, views=2, max_epochs=EPOCHS, num_samples=40)
+
+
+def first_of(steps: list[Step], epoch: int) -> Step:
+    return next(step for step in steps if step.epoch == epoch)
+
+
+@pytest.mark.parametrize(("initial_pool", "confidence"), [("one_hot", "given"), ("zeros", "max")])
+def test_pools_grow_once_an_epoch_by_what_the_other_network_says(
+    tmp_path: Path, initial_pool: str, confidence: str
+) -> None:
+    _, steps = run(tmp_path, initial_pool=initial_pool, confidence=confidence)
+    data = ViewsDataModule(2, seed=0, val_fraction=0.0, num_samples=40)
+    data.setup("test")
+    images, given = torch.stack([data._scored[i][0] for i in range(40)]).double().numpy(), data.noisy_targets.numpy()
+    pools = np.stack([ONE_HOT[given]] * 2, axis=1) * (initial_pool == "one_hot")
+    assert "pool" not in first_of(steps, 0).stores
+    for epoch in range(1, EPOCHS):
+        step, progress = first_of(steps, epoch), epoch / EPOCHS
+        for number in range(2):
+            p = step.probabilities(images, f"networks.{1 - number}")
+            sure = p[np.arange(40), given] if confidence == "given" else p.max(axis=1)
+            labeled = step.stores["labeled"][:, number]
+            first, second = np.where(labeled, 0.3, 0.2), np.where(labeled, 0.1, 0.5)
+            pools[:, number] += ONE_HOT[given] * (sure * (1 - progress))[:, None]
+            pools[:, number] += ONE_HOT[p.argmax(axis=1)] * (sure * first * progress)[:, None]
+            pools[:, number] += (second * progress / 4)[:, None]
+        np.testing.assert_allclose(step.stores["pool"], pools, rtol=1e-6)
+
+
+def targets(module: Any, step: Step, turn: int, pool: Array) -> tuple[Array, Array]:
+    """The drawn labels of a batch, and targets of its unlabeled rows for a guess of (1/4, ...)."""
+    module.section.stores["pool"].values.copy_(torch.as_tensor(pool))
+    batch = TrainingBatch(None, torch.tensor(step.target), torch.tensor(step.index))
+    rest = torch.tensor(np.flatnonzero(~step.stores["labeled"][step.index, turn]))
+    guesses = torch.full((len(rest), 4), 0.25)
+    return module.label_rows(turn, batch).numpy(), module.unlabeled_targets(turn, batch, rest, guesses).numpy()
+
+
+@pytest.mark.parametrize("weight", [None, 0.0, 0.6, 1.0])
+def test_drawn_labels_stand_for_given_ones(tmp_path: Path, weight: float | None) -> None:
+    module, steps = run(tmp_path, unlabeled_weight_of_draw=weight)
+    step = first_of(steps, EPOCHS - 1)
+    module.section.stores["labeled"].values.copy_(torch.tensor(step.stores["labeled"]))
+    module.section.stores["clean"].values.copy_(torch.tensor(step.stores["clean"]))
+    pool = np.zeros((40, 2, 4))
+    pool[:, 0, 3], pool[:, 1, 1] = 0.2, 7.0  # one direction for each network
+    for turn, label in ((0, 3), (1, 1)):
+        drawn, rest = targets(module, step, turn, pool)
+        assert (drawn.argmax(axis=1) == label).all()
+        unlabeled = ~step.stores["labeled"][step.index, turn]
+        share = step.stores["clean"][step.index, turn][unlabeled] if weight is None else np.full(len(rest), weight)
+        expected = share[:, None] * ONE_HOT[label] + (1 - share[:, None]) / 4
+        np.testing.assert_allclose(rest, expected, atol=1e-6)
+    drawn, _ = targets(module, step, 0, 0 * pool)
+    assert (drawn.argmax(axis=1) == step.target).all()  # nothing to draw from
+
+
+def test_draws_follow_the_pools_and_are_redrawn(tmp_path: Path) -> None:
+    module, _ = run(tmp_path)
+    pool = np.broadcast_to([0.0, 1.0, 3.0, 0.0], (40, 2, 4))
+    module.section.stores["pool"].values.copy_(torch.as_tensor(pool.copy()))
+    index = torch.arange(40)
+    batch = TrainingBatch(None, torch.zeros(40, dtype=torch.int64), index)
+    rows = []
+    for key in range(50):
+        module.draw_keys = lambda stream, key=key: (stream, key)
+        rows.append(module.label_rows(0, batch))
+    assert torch.stack(rows).mean(dim=(0, 1)).tolist() == pytest.approx([0.0, 0.25, 0.75, 0.0], abs=0.04)
+    assert len({tuple(draw.argmax(dim=1).tolist()) for draw in rows}) == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lam_unlabeled": (0.1, -1.0)}, r"^Expected argument `lam_unlabeled` to be two floats of at least 0, "),
+        ({"initial_pool": "ones"}, r"^Expected argument `initial_pool` to be 'one_hot' or 'zeros', but got 'ones'\.$"),
+        ({"unlabeled_weight_of_draw": 2.0}, r"^Expected argument `unlabeled_weight_of_draw` to be a float in \[0, 1\]"),
+    ],
+)
+def test_what_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(NoisyLabelError, match=message):
+        linear_strategy("GSSDivideMix", **options)
