@@ -336,7 +336,7 @@ def test_first_lines_say_what_it_is_and_where_it_comes_from(config):
     assert first.endswith(".")
     assert len(first) <= 100
     assert second.startswith("# Unknown: ") == (config in PAPER_CONFIGS)
-    quoted = re.search(r"\d\d\.\d\d %|(accurac|number).* at hand|accurac.* lost", first + second)
+    quoted = re.search(r"\d\.\d\d %|(accurac|number).* at hand|accurac.* lost", first + second)
     assert quoted is None, "what papers print stands in docs/published.yaml"
 
 
