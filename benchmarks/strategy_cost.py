@@ -27,7 +27,7 @@ from typing_extensions import override
 from benchmarks.grid import fit
 from benchmarks.record import RESULTS, describe_machine, write_record
 from benchmarks.strategies import selected
-from benchmarks.strategy_list import STRATEGIES, Scale, Strategy
+from benchmarks.strategy_list import STRATEGIES, Recipe, Scale, Strategy
 from lightning_noisy.data import LabeledImages, NoisyDataModule
 from lightning_noisy.data.batch_transforms import BatchTransform, Unchanged
 from lightning_noisy.data.views import View, named_views
@@ -97,8 +97,8 @@ def one_round(strategy: Strategy, batches: int) -> tuple[float, float | None]:
     seed_everything(0, verbose=False)
     data = RandomImages(batches * BATCH_SIZE, strategy.views or ("weak",), batch_size=BATCH_SIZE, seed=0)
     times = EpochTimes()
-    scale = Scale(EPOCHS, noise_rate=0.4)
-    module = strategy.make(CNN8, data.num_classes, scale, learning_rate=0.01)
+    scale = Scale(EPOCHS, batches, BATCH_SIZE, noise_rate=0.4)
+    module = strategy.make(Recipe(CNN8, data.num_classes, learning_rate=0.01), scale)
     fitted = fit(module, data, EPOCHS, 5.0, [times, *strategy.callbacks(scale)])
     return statistics.mean(times.seconds[WARM_UP:]), selected(fitted, "size")
 

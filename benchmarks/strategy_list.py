@@ -12,22 +12,35 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
+from lightning_noisy.callbacks import AveragedWeights
 from lightning_noisy.data.views import View
-from lightning_noisy.heads import LinearHead
+from lightning_noisy.heads import CosineHead, LinearHead
 from lightning_noisy.modules import (
     DISC,
     SED,
+    SPRL,
+    SURE,
+    UNICON,
+    CoLDL,
     CoTeaching,
     CoTeachingPlus,
     Decoupling,
+    DivideMix,
+    ELRPlus,
+    GSSDivideMix,
+    GSSDual,
     JoCoR,
+    JoSRC,
     MultiNetworkModule,
     NoisyLabelModule,
     StrategyModule,
 )
+from lightning_noisy.optim import SAM, CosineToConstant
 
 RATE = 0.4
 """What strategies are told that ask for the noise rate, whatever the noise."""
+CIFAR_BATCHES = 391
+"""Of an epoch of CIFAR in the published settings."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,9 @@ class Scale:
     """Brings published numbers to a training of other length."""
 
     epochs: int
+    batches: int
+    """Of an epoch."""
+    batch_size: int
     noise_rate: float | None = None
     """The true one, for rows that say so."""
 
@@ -42,9 +58,49 @@ class Scale:
         """A number of epochs in proportion, at least 1."""
         return max(1, round(published * self.epochs / of))
 
-    def decay(self, published: float, of: int) -> float:
-        """What an average that is updated once an epoch keeps, so that it reaches as far back in proportion."""
+    def epoch_decay(self, published: float, of: int) -> float:
+        """What a threshold that follows once an epoch keeps: it gets as far in all as in so many epochs."""
         return float(published ** (of / self.epochs))
+
+    def step_decay(self, published: float) -> float:
+        """What an average that follows in each step keeps: it reaches back as many epochs as with CIFAR's batches."""
+        return float(published ** (CIFAR_BATCHES / self.batches))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained, whatever the strategy."""
+
+    backbone: Callable[[], nn.Module]
+    num_classes: int
+    learning_rate: float
+    weight_decay: float = 0.0
+
+
+def by_cosine(recipe: Recipe, scale: Scale) -> dict[str, Any]:
+    """SGD whose rate falls as a cosine to 0."""
+    return {
+        "optimizer": partial(torch.optim.SGD, **_sgd(recipe)),
+        "lr_scheduler": partial(CosineAnnealingLR, T_max=scale.epochs),
+    }
+
+
+def by_sharpness(recipe: Recipe, scale: Scale) -> dict[str, Any]:
+    """SURE's: SAM, and a cosine to half the rate, at which weights are averaged."""
+    return {
+        "optimizer": partial(SAM, base=torch.optim.SGD, **_sgd(recipe)),
+        "lr_scheduler": partial(
+            CosineToConstant,
+            total_epochs=scale.epochs,
+            start_epoch=scale.count(120, 200),
+            anneal_epochs=scale.count(10, 200),
+            constant_lr=recipe.learning_rate / 2,
+        ),
+    }
+
+
+def _sgd(recipe: Recipe) -> dict[str, float]:
+    return {"lr": recipe.learning_rate, "momentum": 0.9, "weight_decay": recipe.weight_decay}
 
 
 @dataclass(frozen=True)
@@ -53,40 +109,21 @@ class Strategy:
 
     module: type[StrategyModule]
     arguments: Callable[[Scale], dict[str, Any]] = lambda scale: {}
-    source: str = "nothing to choose"
+    source: str = "no argument"
     """Where the arguments come from."""
     views: tuple[View, ...] = ()
     """Which views it gets of a sample; none: the sample as it is."""
     loss: Callable[[], nn.Module] = nn.CrossEntropyLoss
+    head: Callable[[int, int], nn.Module] = LinearHead
+    training: Callable[[Recipe, Scale], dict[str, Any]] = by_cosine
     callbacks: Callable[[Scale], list[Callback]] = lambda scale: []
 
-    def make(
-        self,
-        backbone: Callable[[], nn.Module],
-        num_classes: int,
-        scale: Scale,
-        learning_rate: float,
-        weight_decay: float = 0.0,
-    ) -> StrategyModule:
-        """The module, by SGD whose rate falls as a cosine to 0.
-
-        Args:
-            backbone: Makes a backbone.
-            num_classes: K.
-            scale: The length of training.
-            learning_rate: Of SGD with momentum 0.9.
-            weight_decay: Likewise.
-        """
+    def make(self, recipe: Recipe, scale: Scale) -> StrategyModule:
+        """The module."""
         several = issubclass(self.module, MultiNetworkModule)
-        return self.module(
-            backbone if several else backbone(),
-            LinearHead,
-            self.loss(),
-            num_classes,
-            optimizer=partial(torch.optim.SGD, lr=learning_rate, momentum=0.9, weight_decay=weight_decay),
-            lr_scheduler=partial(CosineAnnealingLR, T_max=scale.epochs),
-            **self.arguments(scale),
-        )
+        backbone = recipe.backbone if several else recipe.backbone()
+        options = {**self.training(recipe, scale), **self.arguments(scale)}
+        return self.module(backbone, self.head, self.loss(), recipe.num_classes, **options)
 
 
 def small_loss(scale: Scale) -> dict[str, Any]:
@@ -99,6 +136,12 @@ def informed(scale: Scale) -> dict[str, Any]:
     return {**small_loss(scale), "forget_rate": scale.noise_rate}
 
 
+def dividing(scale: Scale) -> dict[str, Any]:
+    """DivideMix's schedule."""
+    return {"lambda_u": 25.0, "warmup_epochs": scale.count(10, 300), "rampup_epochs": scale.count(16, 300)}
+
+
+PAIR: tuple[View, ...] = ("weak", "weak")
 STRATEGIES: dict[str, Strategy] = {
     "CE": Strategy(NoisyLabelModule),
     "CE, weak view": Strategy(NoisyLabelModule, views=("weak",)),
@@ -117,7 +160,7 @@ STRATEGIES: dict[str, Strategy] = {
     "JoCoR, true rate": Strategy(JoCoR, lambda scale: {**informed(scale), "agreement": 0.9}, "the same"),
     "DISC": Strategy(
         DISC,
-        lambda scale: {"warmup_epochs": scale.count(20, 200), "momentum": scale.decay(0.99, 200)},
+        lambda scale: {"warmup_epochs": scale.count(20, 200), "momentum": scale.epoch_decay(0.99, 200)},
         "CIFAR-10: warm-up 20, mu 0.99 an epoch, of 200 epochs",
         views=("weak", "strong"),
     ),
@@ -125,10 +168,55 @@ STRATEGIES: dict[str, Strategy] = {
         SED,
         lambda scale: {
             "warmup_epochs": scale.count(20, 100),
-            "threshold_momentum": scale.decay(0.9, 100),
-            "weight_momentum": scale.decay(0.9, 100),
+            "threshold_momentum": scale.epoch_decay(0.9, 100),
+            "weight_momentum": scale.epoch_decay(0.9, 100),
+            "teacher_decay": scale.step_decay(0.99),
         },
-        "CIFAR-100, 20 %: warm-up 20, m and m' 0.9 an epoch, of 100 epochs",
+        "CIFAR-100, 20 %: warm-up 20, m and m' 0.9 an epoch, of 100 epochs; teacher 0.99",
         views=("weak", "strong"),
+    ),
+    "Jo-SRC": Strategy(
+        JoSRC,
+        lambda scale: {"warmup_epochs": scale.count(10, 200), "teacher_decay": scale.step_decay(0.99)},
+        "CIFAR-100: warm-up 10 of 200 epochs, eps 0.6, tau 0.75, alpha 0.5; teacher 0.99",
+        views=PAIR,
+    ),
+    "Co-LDL": Strategy(
+        CoLDL,
+        lambda scale: {"warmup_epochs": scale.count(10, 110), "label_lr": 200.0 * scale.batch_size / 16},
+        "web images: warm-up 10 of 110 epochs, drop rate 0.25 to 0.5, label rate 200 at batch size 16",
+        views=PAIR,
+    ),
+    "SPRL": Strategy(
+        SPRL,
+        lambda scale: {"warmup_epochs": scale.count(20, 200), "full_epochs": scale.count(30, 200), "resistance": 10.0},
+        "CIFAR, symmetric: T_1 20, last 30 of 200 epochs, gamma_d 10",
+    ),
+    "SURE": Strategy(
+        SURE,
+        lambda scale: {"mix_weight": 1.0, "rank_weight": 0.2},
+        "ANIMAL-10N: weights 1 and 0.2, beta 10, SAM 0.05, average from 120 of 200 epochs at half the rate",
+        head=CosineHead,
+        training=by_sharpness,
+        callbacks=lambda scale: [AveragedWeights(scale.count(120, 200))],
+    ),
+    "ELR+": Strategy(
+        ELRPlus,
+        lambda scale: {
+            "momentum": 0.7,
+            "lam": 3.0,
+            "decay": scale.step_decay(0.997),
+            "decay_steps": scale.count(40_000 / CIFAR_BATCHES, 200) * scale.batches,
+        },
+        "CIFAR-10, symmetric: beta 0.7, lambda 3; average 0.997 over 40,000 of 78,200 steps",
+    ),
+    "GSS-DB": Strategy(GSSDual, source="lambda 2 and 1"),
+    "DivideMix": Strategy(DivideMix, dividing, "CIFAR-10, 50 %: lambda_u 25; warm-up 10, ramp 16 of 300 epochs", PAIR),
+    "GSS-SSL": Strategy(GSSDivideMix, dividing, "as DivideMix; lambda 0.1 and 0, 0.2 and 0.5", PAIR),
+    "UNICON": Strategy(
+        UNICON,
+        lambda scale: {"lambda_u": 30.0, "warmup_epochs": scale.count(10, 350), "rampup_epochs": scale.count(16, 350)},
+        "CIFAR-10: lambda_u 30, contrast 0.025; warm-up 10, ramp 16 of 350 epochs",
+        views=(*PAIR, "strong", "strong"),
     ),
 }

@@ -49,10 +49,12 @@ def selection_table(record: dict[str, Any]) -> str:
 
 def argument_table(record: dict[str, Any]) -> str:
     """What each strategy was given, and where it comes from."""
-    scale = Scale(record["settings"]["epochs"], noise_rate=None)
+    runs, settings = _grouped(record)[0], record["settings"]
+    batches = next(iter(record["runs"].values()))["batches"]
+    scale = Scale(settings["epochs"], batches, settings["batch_size"])
     rows = [
         [method, _arguments(STRATEGIES[method].arguments(scale)), STRATEGIES[method].source]
-        for method in _present(_grouped(record)[0])
+        for method in _present(runs)
     ]
     return _markdown(["strategy", "arguments", "published"], rows)
 
