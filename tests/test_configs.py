@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torchvision.models import get_model
 
+from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.cli import main, run
 from lightning_noisy.recipe_settings import _on_top, recipe_settings
 from lightning_noisy.recipes import config_chain, config_values, recipe_names
@@ -360,6 +361,13 @@ def leaves(node):
     """The mapping and the key of each value that is none. A class that is named is said whole."""
     for key, value in node.items():
         yield from leaves(value) if isinstance(value, dict) and "class_path" not in value else [(node, key)]
+
+
+def test_all_masks_have_one_ratio():
+    given = [named(entry) for config in CONFIGS for entry in read(config)["trainer"]["callbacks"]]
+    masks = [entry["MaskRefresh"] for entry in given if "MaskRefresh" in entry]
+    assert len(masks) > 20
+    assert {MaskRefresh(**arguments).ratio for arguments in masks} == {0.7}
 
 
 def test_the_readme_counts_them():
