@@ -205,8 +205,9 @@ def has_own_checkpoint_io(trainer: Trainer) -> bool:
 
 def finds_unused_parameters(trainer: Trainer) -> bool:
     """Whether DDP lets parameters go without a gradient; what is no DDP waits for none."""
-    options = getattr(trainer.strategy, "_ddp_kwargs", None)
-    return options is None or bool(options.get("find_unused_parameters", False))
+    return bool(
+        getattr(trainer.strategy, "_ddp_kwargs", {"find_unused_parameters": True}).get("find_unused_parameters")
+    )
 
 
 def last_saved(checkpoint: ModelCheckpoint) -> str:

@@ -104,6 +104,13 @@ def test_has_own_checkpoint_io(tmp_path):
     assert not private_api.has_own_checkpoint_io(make_trainer(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("strategy", "finds"), [("ddp", False), ("ddp_find_unused_parameters_true", True), ("auto", True)]
+)
+def test_finds_unused_parameters(strategy, finds):
+    assert private_api.finds_unused_parameters(Trainer(accelerator="cpu", devices=1, strategy=strategy)) == finds
+
+
 def test_last_saved(tmp_path):
     checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
     assert private_api.last_saved(checkpoint) == ""
