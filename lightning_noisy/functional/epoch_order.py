@@ -33,22 +33,32 @@ def passes(index: Tensor, count: int, *keys: int) -> Tensor:
     return torch.cat([shuffled(index, *keys, number) for number in range(needed)])[:count]
 
 
-def paired_batches(labeled: Tensor, unlabeled: Tensor, size: int, share: float, *keys: int) -> Tensor:
+def labeled_in_batch(unlabeled: int, size: int, share: float) -> int:
+    """How many samples of a batch are labeled: about this share, at least one of each kind; all where all are.
+
+    Args:
+        unlabeled: Unlabeled samples there are.
+        size: Samples of a batch, at least 2.
+        share: In (0, 1).
+    """
+    return min(max(round(share * size), 1), size - 1) if unlabeled else size
+
+
+def paired_batches(labeled: Tensor, unlabeled: Tensor, own: int, size: int, *keys: int) -> Tensor:
     """Batches of labeled and of unlabeled samples, which pass over the labeled ones once.
 
-    The last batch is filled up with labeled samples of another pass. Without unlabeled samples all are labeled.
+    The last batch is filled up with labeled samples of another pass.
 
     Args:
         labeled: Positions, int64 (L,), L >= 1.
         unlabeled: Other positions, int64 (U,); they are passed over as often as it takes.
-        size: Samples of a batch, at least 2.
-        share: Share of the labeled ones in a batch, in (0, 1); at least one sample is of each kind.
+        own: Labeled samples of a batch, as :func:`labeled_in_batch` says.
+        size: Samples of a batch.
         *keys: What the orders are functions of.
 
     Returns:
         int64 (S * size,): batch by batch, the labeled ones first.
     """
-    own = min(max(round(share * size), 1), size - 1) if len(unlabeled) else size
     steps = -(-len(labeled) // own)
     first = passes(labeled, steps * own, *keys, 0).reshape(steps, own)
     if own == size:

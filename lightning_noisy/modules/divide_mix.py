@@ -101,7 +101,7 @@ class DivideMix(MixMatchModule):
     @override
     def divide(self, epoch: int) -> None:
         self.score(self.measure)
-        losses = self.section.stores["losses"].values
+        losses = self.section.stores["losses"].values.cpu()
         fitted = self._over_epochs(torch.stack([normalized(own) for own in losses.unbind(dim=1)], dim=1), epoch)
         self.keep("fitted", fitted)
         posteriors = torch.stack([self._fit(number).clean for number in range(self.num_networks)], dim=1).float()
@@ -141,7 +141,7 @@ class DivideMix(MixMatchModule):
         if self.loss_window == 1:
             return scaled
         shape = window_shape(self.loss_window, self.num_networks)
-        past = self.section.store("past_losses", shape, device=self.device).values
+        past = self.section.store("past_losses", shape, device=self.device).values.cpu()
         return mean_before(self.keep("past_losses", note(past, scaled.float(), epoch)), epoch + 1)[0]
 
     def _fit(self, number: int) -> GaussianFit:

@@ -96,15 +96,14 @@ class GSSDivideMix(DivideMix):
     @override
     def divide(self, epoch: int) -> None:
         super().divide(epoch)
-        rows = {name: self.section.stores[name].values for name in ("predicted", "sure", "labeled")}
+        rows = {name: self.section.stores[name].values.cpu() for name in ("predicted", "sure", "labeled")}
         progress = min(1.0, epoch / self.run.total_epochs(type(self).__name__, self.total_epochs))
-        given = self.given_labels.to(self.device)
         pools = []
         for number in range(self.num_networks):
             predicted, sure = rows["predicted"][:, 1 - number], rows["sure"][:, 1 - number]
             weights = torch.tensor([self.lam_unlabeled, self.lam_labeled]).to(sure)[rows["labeled"][:, number].long()]
             lams = weights[:, 0], weights[:, 1]
-            pools.append(pool_increment(given, predicted, sure, progress, *lams, self.num_classes))
+            pools.append(pool_increment(self.given_labels, predicted, sure, progress, *lams, self.num_classes))
         self.keep("pool", self._pools_before() + torch.stack(pools, dim=1))
 
     @override
@@ -114,15 +113,16 @@ class GSSDivideMix(DivideMix):
         return one_hot(torch.where(pool.sum(dim=1) > 0, drawn, batch.target), self.num_classes)
 
     @override
-    def unlabeled_targets(self, number: int, batch: TrainingBatch, rest: Tensor, guesses: Tensor) -> Tensor:
-        weight, clean = self.unlabeled_weight_of_draw, self.division(number, batch)[2][rest]
-        share = clean if weight is None else torch.full_like(clean, weight)
-        return refine(share, self.label_rows(number, batch)[rest], guesses)
+    def unlabeled_targets(self, number: int, batch: TrainingBatch, guesses: Tensor) -> Tensor:
+        last, weight = slice(len(batch.target) - len(guesses), None), self.unlabeled_weight_of_draw
+        belief = self.belief(number, batch)[last]
+        share = belief if weight is None else torch.full_like(belief, weight)
+        return refine(share, self.label_rows(number, batch)[last], guesses)
 
     def _pools_before(self) -> Tensor:
         shape = (self.num_networks, self.num_classes)
         known = "pool" in self.section.stores
-        pools = self.section.store("pool", shape, device=self.device).values
+        pools = self.section.store("pool", shape, device=self.device).values.cpu()
         if known or self.initial_pool == "zeros":
             return pools
         given = one_hot(self.given_labels, self.num_classes).to(pools)

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.functional.epoch_order import paired_batches
+from lightning_noisy.functional.epoch_order import labeled_in_batch, paired_batches
 from lightning_noisy.functional.losses import divergence_from_uniform, one_hot, soft_bootstrapping, softmax
 from lightning_noisy.functional.mixing import guess, mix_match, refine, sharpen
 from lightning_noisy.functional.schedules import linear_rampup
@@ -111,7 +111,8 @@ class MixMatchModule(TurnsModule):
         Raises:
             NoisyLabelError: There is a network without any.
         """
-        clean, labeled = self.trainer.strategy.broadcast((clean, labeled))  # fits may differ in the last digit
+        # Fits of several processes may differ in the last digit.
+        clean, labeled = self.trainer.strategy.broadcast((clean.cpu(), labeled.cpu()))
         if not bool(labeled[self.samples_of_epoch(self.current_epoch)].any(dim=0).all()):
             raise NoisyLabelError(
                 f"{type(self).__name__} has found no label to learn from in epoch {self.current_epoch}: lower the "
@@ -134,12 +135,12 @@ class MixMatchModule(TurnsModule):
         size = self.global_batch_size
         check_argument(size >= 2, "batch_size", "at least 2, for labeled and unlabeled samples", size)
         self.divide(epoch)
-        part = self.samples_of_epoch(epoch)
-        orders = []
-        for number, labeled in enumerate(self.section.stores["labeled"].values.cpu()[part].unbind(dim=1)):
-            share, keys = self.labeled_share(labeled), (_ORDER_STREAM, self.run.seed, epoch, number)
-            orders.append(paired_batches(part[labeled], part[~labeled], size, share, *keys))
-        self.take_turns(orders)
+        part, orders, counts = self.samples_of_epoch(epoch), [], []
+        for number, flags in enumerate(self.section.stores["labeled"].values.cpu()[part].unbind(dim=1)):
+            labeled, unlabeled, keys = part[flags], part[~flags], (_ORDER_STREAM, self.run.seed, epoch, number)
+            counts.append(labeled_in_batch(len(unlabeled), size, self.labeled_share(flags)))
+            orders.append(paired_batches(labeled, unlabeled, counts[-1], size, *keys))
+        self.take_turns(orders, counts)
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
@@ -159,19 +160,20 @@ class MixMatchModule(TurnsModule):
         """The loss of a network on the mixtures of a batch."""
         network, other = (cast(Classifier, self.networks[k]) for k in (number, 1 - number))
         looked_at, trained_on = self.view_roles(self.views(batch.images))
-        rows, rest, clean = self.division(number, batch)
+        labeled, unlabeled = slice(self.first_part), slice(self.first_part, None)
         with torch.no_grad():
             own = network.outputs(looked_at)
             self.sample_losses(self.losses[number], own, batch)
             predictions = [softmax(logits[:, : self.num_classes]) for logits in own.views]
-            believed = refine(clean, self.label_rows(number, batch), guess(predictions))
-            refined = sharpen(believed[rows], self.temperature)
+            believed = refine(self.belief(number, batch), self.label_rows(number, batch), guess(predictions))
+            refined = sharpen(believed[labeled], self.temperature)
             with evaluating(other):
-                theirs = other.outputs([view[rest] for view in looked_at]).views if len(rest) else ()
+                seen = [view[unlabeled] for view in looked_at]
+                theirs = other.outputs(seen).views if len(seen[0]) else ()
             others = [softmax(logits[:, : self.num_classes]) for logits in theirs]
-            guesses = guess([prediction[rest] for prediction in predictions] + others)
-            guessed = sharpen(self.unlabeled_targets(number, batch, rest, guesses), self.temperature)
-        parts = [view[rows] for view in trained_on], refined, [view[rest] for view in trained_on], guessed
+            guesses = guess([prediction[unlabeled] for prediction in predictions] + others)
+            guessed = sharpen(self.unlabeled_targets(number, batch, guesses), self.temperature)
+        parts = [view[labeled] for view in trained_on], refined, [view[unlabeled] for view in trained_on], guessed
         mixed = mix_match(*parts, self.alpha, *self.draw_keys(_MIX_STREAM))
         used = mixed.labeled if self.lambda_u is None else len(mixed.inputs)
         logits = network(mixed.inputs[:used])[:, : self.num_classes]
@@ -179,10 +181,9 @@ class MixMatchModule(TurnsModule):
         penalty = divergence_from_uniform(softmax(logits).mean(dim=0))
         return supervised + self.unlabeled_weight * unsupervised + penalty
 
-    def division(self, number: int, batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Which rows of a batch are labeled for a network, which are not, and how far labels are believed, (B,)."""
-        labeled, clean = (self.section.stores[name].get(batch.index)[:, number] for name in ("labeled", "clean"))
-        return labeled.nonzero().squeeze(1), (~labeled).nonzero().squeeze(1), clean
+    def belief(self, number: int, batch: TrainingBatch) -> Tensor:
+        """How far a network believes the labels of a batch, (B,)."""
+        return self.section.stores["clean"].get(batch.index)[:, number]
 
     def view_roles(self, views: list[Any]) -> tuple[list[Any], list[Any]]:
         """The views that targets are made of, and those that are trained on."""
@@ -192,13 +193,12 @@ class MixMatchModule(TurnsModule):
         """What is believed as far as a label is clean, (B, K)."""
         return one_hot(batch.target, self.num_classes)
 
-    def unlabeled_targets(self, number: int, batch: TrainingBatch, rest: Tensor, guesses: Tensor) -> Tensor:
+    def unlabeled_targets(self, number: int, batch: TrainingBatch, guesses: Tensor) -> Tensor:
         """The targets of unlabeled samples before they are sharpened.
 
         Args:
             number: The network that learns.
-            batch: The batch.
-            rest: Its unlabeled rows, int64 (U,).
+            batch: The batch; its unlabeled samples are the last.
             guesses: The networks' mean predictions of them, (U, K).
         """
         return guesses

@@ -41,7 +41,7 @@ class TurnsModule(MultiNetworkModule):
             its own.
     """
 
-    turn_ends: Tensor
+    turns: Tensor
 
     def __init__(
         self,
@@ -55,20 +55,23 @@ class TurnsModule(MultiNetworkModule):
         super().__init__(backbone, head, loss, num_classes, **options)
         check_count(samples_per_epoch, "samples_per_epoch", optional=True)
         self.samples_per_epoch = samples_per_epoch
-        self.register_buffer("turn_ends", torch.zeros(self.num_networks, dtype=torch.int64))
-        self._ends: list[int] | None = None
+        self.register_buffer("turns", torch.zeros(self.num_networks, 2, dtype=torch.int64))
+        self._plan: list[list[int]] | None = None
 
-    def take_turns(self, orders: Sequence[Tensor]) -> None:
+    def take_turns(self, orders: Sequence[Tensor], first_parts: Sequence[int] | None = None) -> None:
         """Say which samples each network visits in this epoch, in ``prepare_epoch``.
 
         Args:
             orders: Positions in the training set in the order of their visits, int64 (M,) for each network, M >= 1.
+            first_parts: Where batches have two parts, how many samples the first one has, for each network.
         """
         size = self.global_batch_size
         whole = [_whole_batches(order, size) for order in orders]
         self.sampler.arrange(torch.cat(whole))
-        self.turn_ends.copy_(torch.tensor([len(order) // size for order in whole]).cumsum(0))
-        self._ends = None
+        ends = torch.tensor([len(order) // size for order in whole]).cumsum(0)
+        parts = torch.tensor([size] * len(whole) if first_parts is None else list(first_parts))
+        self.turns.copy_(torch.stack([ends, parts], dim=1))
+        self._plan = None
 
     def samples_of_epoch(self, epoch: int) -> Tensor:
         """The samples that an epoch is about, int64 (M,)."""
@@ -88,14 +91,19 @@ class TurnsModule(MultiNetworkModule):
     @property
     def turn(self) -> int:
         """The number of the network whose batch this is."""
-        return next(number for number, end in enumerate(self._turns()) if self._batch_number < end)
+        return next(number for number, (end, _) in enumerate(self._turns()) if self._batch_number < end)
 
     @property
     def turn_progress(self) -> tuple[int, int]:
         """How many batches of this turn are over, and how many it has."""
-        ends = [0, *self._turns()]
+        ends = [0, *(end for end, _ in self._turns())]
         begin, end = ends[self.turn], ends[self.turn + 1]
         return self._batch_number - begin, end - begin
+
+    @property
+    def first_part(self) -> int:
+        """How many of the rows that this process has of the batch are of its first part."""
+        return len(range(self.global_rank, self._turns()[self.turn][1], self.trainer.world_size))
 
     def first_view(self, images: Any) -> Any:
         """Images, or the first of several views of them."""
@@ -112,14 +120,14 @@ class TurnsModule(MultiNetworkModule):
 
     @override
     def on_train_start(self) -> None:
-        self._ends = None  # a checkpoint may have brought others
+        self._plan = None  # a checkpoint may have brought another one
         super().on_train_start()
 
-    def _turns(self) -> list[int]:
-        """The batches at which turns end, read back once an epoch."""
-        if self._ends is None:
-            self._ends = self.turn_ends.tolist()
-        return self._ends
+    def _turns(self) -> list[list[int]]:
+        """The batch at which each turn ends, and the first part of its batches; read back once an epoch."""
+        if self._plan is None:
+            self._plan = self.turns.tolist()
+        return self._plan
 
     @property
     def _batch_number(self) -> int:

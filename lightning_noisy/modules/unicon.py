@@ -105,13 +105,12 @@ class UNICON(MixMatchModule):
     @override
     def divide(self, epoch: int) -> None:
         self.score(self.measure)
-        divergence = self.section.stores["divergence"].values
+        divergence = self.section.stores["divergence"].values.cpu()
         threshold = divergence.mean()
         if threshold > self.high_divergence:
             threshold = threshold - (threshold - divergence.min()) / self.tau
         quota = max(1, int((divergence < threshold).sum()) // self.num_classes)
-        given = self.given_labels.to(divergence.device)
-        labeled = small_loss_by_class(divergence, given, quota, self.num_classes)
+        labeled = small_loss_by_class(divergence, self.given_labels, quota, self.num_classes)
         clean = 1 - torch.where(divergence < _CERTAIN, 0.0, divergence)
         self.keep_division(*(rows.unsqueeze(1).expand(-1, self.num_networks) for rows in (clean, labeled)))
 
@@ -142,10 +141,10 @@ class UNICON(MixMatchModule):
 
     def contrast(self, number: int, batch: TrainingBatch) -> Tensor:
         """The contrast of the strong views of a batch's unlabeled samples; 0 where there are none."""
-        rest = self.division(number, batch)[1]
-        if len(rest) == 0:
+        strong = [view[self.first_part :] for view in self.view_roles(self.views(batch.images))[1]]
+        rows = len(strong[0])
+        if rows == 0:
             return torch.zeros((), device=self.device)
         network = cast(Classifier, self.networks[number])
-        strong = [view[rest] for view in self.view_roles(self.views(batch.images))[1]]
         embedded = self.projections[number](network.features(torch.cat(strong)))
-        return view_contrast(embedded[: len(rest)], embedded[len(rest) :], self.contrast_temperature).mean()
+        return view_contrast(embedded[:rows], embedded[rows:], self.contrast_temperature).mean()

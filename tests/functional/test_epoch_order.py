@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from lightning_noisy.functional.epoch_order import first_of_classes, paired_batches, passes, shuffled
+from lightning_noisy.functional.epoch_order import (
+    first_of_classes,
+    labeled_in_batch,
+    paired_batches,
+    passes,
+    shuffled,
+)
 
 
 def test_orders_are_permutations_by_their_keys():
@@ -25,7 +31,8 @@ def test_passes_begin_anew_in_another_order():
 )
 def test_batches_have_both_parts_and_pass_over_the_labeled_ones(unlabeled, size, share, own):
     labeled, rest = torch.arange(10), torch.arange(100, 100 + unlabeled)
-    order = paired_batches(labeled, rest, size, share, 3)
+    assert labeled_in_batch(unlabeled, size, share) == own
+    order = paired_batches(labeled, rest, own, size, 3)
     batches = order.reshape(-1, size)
     assert len(batches) == -(-10 // own)
     first = batches[:, :own].flatten().tolist()

@@ -14,9 +14,8 @@ from lightning_noisy import NoisyLabelError
 from lightning_noisy.functional.random import hash_bits, hash_seed
 from lightning_noisy.losses import DynamicsAwareLoss
 from lightning_noisy.modules import mix_match
-from tests.distributed import Pool
 from tests.foreign import make_trainer
-from tests.modules.recorded_steps import Array, Recorder, Step, linear_strategy, record
+from tests.modules.recorded_steps import Array, Step, linear_strategy, record
 from tests.modules.strategies import ViewsDataModule, make_data, make_strategy
 
 ONE_HOT = np.eye(4)
@@ -72,7 +71,7 @@ def turns_of(steps: list[Step], epoch: int) -> list[tuple[int, Step]]:
     """The steps of an epoch, with the number of the network that learns in each: the only one that moves."""
     found = []
     for number, step in enumerate(steps):
-        turn = int((step.weights["turn_ends"] <= step.batch).sum())
+        turn = int((step.weights["turns"][:, 0] <= step.batch).sum())
         for other in {0, 1} - {turn} if step is not steps[-1] else ():
             name = f"networks.{other}.head.weight"
             assert np.array_equal(step.weights[name], steps[number + 1].weights[name])
@@ -229,35 +228,3 @@ def test_figures_of_both_networks(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path, options: dict[str, Any], data: dict[str, Any], message: str) -> None:
     with pytest.raises(NoisyLabelError, match=message):
         record(tmp_path, linear_strategy("DivideMix", **{"warmup_epochs": 1, **options}), views=2, **data)
-
-
-def fit_on(rank: int, folder: str) -> tuple[dict[str, Any], Any]:
-    torch.set_num_threads(1)
-    module = make_strategy("DivideMix")
-    recorder = Recorder()
-    strategy = "ddp_find_unused_parameters_true"
-    trainer = make_trainer(folder, [recorder], max_epochs=3, devices=2, strategy=strategy)
-    trainer.fit(module, datamodule=make_data("DivideMix"))
-    last = recorder.steps[-1]
-    return dict(module.state_dict()), (last.stores["labeled"], last.index)
-
-
-def refused_on(rank: int, folder: str) -> str:
-    trainer = make_trainer(folder, max_epochs=1, devices=2, strategy="ddp")
-    with pytest.raises(NoisyLabelError) as caught:
-        trainer.fit(make_strategy("DivideMix"), datamodule=make_data("DivideMix"))
-    return str(caught.value)
-
-
-def test_two_processes_learn_the_same_weights_from_parts_of_each_batch(pool: Pool, tmp_path: Path) -> None:
-    (first, one), (second, other) = pool.run(fit_on, str(tmp_path))
-    for name, value in first.items():
-        if "running" not in name and "num_batches" not in name:
-            torch.testing.assert_close(second[name], value, msg=name)
-    assert (one[0] == other[0]).all()
-    assert not np.array_equal(one[1], other[1])
-    assert one[0][one[1], 1].sum() == other[0][other[1], 1].sum() == 4  # half of each process's batch is labeled
-    assert set(pool.run(refused_on, str(tmp_path))) == {
-        "DivideMix trains its networks in turn, so that one of them has no gradient: use "
-        "strategy='ddp_find_unused_parameters_true'."
-    }
