@@ -223,12 +223,19 @@ NO_FUNCTION = {
     "paper_settings": "published arguments",
     "positive_learning": "cross entropy with weights from a table",
     "sample_losses": "the losses of samples of any criterion",
+    "soft_losses": "any criterion of soft targets",
     "self_adaptive_training": "cross entropy with targets and weights from a table",
     "staged": "a choice of losses",
 }
 """Files of losses without one of functions."""
 
-NO_CLASS = {"probabilities": "what many losses share"}
+NO_CLASS = {
+    "contrastive": "a term of UNICON",
+    "correctness_ranking": "a term of SURE",
+    "divergence": "a term of JoCoR",
+    "probabilities": "what many losses share",
+    "smoothing": "targets of Jo-SRC and Co-LDL",
+}
 """Files of functions without one of losses."""
 
 
