@@ -59,7 +59,7 @@ class GradientErrorTracker(GradientTracker):
 
     Example::
 
-        Trainer(callbacks=[MaskRefresh(ratio=0.5), GradientErrorTracker()])
+        Trainer(callbacks=[MaskRefresh(), GradientErrorTracker()])
     """
 
     figure_tag = "train/gradient_error"
