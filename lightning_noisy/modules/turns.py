@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_noisy.errors import check_count
+from lightning_noisy.errors import NoisyLabelError, check_count
 from lightning_noisy.functional.epoch_order import first_of_classes, shuffled
 from lightning_noisy.modules.checks import check_finds_unused
 from lightning_noisy.modules.multi_network import MultiNetworkModule
+from lightning_noisy.state import RunDriver
 
 _ORDER_STREAM = 0x7475726E73
 
@@ -37,8 +38,8 @@ class TurnsModule(MultiNetworkModule):
         **options: ``optimizer``, ``lr_scheduler``.
 
     Raises:
-        NoisyLabelError: At fit, DDP that does not look for unused parameters, or a training loader with a sampler of
-            its own.
+        NoisyLabelError: At fit, DDP that does not look for unused parameters, a training loader with a sampler of its
+            own, or a trial of one of Lightning's finders.
     """
 
     turns: Tensor
@@ -120,6 +121,11 @@ class TurnsModule(MultiNetworkModule):
 
     @override
     def on_train_start(self) -> None:
+        if RunDriver.in_trainer(self.trainer) is None:
+            raise NoisyLabelError(
+                f"{type(self).__name__} says before each epoch which samples its networks visit, for which Lightning's "
+                "finders (learning rate, batch size) leave no time: let them try one network, a NoisyLabelModule."
+            )
         self._plan = None  # a checkpoint may have brought another one
         super().on_train_start()
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.tuner import Tuner
 
 from lightning_noisy import NoisyLabelError, modules
 from lightning_noisy.modules import MixMatchModule, TurnsModule
@@ -46,6 +47,13 @@ def test_two_processes_learn_the_same_weights_from_parts_of_each_batch(pool: Poo
         flags = [one.stores["labeled"][step.index, 1] for step in (one, other)]
         assert all((own == sorted(own, reverse=True)).all() for own in flags)  # labeled ones first
         assert abs(int(flags[0].sum()) - int(flags[1].sum())) <= 1
+
+
+def test_a_trial_of_the_learning_rate_is_refused(tmp_path: Path) -> None:
+    module = make_strategy("ELRPlus")
+    module.lr = 0.1
+    with pytest.raises(NoisyLabelError, match=r"^ELRPlus says before each epoch which samples its networks visit, "):
+        Tuner(make_trainer(tmp_path, max_epochs=1)).lr_find(module, datamodule=make_data("ELRPlus"))
 
 
 def refused_on(rank: int, run: Fit) -> str:
