@@ -41,6 +41,17 @@ COUNTED: dict[str, Callable[[float], float]] = {
     "Co-teaching": lambda size: 2.0,
     "Co-teaching+": lambda size: 2.0,
     "JoCoR": lambda size: 2.0,
+    "DISC": lambda size: 4.0,
+    "SED": lambda size: 8 / 3,
+    "Jo-SRC": lambda size: 8 / 3,
+    "Co-LDL": lambda size: 2 * (2 - size),
+    "SPRL": lambda size: 4 / 3,
+    "SURE": lambda size: 4.0,
+    "ELR+": lambda size: 8 / 3,
+    "GSS-DB": lambda size: 2.0,
+    "DivideMix": lambda size: 12 * size + 0.7,
+    "GSS-SSL": lambda size: 12 * size + 0.7,
+    "UNICON": lambda size: (16 * (1 + size) + 4) / 3,
 }
 """Cost of an epoch by counting passes, given the share of the samples that is selected."""
 

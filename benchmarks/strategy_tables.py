@@ -18,7 +18,8 @@ Runs = dict[tuple[str, str], list[dict[str, Any]]]
 
 def tables(record: dict[str, Any]) -> str:
     """Accuracy, what was selected, and the arguments, as Markdown."""
-    return "\n".join([accuracy_table(record), selection_table(record), argument_table(record)])
+    parts = accuracy_table(record), selection_table(record), argument_table(record)
+    return "\n".join(part for part in parts if part.count("\n") > 2)
 
 
 def accuracy_table(record: dict[str, Any]) -> str:

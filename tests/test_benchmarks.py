@@ -10,13 +10,28 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from benchmarks import backdoor, embeddings, functional_criterion, heads, loader, methods, moves, training_step
+from benchmarks import (
+    backdoor,
+    embeddings,
+    functional_criterion,
+    heads,
+    loader,
+    methods,
+    moves,
+    strategies,
+    strategy_cost,
+    strategy_tables,
+    training_step,
+)
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.memory import measure_memory
 from benchmarks.record import RESULTS
+from benchmarks.strategy_list import STRATEGIES, Recipe, Scale
 from benchmarks.textbook_kan import NaiveDKAN, TextbookKAN
+from lightning_noisy import modules
 from lightning_noisy.heads import KANHead, LinearHead
 from lightning_noisy.losses import NegativeLearning
+from lightning_noisy.networks import MLP
 from tests._dummies import isolate, write_cifar
 
 BATCH, INPUTS, CLASSES = SHAPE = 8, 16, 6
@@ -544,3 +559,126 @@ def test_a_functional_criterion_is_measured_by_turns(monkeypatch):
     recorded = json.loads((RESULTS / "functional_criterion.json").read_text())
     assert list(figures) == list(recorded["ms of a step"])
     assert all(set(row) == {"without", "with", "adds"} for row in figures.values())
+
+
+def test_strategies_record_and_restart(files, capsys):
+    path, given = files
+    size = [*given[:-4], "--width", "8", "--results", str(path)]
+    some = ["--only", "CE", "Co-teaching, true rate", "SED", "--seeds", "0"]
+    strategies.main([*size, *some, "--noises", "worse"])
+    runs = read_compact(path)["runs"]
+    assert list(runs) == ["CE, worse, 0", "Co-teaching, true rate, worse, 0", "SED, worse, 0"]
+    plain, informed, selecting = runs.values()
+    assert all(len(seen["accuracy"]) == 2 and seen["batches"] == 3 for seen in runs.values())
+    assert plain["alone"] == plain["accuracy"][-1]
+    assert informed["alone"] != informed["accuracy"][-1]
+    assert (plain["size"], plain["precision"], plain["recall"]) == (None, None, None)
+    assert informed["size"] == pytest.approx(0.75)  # a quarter of the labels is wrong
+    shares = selecting["precision"] * selecting["size"], selecting["recall"] * 0.75
+    assert shares[0] == pytest.approx(shares[1], abs=1e-4)
+    with pytest.raises(ValueError, match="a record of"):
+        strategies.main([*size, *some, "--epochs", "3"])
+    strategies.main([*size, *some, "--noises", "worse", "aggre"])
+    again = read_compact(path)["runs"]
+    assert {name: again[name] for name in runs} == runs
+    assert len(again) == 3 * 2
+    assert path.with_suffix(".md").read_text() in capsys.readouterr().out
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_strategies_on_digits(tmp_path, monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    path = tmp_path / "digits.json"
+    some = ["--only", "CE, strong view", "--seeds", "1", "--noises", "pair flips 0.4"]
+    strategies.main(["--epochs", "1", "--batch-size", "256", "--width", "4", *some, "--results", str(path)])
+    (seen,) = read_compact(path)["runs"].values()
+    assert seen["realized_noise_rate"] == pytest.approx(0.4, abs=0.05)
+    with pytest.raises(SystemExit):
+        strategies.main(["--features", "x.npz"])
+
+
+@pytest.mark.parametrize("name", ["strategies-digits", "strategies-embeddings"])
+def test_strategies_records_are_whole(tmp_path, name):
+    path = RESULTS / f"{name}.json"
+    record = read_compact(path)
+    write_compact(tmp_path / "again.json", record)
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+    assert strategy_tables.tables(record) == path.with_suffix(".md").read_text()
+    assert path.stat().st_size < 150_000
+    for key, seen in record["runs"].items():
+        assert key == f"{seen['method']}, {seen['noise']}, {seen['seed']}"
+        assert len(seen["accuracy"]) == record["settings"]["epochs"]
+
+
+def test_every_strategy_is_measured():
+    bases = {modules.StrategyModule, modules.MultiNetworkModule, modules.SmallLossModule}
+    bases |= {modules.TurnsModule, modules.MixMatchModule}
+    classes = {getattr(modules, name) for name in modules.__all__} - bases
+    assert {strategy.module for strategy in STRATEGIES.values()} == classes
+    assert {STRATEGIES[name].module for name in strategy_cost.COUNTED} == classes
+
+
+def test_strategies_in_proportion():
+    scale = Scale(epochs=20, batches=131, batch_size=384)
+    assert [scale.count(20, 200), scale.count(10, 110), scale.count(10, 300)] == [2, 2, 1]
+    assert scale.epoch_decay(0.99, 200) == pytest.approx(0.904382)
+    assert scale.step_decay(0.99) == pytest.approx(0.970448)
+    sure = STRATEGIES["SURE"].make(Recipe(lambda: MLP(4, (3,)), 3, learning_rate=0.1), Scale(20, 23, 64))
+    optimizer = sure.make_optimizer(sure.parameters())
+    rates = sure.make_lr_scheduler(optimizer)
+    for _ in range(19):
+        optimizer.step(lambda: sum(p.sum() for p in sure.parameters()).backward())
+        rates.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)  # reached a twentieth of the training after 3 / 5
+
+
+def test_strategies_tables_and_figure():
+    def seen(method, noise, seed, accuracy, alone, precision):
+        selected = {"size": precision and 0.5, "precision": precision, "recall": precision and 0.75, "batches": 23}
+        return {"method": method, "noise": noise, "seed": seed, "accuracy": accuracy, "alone": alone, **selected}
+
+    runs = [
+        seen("SED", "worse", 0, [0.9, 0.5], 0.4, 0.625),
+        seen("CE", "worse", 0, [0.2, 0.1], 0.1, None),
+        seen("SED", "worse", 1, [0.7, 0.6], 0.3, 0.875),
+        seen("CE", "aggre", 0, [0.3, 0.4], 0.4, None),
+    ]
+    record = {"settings": {"epochs": 20, "batch_size": 64}, "runs": dict(enumerate(runs))}
+    accuracy, selection, arguments = (part.splitlines() for part in strategy_tables.tables(record).split("\n\n"))
+    assert accuracy[2:] == [
+        "| CE | 40.00 | 40.00 | 40.00 | 10.00 | 10.00 | 20.00 | 1 |",
+        "| SED | - | - | - | 55.00 (50.00 to 60.00) | 35.00 | 80.00 | 2 |",
+    ]
+    assert selection[2:] == ["| SED | - | - | - | 50.00 | 75.00 | 75.00 |"]
+    assert arguments[3].startswith("| SED | warmup_epochs 4, threshold_momentum 0.5905, ")
+    worse = strategy_tables.figure(record).axes[1]
+    assert [points.get_offsets()[:, 0].tolist() for points in worse.collections[3:]] == [
+        [pytest.approx(50), pytest.approx(60)],
+        [pytest.approx(55)],
+        [pytest.approx(80)],
+    ]
+
+
+def test_costs_are_of_medians_and_counted_at_the_share(monkeypatch):
+    seconds = {"CE": [2.0, 1.0, 9.0], "DivideMix": [10.0, 14.0, 30.0]}
+
+    def one_round(strategy, batches):
+        name = next(name for name, known in STRATEGIES.items() if known is strategy)
+        return seconds[name].pop(0), None if name == "CE" else 0.5
+
+    monkeypatch.setattr(strategy_cost, "one_round", one_round)
+    rows = strategy_cost.measure(["CE", "DivideMix"], rounds=3, batches=2)["rows"]
+    assert rows["DivideMix"]["measured"] == 7.0
+    assert rows["DivideMix"]["counted"] == 6.7
+    assert rows["DivideMix"]["above"] == pytest.approx(0.045, abs=1e-3)
+    assert strategy_cost.table({"rows": rows}).splitlines()[2:] == [
+        "| CE | 1.00 | 1.00 | +0 % |",
+        "| DivideMix | 7.00 | 6.70 | +4 % |",
+    ]
+
+
+@pytest.mark.slow
+def test_a_round_of_costs_is_of_whole_epochs_after_the_warm_up():
+    seconds, size = strategy_cost.one_round(STRATEGIES["SED"], batches=2)
+    assert seconds > 0
+    assert 0 <= size <= 1
