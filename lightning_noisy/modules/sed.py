@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,9 @@ class SED(NoisyLabelModule):
         check_argument(known, "threshold_updates", "'epoch' or 'batch'", threshold_updates)
         check_argument(consistency >= 0, "consistency", "a float >= 0", consistency)
         check_argument(deviations > 0, "deviations", "a float > 0", deviations)
+        check_argument(0 <= teacher_decay <= 1, "teacher_decay", "a float in [0, 1]", teacher_decay)
+        known = teacher_statistics in get_args(Statistics)
+        check_argument(known, "teacher_statistics", "'batch', 'copied' or 'averaged'", teacher_statistics)
         self.warmup_epochs = warmup_epochs
         self.threshold_momentum = threshold_momentum
         self.weight_momentum = weight_momentum

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +42,14 @@ class Teacher(AveragedModel):
 
     def __init__(self, student: Classifier, decay: float, statistics: Statistics = "batch") -> None:
         check_argument(0 <= decay <= 1, "decay", "a float in [0, 1]", decay)
-        known = statistics in ("batch", "copied", "averaged")
+        known = statistics in get_args(Statistics)
         check_argument(known, "statistics", "'batch', 'copied' or 'averaged'", statistics)
         super().__init__(student, multi_avg_fn=self._average, use_buffers=statistics == "averaged")
         self.decay = decay
         self.statistics = statistics
         self.requires_grad_(False)
         self.n_averaged.fill_(1)  # it is the student's copy already
+        self.train(student.training)
 
     @override
     def train(self, mode: bool = True) -> Teacher:
