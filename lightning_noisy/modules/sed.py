@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from lightning_noisy.functional.selection import class_thresholds, confidence_we
 from lightning_noisy.modules.checks import check_views
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
 from lightning_noisy.networks.classifier import Outputs
-from lightning_noisy.networks.teacher import Statistics, Teacher
+from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
 
 _QUANTILE, _HIGHEST = 0.8, 0.95
 _LOGIT_FLOOR = 1e-12
@@ -105,9 +105,7 @@ class SED(NoisyLabelModule):
         check_argument(known, "threshold_updates", "'epoch' or 'batch'", threshold_updates)
         check_argument(consistency >= 0, "consistency", "a float >= 0", consistency)
         check_argument(deviations > 0, "deviations", "a float > 0", deviations)
-        check_argument(0 <= teacher_decay <= 1, "teacher_decay", "a float in [0, 1]", teacher_decay)
-        known = teacher_statistics in get_args(Statistics)
-        check_argument(known, "teacher_statistics", "'batch', 'copied' or 'averaged'", teacher_statistics)
+        check_teacher(teacher_decay, teacher_statistics, prefix="teacher_")
         self.warmup_epochs = warmup_epochs
         self.threshold_momentum = threshold_momentum
         self.weight_momentum = weight_momentum

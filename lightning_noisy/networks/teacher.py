@@ -18,6 +18,22 @@ Statistics = Literal["batch", "copied", "averaged"]
 _Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
+def check_teacher(decay: float, statistics: str, prefix: str = "") -> None:
+    """Refuse a teacher's arguments.
+
+    Args:
+        decay: See :class:`Teacher`.
+        statistics: Likewise.
+        prefix: What stands before their names where the user writes them, e.g. ``"teacher_"``.
+
+    Raises:
+        NoisyLabelError: One is outside its range.
+    """
+    check_argument(0 <= decay <= 1, f"{prefix}decay", "a float in [0, 1]", decay)
+    known = statistics in get_args(Statistics)
+    check_argument(known, f"{prefix}statistics", "'batch', 'copied' or 'averaged'", statistics)
+
+
 class Teacher(AveragedModel):
     r"""An exponential moving average of a network's parameters, which no gradient reaches.
 
@@ -41,9 +57,7 @@ class Teacher(AveragedModel):
     """
 
     def __init__(self, student: Classifier, decay: float, statistics: Statistics = "batch") -> None:
-        check_argument(0 <= decay <= 1, "decay", "a float in [0, 1]", decay)
-        known = statistics in get_args(Statistics)
-        check_argument(known, "statistics", "'batch', 'copied' or 'averaged'", statistics)
+        check_teacher(decay, statistics)
         super().__init__(student, multi_avg_fn=self._average, use_buffers=statistics == "averaged")
         self.decay = decay
         self.statistics = statistics

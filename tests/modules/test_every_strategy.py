@@ -219,8 +219,6 @@ CONFIG = """
 base: quickstart
 trainer:
   max_epochs: 1
-  limit_train_batches: 2
-  limit_val_batches: 1
   callbacks:
     - class_path: lightning_noisy.callbacks.MaskRefresh
 model:
@@ -231,6 +229,7 @@ model:
     head: {{class_path: lightning_noisy.heads.LinearHead}}
     loss: {{class_path: torch.nn.CrossEntropyLoss}}
 data:
+  batch_size: 512
   views: {views}
 """
 
