@@ -6,6 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from lightning_noisy.callbacks import MaskRefresh
+from lightning_noisy.data import DigitsDataModule, SymmetricNoise
+from lightning_noisy.heads import LinearHead
+from lightning_noisy.networks import SmallCNN
+from tests.foreign import make_trainer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -59,3 +67,19 @@ def test_the_strategy_of_the_docs_runs(tmp_path):
     accuracy, precision = map(float, re.findall(r"tensor\(([0-9.]+)\)", done.stdout.splitlines()[-1]))
     assert accuracy > 0.7
     assert precision > 0.7
+
+
+def test_a_strategy_of_ones_own_in_twenty_lines_learns(tmp_path):
+    (code,) = re.findall(
+        r"```python\n(class |from .*?)```", (ROOT / "docs" / "architecture.md").read_text(), flags=re.S
+    )
+    assert len([line for line in code.splitlines() if line]) <= 20
+    own = {}
+    exec(code, own)
+    torch.manual_seed(0)
+    strategy = own["LearnWhatIsEasy"](SmallCNN(width=8), LinearHead, nn.CrossEntropyLoss(), num_classes=10)
+    trainer = make_trainer(tmp_path, [MaskRefresh()], max_epochs=6)
+    trainer.fit(strategy, datamodule=DigitsDataModule(noise=SymmetricNoise(0.4), seed=0))
+    assert trainer.callback_metrics["test/acc"] > 0.8
+    assert trainer.callback_metrics["selection/size"] == pytest.approx(0.6, abs=0.01)
+    assert trainer.callback_metrics["selection/precision"] > 0.8

@@ -94,6 +94,8 @@ class FeaturesDataModule(NoisyDataModule):
         self.labels_key = labels_key
         self.test_rows = test_rows
         check_views(views)
+        check_argument(noise_std >= 0, "noise_std", "a float >= 0", noise_std)
+        check_argument(0 <= strong_dropout < 1, "strong_dropout", "a float in [0, 1)", strong_dropout)
         self.standardize = standardize
         self.views = tuple(views)
         self._weak, self._strong = FeatureNoise(noise_std), FeatureNoise(noise_std, strong_dropout)

@@ -80,7 +80,8 @@ class EpochSampler(DistributedSampler[Any]):
         Raises:
             NoisyLabelError: There is none, or one outside the data set.
         """
-        self._take(None if indices is None else self._checked(torch.as_tensor(indices)).sort().values, arranged=False)
+        chosen = None if indices is None else self._checked(torch.as_tensor(indices), "indices").sort().values
+        self._take(chosen, arranged=False)
 
     def arrange(self, order: Tensor | Sequence[int]) -> None:
         """Visit exactly these samples in exactly this order, until another call; otherwise as :meth:`select`.
@@ -94,7 +95,7 @@ class EpochSampler(DistributedSampler[Any]):
         Raises:
             NoisyLabelError: There is none, or one outside the data set.
         """
-        self._take(self._checked(torch.as_tensor(order)), arranged=True)
+        self._take(self._checked(torch.as_tensor(order), "order"), arranged=True)
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch; a start inside another one is forgotten."""
@@ -143,12 +144,12 @@ class EpochSampler(DistributedSampler[Any]):
         self._visit(state["selection"], state["arranged"])
         self._waiting, self._begun = list(state["waiting"]), self.epoch if inside else None
 
-    def _checked(self, indices: Tensor) -> Tensor:
+    def _checked(self, indices: Tensor, name: str) -> Tensor:
         wanted = f"at least one position in [0, {self._count})"
-        integers = indices.ndim == 1 and not indices.is_floating_point() and indices.dtype != torch.bool
-        check_argument(len(indices) > 0 and integers, "indices", f"{wanted}, int64 (M,)", indices)
+        integers = not indices.is_floating_point() and indices.dtype != torch.bool
+        check_argument(indices.ndim == 1 and len(indices) > 0 and integers, name, f"{wanted}, int64 (M,)", indices)
         outside = indices[(indices < 0) | (indices >= self._count)]
-        check_argument(len(outside) == 0, "indices", wanted, outside.tolist()[:8])
+        check_argument(len(outside) == 0, name, wanted, outside.tolist()[:8])
         return indices.long().cpu()
 
     def _take(self, chosen: Tensor | None, arranged: bool) -> None:

@@ -136,8 +136,10 @@ def confidence_weights(confidence: Tensor, mean: Tensor, variance: Tensor, devia
     Args:
         confidence: c (B,).
         mean: :math:`\mu`, (B,) or a scalar.
-        variance: v, likewise, more than 0.
+        variance: v, likewise, at least 0; less than the dtype's epsilon counts as that, so that equal confidences,
+            which differ from their mean by rounding alone, have weight 1.
         deviations: n.
     """
     below = (confidence - mean).clamp(max=0.0)
-    return (-below.square() * deviations**2 / (2 * variance)).exp()
+    least = torch.finfo(variance.dtype).eps
+    return (-below.square() * deviations**2 / (2 * variance.clamp(min=least))).exp()

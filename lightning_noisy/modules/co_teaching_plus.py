@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import check_count
-from lightning_noisy.functional.selection import disagree
 from lightning_noisy.modules.context import widened
 from lightning_noisy.modules.small_loss import SmallLossModule
 
@@ -72,7 +71,7 @@ class CoTeachingPlus(SmallLossModule):
     def step(self, batch: TrainingBatch) -> Tensor:
         outputs = self.all_outputs(batch.images)
         warm = self.current_epoch < self.warmup_epochs
-        apart = None if warm else disagree(outputs[0].logits, outputs[1].logits)
+        apart = None if warm else self.disagreement(outputs)
         if self.double_softmax and not warm:
             outputs = [replace(own, logits=widened(own.logits).softmax(dim=1)) for own in outputs]
         losses = self.all_losses(outputs, batch)

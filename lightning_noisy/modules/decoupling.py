@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import check_count
-from lightning_noisy.functional.selection import disagree
 from lightning_noisy.modules.multi_network import MultiNetworkModule
 
 
@@ -57,7 +56,7 @@ class Decoupling(MultiNetworkModule):
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
         outputs = self.all_outputs(batch.images)
-        apart = disagree(outputs[0].logits, outputs[1].logits)
+        apart = self.disagreement(outputs)
         learned = torch.ones_like(apart) if self.current_epoch < self.warmup_epochs else apart
         self.note_selection(learned, batch)
         first, second = (self.selected_mean(own, learned) for own in self.all_losses(outputs, batch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -58,7 +59,7 @@ class DISC(NoisyLabelModule):
             ANIMAL-10N and Clothing1M, 15 on WebVision.
         momentum: :math:`\mu`, in [0, 1). Published: 0.99; 0.95 on CIFAR at 60 % and under asymmetric noise, and on
             Clothing1M.
-        margin: :math:`\sigma`. Published: 0.5.
+        margin: :math:`\sigma`, at least 0. Published: 0.5.
         hard_weight: :math:`\lambda_h`. Published: 1, on CIFAR from 60 % on 0.2.
         alpha: Parameter of MixUp's distribution. Published: 5.
         initial_threshold: ``"samples"``: thresholds start at 1/N, as in the code and the published numbers, so that
@@ -94,6 +95,7 @@ class DISC(NoisyLabelModule):
         super().__init__(backbone, head, loss, num_classes, **options)
         check_count(warmup_epochs, "warmup_epochs", least=0)
         check_argument(0 <= momentum < 1, "momentum", "a float in [0, 1)", momentum)
+        check_argument(margin >= 0, "margin", "a float >= 0", margin)
         check_argument(hard_weight >= 0, "hard_weight", "a float >= 0", hard_weight)
         check_argument(alpha > 0, "alpha", "a float > 0", alpha)
         known = initial_threshold in ("samples", "classes")
@@ -146,9 +148,11 @@ class DISC(NoisyLabelModule):
 
     def _fit(self, view: Outputs, group: Tensor, batch: TrainingBatch) -> Tensor:
         """The loss of clean samples, and the robust one of hard samples, over the number of all."""
-        losses = self.sample_losses(self.loss, view, batch).balanced()
+        losses = self.sample_losses(self.loss, view, batch)
+        clean = replace(losses, losses=losses.losses.where(group == _CLEAN, 0.0))
         robust = generalized_cross_entropy(view.logits[:, : self.num_classes], batch.target, q=0.7)
-        return (losses * (group == _CLEAN) + self.hard_weight * robust * (group == _HARD)).mean()
+        everyone = torch.ones_like(group, dtype=torch.bool)
+        return self.selected_mean(clean, everyone) + self.hard_weight * (robust * (group == _HARD)).mean()
 
     def _mix_up(self, images: Tensor, chosen: Tensor, batch: TrainingBatch, view: int) -> Tensor:
         """The mean loss of mixtures of what is chosen, whose partners are of all processes."""

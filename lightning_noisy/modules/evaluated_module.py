@@ -76,4 +76,11 @@ class EvaluatedModule(ModuleInRun, ABC):
         for member, logits in self.evaluations(batch[0]).items():
             metrics = self.evaluation.measure(f"{split}/{member}" if member else split, widened(logits), batch[1])
             for name, metric in metrics.items():
-                self.log(name, metric, prog_bar=name == f"{split}/acc", add_dataloader_idx=False)
+                place = "evaluation." + ".".join(name.rsplit("/", 1))  # what Lightning finds itself, no copy can use
+                self.log(
+                    name,
+                    metric,
+                    prog_bar=name == f"{split}/acc",
+                    add_dataloader_idx=False,
+                    metric_attribute=place,
+                )

@@ -26,7 +26,7 @@ from lightning_noisy.functional.selection import disagree
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.checks import check_views
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
-from lightning_noisy.networks.teacher import Statistics, Teacher
+from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
 
 
 class JoSRC(NoisyLabelModule):
@@ -115,6 +115,7 @@ class JoSRC(NoisyLabelModule):
         shares = {"threshold": threshold, "final_threshold": final_threshold, "consistency": consistency}
         for name, share in shares.items():
             check_argument(0 <= share <= 1, name, "a float in [0, 1]", share)
+        check_teacher(teacher_decay, teacher_statistics, prefix="teacher_")
         check_argument(temperature > 0, "temperature", "a float > 0", temperature)
         check_count(total_epochs, "total_epochs", optional=True)
         self.warmup_epochs = warmup_epochs

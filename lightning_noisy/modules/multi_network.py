@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
+from lightning_noisy.functional.selection import disagree
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.strategy import StrategyModule
@@ -66,6 +67,11 @@ class MultiNetworkModule(StrategyModule):
     def all_outputs(self, images: Any) -> list[Outputs]:
         """What each network says of a batch of images, or of a list of views of it."""
         return [cast(Classifier, network).outputs(images) for network in self.networks]
+
+    def disagreement(self, outputs: list[Outputs]) -> Tensor:
+        """Where the first two networks predict different ones of the K classes, bool (B,)."""
+        first, second = (own.logits[:, : self.num_classes] for own in outputs[:2])
+        return disagree(first, second)
 
     def all_losses(self, outputs: list[Outputs], batch: TrainingBatch) -> list[SampleLosses]:
         """The losses of the samples under each network, by its own criterion."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
@@ -34,12 +34,14 @@ def score_training_set(module: LightningModule, section: Section, measure: Measu
         training: Whether the module is in train mode meanwhile. Its buffers are afterwards what they were.
 
     Raises:
-        NoisyLabelError: The training set is a stream.
+        NoisyLabelError: The training loader reads a part of the samples alone.
     """
     trainer = module.trainer
+    loader = scoring_loader(trainer)
+    check_whole(loader, section.num_samples)
     names: set[str] = set()
     with _undisturbed(module, training), trainer.precision_plugin.forward_context():
-        for batch in _watched(trainer, scoring_loader(trainer), type(module).__name__):
+        for batch in _watched(trainer, loader, type(module).__name__):
             converted = trainer.precision_plugin.convert_input(batch)
             part = unpack_batch(trainer.strategy.batch_to_device(converted))
             assert isinstance(part, TrainingBatch)
@@ -52,23 +54,35 @@ def score_training_set(module: LightningModule, section: Section, measure: Measu
 
 
 def scoring_loader(trainer: Trainer) -> DataLoader[Any]:
-    """The training set in order: the data module's ``scoring_loader``, else the set of the training loader as it is.
-
-    Raises:
-        NoisyLabelError: It is a stream.
-    """
+    """The training set in order: the data module's ``scoring_loader``, else the set of the training loader as it is."""
     declared = from_datamodule(trainer, "scoring_loader")
     if declared is not None:
         loader: DataLoader[Any] = declared()
         return loader
     training = training_loaders(trainer)[0]
-    if isinstance(training.dataset, IterableDataset):
-        raise NoisyLabelError("This strategy looks at each training sample, which a stream (IterableDataset) has not.")
     sampler = EvaluationSampler(training.dataset, trainer.world_size, trainer.global_rank)
     size = training.batch_size or 1
     return DataLoader(
         training.dataset, size, sampler=sampler, num_workers=training.num_workers, collate_fn=training.collate_fn
     )
+
+
+def check_whole(loader: DataLoader[Any], num_samples: int | None) -> None:
+    """Refuse a pass that would leave out samples that have a row.
+
+    Args:
+        loader: What is passed over.
+        num_samples: Samples that have a row.
+
+    Raises:
+        NoisyLabelError: The loader's set has another number.
+    """
+    count = len(loader.dataset)  # type: ignore[arg-type]
+    if count != num_samples:
+        raise NoisyLabelError(
+            f"The strategy looks at each of {num_samples} training samples, but the loader reads {count} of them: "
+            "number the part alone, `IndexedDataset(Subset(...))`."
+        )
 
 
 def _stored(rows: Tensor) -> torch.dtype:

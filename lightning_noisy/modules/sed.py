@@ -17,7 +17,7 @@ from lightning_noisy.functional.selection import class_thresholds, confidence_we
 from lightning_noisy.modules.checks import check_views
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
 from lightning_noisy.networks.classifier import Outputs
-from lightning_noisy.networks.teacher import Statistics, Teacher
+from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
 
 _QUANTILE, _HIGHEST = 0.8, 0.95
 _LOGIT_FLOOR = 1e-12
@@ -105,6 +105,7 @@ class SED(NoisyLabelModule):
         check_argument(known, "threshold_updates", "'epoch' or 'batch'", threshold_updates)
         check_argument(consistency >= 0, "consistency", "a float >= 0", consistency)
         check_argument(deviations > 0, "deviations", "a float > 0", deviations)
+        check_teacher(teacher_decay, teacher_statistics, prefix="teacher_")
         self.warmup_epochs = warmup_epochs
         self.threshold_momentum = threshold_momentum
         self.weight_momentum = weight_momentum

@@ -185,6 +185,7 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
 
     def _prepare(self) -> None:
         if self.run.prepared_epoch != self.current_epoch:
+            RunDriver.close_skipped(self.trainer, self.run)
             self.run.prepared_epoch = self.current_epoch
             self.prepare_epoch(self.current_epoch)
             announce_length(self.trainer)

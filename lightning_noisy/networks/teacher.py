@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,22 @@ Statistics = Literal["batch", "copied", "averaged"]
 """What batch normalization of a teacher works with: the batch it sees, the student's statistics, or their average."""
 
 _Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+def check_teacher(decay: float, statistics: str, prefix: str = "") -> None:
+    """Refuse a teacher's arguments.
+
+    Args:
+        decay: See :class:`Teacher`.
+        statistics: Likewise.
+        prefix: What stands before their names where the user writes them, e.g. ``"teacher_"``.
+
+    Raises:
+        NoisyLabelError: One is outside its range.
+    """
+    check_argument(0 <= decay <= 1, f"{prefix}decay", "a float in [0, 1]", decay)
+    known = statistics in get_args(Statistics)
+    check_argument(known, f"{prefix}statistics", "'batch', 'copied' or 'averaged'", statistics)
 
 
 class Teacher(AveragedModel):
@@ -41,14 +57,13 @@ class Teacher(AveragedModel):
     """
 
     def __init__(self, student: Classifier, decay: float, statistics: Statistics = "batch") -> None:
-        check_argument(0 <= decay <= 1, "decay", "a float in [0, 1]", decay)
-        known = statistics in ("batch", "copied", "averaged")
-        check_argument(known, "statistics", "'batch', 'copied' or 'averaged'", statistics)
+        check_teacher(decay, statistics)
         super().__init__(student, multi_avg_fn=self._average, use_buffers=statistics == "averaged")
         self.decay = decay
         self.statistics = statistics
         self.requires_grad_(False)
         self.n_averaged.fill_(1)  # it is the student's copy already
+        self.train(student.training)
 
     @override
     def train(self, mode: bool = True) -> Teacher:

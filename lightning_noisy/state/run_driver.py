@@ -37,8 +37,8 @@ class RunDriver(Callback):
     Members ask for the state with :meth:`of` in their ``setup``; the first one puts the driver into the Trainer.
 
     A checkpoint that the last batch of an epoch has written makes Lightning skip the end of that epoch at resume. So an
-    epoch stays open, also in the checkpoint, until its metrics are there; the first batch of the next one closes it
-    late. An epoch without a batch is never opened.
+    epoch stays open, also in the checkpoint, until its metrics are there; the next one closes it late, before a module
+    prepares it, or at its first batch. An epoch without a batch is never opened.
 
     A checkpoint that is written inside a batch, as after an exception, holds what was kept before it: the batch comes
     again. So does a validation that has not ended.
@@ -53,6 +53,13 @@ class RunDriver(Callback):
         self._around = ExitStack()
         self._interruption = Interruption()
         self._trained = self._looking = False
+
+    @staticmethod
+    def close_skipped(trainer: Trainer, state: RunState) -> None:
+        """End the epoch whose end a resume has skipped, before the next one changes what its metrics are made of."""
+        skipped = state.open_epoch
+        if skipped is not None and skipped != trainer.current_epoch:
+            log_late(trainer, state.close_epoch(), skipped)
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -127,12 +134,12 @@ class RunDriver(Callback):
             announce_length(trainer, begun=True)
         if batch_idx == 0:
             check_length(trainer)
-        skipped = self.state.open_epoch
-        if batch_idx == 0 and skipped == trainer.current_epoch:  # after an exception Lightning begins an epoch again
+        self.close_skipped(trainer, self.state)
+        if (
+            batch_idx == 0 and self.state.open_epoch == trainer.current_epoch
+        ):  # after an exception Lightning begins an epoch again
             for section in self.state.sections.values():
                 section.sums.reset()
-        if skipped is not None and skipped != trainer.current_epoch:
-            log_late(trainer, self.state.close_epoch(), skipped)
         assert self._source is not None
         if self._source.carried_by_one:
             indices: dict[str, Callable[[], Tensor]] = {"": partial(batch_index, batch)}

@@ -12,6 +12,7 @@ from lightning_noisy.data.batch_transforms import (
     Cutout,
     Draws,
     EachImage,
+    FeatureNoise,
     Normalize,
     RandomCrop,
     RandomFlip,
@@ -228,3 +229,52 @@ def test_what_a_data_set_holds_is_not_changed():
     dataset = InMemoryDataset(IMAGES, torch.arange(COUNT), torch.arange(COUNT), Unchanged())
     dataset.__getitems__([1, 2]).columns[0].zero_()
     assert torch.equal(IMAGES, before)
+
+
+FEATURES = torch.randn(COUNT, 5, generator=torch.Generator().manual_seed(0))
+
+
+def test_many_draws_of_a_sample_are_its_own():
+    many = draws().uniforms(700)
+    assert many.shape == (COUNT, 700)
+    assert ((many >= 0) & (many < 1)).all()
+    assert len(many.unique()) == many.numel()
+    means = many.mean(dim=1)
+    assert ((means - 0.5).abs() < 5 / (12 * 700) ** 0.5).all()
+    some = draws(torch.tensor([9, 2]))
+    assert torch.equal(some.uniforms(700), many[[9, 2]])
+    assert not (some.uniforms(700) == many[[9, 2]]).any()  # the next ones
+    assert torch.equal(draws().uniforms(3), many[:, :3])  # whatever their number
+
+
+@pytest.mark.parametrize(("std", "dropout"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.4), (2.0, 0.3)])
+def test_noise_of_features_has_its_moments(std, dropout):
+    features = torch.full((COUNT, 2000), 3.0)
+    noisy = FeatureNoise(std, dropout)(features, draws())
+    dropped = noisy == 0
+    assert abs(dropped.float().mean() - dropout) < 0.01
+    kept = (noisy[~dropped] - 3).double()
+    assert abs(kept.mean()) < 5 * std / len(kept) ** 0.5 + 1e-12
+    assert abs(kept.std() - std) < 0.01
+    if std:
+        assert abs((kept.abs() < std).double().mean() - 0.6827) < 0.01  # normal, not merely of that deviation
+        assert abs((kept.pow(4).mean() / std**4) - 3) < 0.1
+    assert (features == 3).all()
+    assert noisy.dtype == features.dtype
+
+
+def test_noise_of_a_sample_is_the_same_in_any_batch():
+    noise, rows = FeatureNoise(0.7, 0.3), torch.tensor([31, 4, 4, 11])
+    whole = noise(FEATURES, draws())
+    assert torch.equal(noise(FEATURES[rows], draws(rows)), whole[rows])
+    for other in (draws(epoch=3), draws(stream=1), draws(seed=6)):
+        assert not torch.equal(noise(FEATURES, other), whole)
+    assert noise(FEATURES.double(), draws()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [({"std": -1}, "std"), ({"dropout": 1.0}, "dropout"), ({"dropout": -0.1}, "dropout")]
+)
+def test_noise_that_cannot_be_is_refused(options, name):
+    with pytest.raises(NoisyLabelError, match=f"`{name}`"):
+        FeatureNoise(**options)

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from lightning_noisy.data import DigitsDataModule, SymmetricNoise
+from lightning_noisy.errors import NoisyLabelError
 
 PIXELS = load_digits().images
 
@@ -122,3 +123,32 @@ def test_evaluation_is_not_augmented(plain):
 
     assert len(images) == 287
     assert all(image.tobytes() in known for image in images.numpy())
+
+
+def views_of(epoch=0, **options):
+    """The views of all samples in an epoch, in their order."""
+    loader = ready(**options).train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    images, _, index = zip(*loader, strict=True)
+    order = torch.cat(index).argsort()
+    return [torch.cat(view)[order] for view in zip(*images, strict=True)]
+
+
+def test_a_strong_view_has_an_empty_square_and_views_differ(plain):
+    weak, strong, other = views_of(views=["weak", "strong", "weak"])
+    empty = plain[0].min()
+    assert torch.equal(weak, training()[0])  # the first view is what a single one would be
+    for first, second in ((weak, strong), (weak, other), (strong, other)):
+        assert (first != second).flatten(1).any(dim=1).float().mean() > 0.8
+    windows = (strong[:, 0] == empty).unfold(1, 3, 1).unfold(2, 3, 1)
+    assert windows.all(dim=(3, 4)).any(dim=(1, 2)).all()
+    assert (strong == empty).sum() > (weak == empty).sum() + 1000
+    again = views_of(views=["weak", "strong", "weak"], batch_size=7)
+    assert all(map(torch.equal, again, (weak, strong, other)))
+    assert not torch.equal(views_of(1, views=["weak", "strong"])[1], strong)
+
+
+@pytest.mark.parametrize("views", [[], ["harsh"], "weak"])
+def test_views_that_nobody_knows_are_refused(views):
+    with pytest.raises(NoisyLabelError, match="`views` to be a list"):
+        DigitsDataModule(views=views)

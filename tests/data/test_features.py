@@ -736,3 +736,36 @@ def test_a_label_out_of_place_is_named(tmp_path):
 def test_nothing_is_read_before_setup():
     data = FeaturesDataModule("nowhere.npz", labels="nowhere.npy", test_path="nowhere.pt")
     data.prepare_data()
+
+
+def views_of(path, **options):
+    images, _, index = zip(*ready(path, **options).train_dataloader(), strict=True)
+    order = torch.cat(index).argsort()
+    return [torch.cat(view)[order] for view in zip(*images, strict=True)]
+
+
+def test_views_add_noise_after_standardization(tmp_path):
+    wide = np.random.default_rng(0).normal(3, 20, size=(60, 400)).astype(np.float32)
+    np.savez(tmp_path / "wide.npz", x=wide, y=np.arange(60) % 4)
+    options = {"views": ["weak", "strong"], "noise_std": 0.5, "strong_dropout": 0.25}
+    weak, strong = views_of(tmp_path / "wide.npz", **options)
+    exact = torch.from_numpy((wide - wide.mean(axis=0)) / wide.std(axis=0))
+    kept = strong != 0
+    assert abs(kept.float().mean() - 0.75) < 0.02
+    for noise in ((weak - exact), (strong - exact)[kept]):
+        assert abs(noise.mean()) < 0.02
+        assert abs(noise.std() - 0.5) < 0.02
+    assert abs(np.corrcoef((weak - exact)[kept], (strong - exact)[kept])[0, 1]) < 0.05
+    again = views_of(tmp_path / "wide.npz", batch_size=1, **options)
+    assert all(map(torch.equal, again, (weak, strong)))
+    scored = torch.cat([x for x, _, _ in ready(tmp_path / "wide.npz", **options).scoring_loader()])
+    torch.testing.assert_close(scored, exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({"noise_std": -1.0}, "noise_std"), ({"strong_dropout": 1.0}, "strong_dropout"), ({"views": []}, "views")],
+)
+def test_views_that_cannot_be_made_are_refused(path, options, name):
+    with pytest.raises(NoisyLabelError, match=f"`{name}`"):
+        FeaturesDataModule(path, **options)

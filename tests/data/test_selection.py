@@ -64,10 +64,13 @@ def test_processes_share_a_selection_and_fill_it_up(world):
     assert mixed[7:] == mixed[: len(mixed) - 7]
 
 
-@pytest.mark.parametrize("indices", [[], [24], [-1, 2], [0.5], [[1, 2]], [True]])
+@pytest.mark.parametrize("indices", [[], [24], [-1, 2], [0.5], [[1, 2]], [True], 3])
 def test_what_cannot_be_visited_is_refused(indices):
-    with pytest.raises(NoisyLabelError, match=r"`indices` to be at least one position in \[0, 24\)"):
-        EpochSampler(train_set()).select(torch.tensor(indices))
+    sampler = EpochSampler(train_set())
+    for visit, name in ((sampler.select, "indices"), (sampler.arrange, "order")):
+        with pytest.raises(NoisyLabelError, match=rf"`{name}` to be at least one position in \[0, 24\)"):
+            visit(torch.tensor(indices))
+    assert visited(sampler, 1) == visited(EpochSampler(train_set()), 1)
 
 
 def test_a_selection_inside_an_epoch_waits_for_the_next():
@@ -87,6 +90,8 @@ def test_samplers_that_choose_themselves_refuse():
     for sampler in (BalancedSampler(dataset, labels, 8), WeightedEpochSampler(dataset, torch.ones(SAMPLES))):
         with pytest.raises(NoisyLabelError, match=type(sampler).__name__):
             sampler.select([1])
+        with pytest.raises(NoisyLabelError, match=type(sampler).__name__):
+            sampler.arrange([1])
 
 
 class Selecting(Callback):
@@ -257,27 +262,110 @@ def test_a_strategy_selects_at_the_start_of_an_epoch(tmp_path):
     assert set(module.history) == {0, 1, 2}
 
 
+ORDER = [7, 3, 9, 1, 20, 21, 20, 22, 1, 9, 3, 7, 20, 21, 20, 22]  # batches of four labeled and four unlabeled
+
+
 @pytest.mark.parametrize("world", [1, 2])
-def test_an_arrangement_is_visited_as_it_is_and_parts_of_batches_stay_parts(world):
-    labeled, unlabeled = [7, 3, 9, 1], [20, 21, 20, 22]
+def test_an_arrangement_is_visited_as_it_is_in_every_epoch(world):
+    """Batches of eight over all processes: their halves stay halves."""
     samplers = [EpochSampler(train_set(), world, rank, seed=1) for rank in range(world)]
-    for sampler in samplers:
-        sampler.arrange([*labeled, *unlabeled, *labeled[::-1], *unlabeled])
-    expected = [labeled, unlabeled, labeled[::-1], unlabeled]
     for rank, sampler in enumerate(samplers):
+        sampler.arrange(ORDER)
         for epoch in (0, 3):
-            assert visited(sampler, epoch) == [key for part in expected for key in part[rank::world]]
-    saved = samplers[0].state_dict()
-    again = EpochSampler(train_set(), world, 0, seed=1)
-    again.load_state_dict(saved, inside=False)
-    assert visited(again, 3) == visited(samplers[0], 3)
-    samplers[0].select(labeled)
-    assert sorted(visited(samplers[0], 4)) == sorted(
-        visited(EpochSampler(train_set(), world, 0, seed=1), 4)[:0] + _part(labeled, world, 4)
-    )
+            assert visited(sampler, epoch) == ORDER[rank::world]
+            halves = torch.tensor(visited(sampler, epoch)).view(2, 2, 4 // world)
+            assert (halves[:, 0] < 10).all()
+            assert (halves[:, 1] >= 20).all()
+        again = EpochSampler(train_set(), world, rank, seed=1)
+        again.load_state_dict(sampler.state_dict(), inside=False)
+        assert visited(again, 3) == ORDER[rank::world]
 
 
-def _part(chosen, world, epoch):
-    other = EpochSampler(train_set(), world, 0, seed=1)
-    other.select(chosen)
-    return visited(other, epoch)
+def test_an_arrangement_is_filled_up_from_its_beginning():
+    parts = []
+    for rank in range(3):
+        sampler = EpochSampler(train_set(), 3, rank, seed=1)
+        sampler.arrange([5, 4, 3, 2])
+        parts.append(visited(sampler, 0))
+    assert parts == [[5, 2], [4, 5], [3, 4]]
+
+
+def test_a_selection_and_all_may_follow_an_arrangement():
+    sampler, chosen, whole = (EpochSampler(train_set(), seed=1) for _ in range(3))
+    sampler.arrange(ORDER)
+    sampler.select(ORDER)
+    chosen.select(ORDER)
+    assert visited(sampler, 2) == visited(chosen, 2) != ORDER
+    sampler.select(None)
+    assert visited(sampler, 4) == visited(whole, 4)
+    running = iter(sampler)
+    next(running)
+    sampler.arrange(ORDER)  # inside an epoch: from the next one on
+    assert len(list(running)) == SAMPLES - 1
+    assert visited(sampler, 5) == ORDER
+
+
+class Arranging(Callback):
+    """Another order in each epoch; notes what is visited."""
+
+    orders = (ORDER, [5, 0, 5, 1, 2, 5, 0], list(range(23, -1, -1)))
+
+    def __init__(self, *samplers):
+        self.samplers, self.seen = samplers, {}
+
+    def on_train_start(self, trainer, pl_module):
+        self.arrange(trainer)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.arrange(trainer)
+
+    def arrange(self, trainer):
+        self.samplers[0].arrange(self.orders[trainer.current_epoch])
+        announce_length(trainer)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.setdefault(trainer.current_epoch, []).append(batch[2].tolist())
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 6, 9])
+def test_a_resume_goes_on_in_the_middle_of_an_arrangement(tmp_path, step):
+    """Epochs of 4, 2 and 6 batches."""
+
+    def fit(ckpt_path=None):
+        torch.manual_seed(0)
+        dataset = train_set()
+        loader = ResumableLoader(dataset, batch_size=4, sampler=EpochSampler(dataset, seed=3))
+        module, arranging = ForeignModule(), Arranging(loader.sampler)
+        every = ModelCheckpoint(tmp_path / str(bool(ckpt_path)), "{step}", every_n_train_steps=1, save_top_k=-1)
+        trainer = make_trainer(tmp_path, [SELC(), arranging, every], 3, enable_checkpointing=True)
+        trainer.fit(module, loader, ckpt_path=ckpt_path)
+        return module.state_dict(), [batch for epoch in range(3) for batch in arranging.seen.get(epoch, [])]
+
+    whole, seen = fit()
+    expected = [order[start : start + 4] for order in Arranging.orders for start in range(0, len(order), 4)]
+    assert seen == expected
+    resumed, rest = fit(tmp_path / "False" / f"step={step}.ckpt")
+    assert rest == expected[step:]
+    assert_same(whole, resumed)
+
+
+def test_one_of_two_loaders_may_be_arranged(tmp_path):
+    class Both(ForeignModule):
+        def training_step(self, batch, batch_idx):
+            for name, part in batch.items():
+                seen[name].append(part[2].tolist())
+            return super().training_step(batch["own"], batch_idx)
+
+        def on_train_epoch_start(self):
+            loaders["own"].sampler.arrange(Arranging.orders[self.trainer.current_epoch])
+            announce_length(self.trainer)
+
+    dataset, seen = train_set(), {"own": [], "other": []}
+    loaders = {
+        name: ResumableLoader(dataset, batch_size=size, sampler=EpochSampler(dataset, seed=1))
+        for name, size in (("own", 4), ("other", 12))
+    }
+    make_trainer(tmp_path, max_epochs=3).fit(Both(), loaders)
+    batches = [[order[start : start + 4] for start in range(0, len(order), 4)] for order in Arranging.orders]
+    assert seen["own"] == [batch for epoch in batches for batch in epoch]
+    assert len(seen["other"]) == 4 + 2 + 6  # it starts again where it is shorter, and ends with the longer one

@@ -29,14 +29,23 @@ class Strategy:
     distributed: bool = True
     """Whether two processes equal one."""
 
+    too_large: dict[str, Any] = field(default_factory=dict)
+    """Arguments with values above their range."""
+
+
+SMALL_LOSS = {"forget_rate": 1.0}
 
 STRATEGIES: dict[str, Strategy] = {
-    "CoTeaching": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}),
-    "CoTeachingPlus": Strategy({"forget_rate": 0.4, "ramp_epochs": 2, "warmup_epochs": 1}),
+    "CoTeaching": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}, too_large=SMALL_LOSS),
+    "CoTeachingPlus": Strategy({"forget_rate": 0.4, "ramp_epochs": 2, "warmup_epochs": 1}, too_large=SMALL_LOSS),
     "GSSDual": Strategy(),
-    "JoCoR": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}),
-    "DISC": Strategy({"warmup_epochs": 1, "momentum": 0.5}, views=2),
-    "SED": Strategy({"warmup_epochs": 1, "threshold_momentum": 0.5, "weight_momentum": 0.5}, views=2),
+    "JoCoR": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}, too_large={**SMALL_LOSS, "agreement": 1.0}),
+    "DISC": Strategy({"warmup_epochs": 1, "momentum": 0.5}, views=2, too_large={"momentum": 1.0}),
+    "SED": Strategy(
+        {"warmup_epochs": 1, "threshold_momentum": 0.5, "weight_momentum": 0.5},
+        views=2,
+        too_large={"threshold_momentum": 1.0, "weight_momentum": 1.0, "teacher_decay": 1.5},
+    ),
     "Decoupling": Strategy({"warmup_epochs": 1}),
     "DivideMix": Strategy({"warmup_epochs": 1, "agreement_epochs": 1}, views=2, distributed=False),
     "GSSDivideMix": Strategy({"warmup_epochs": 1, "loss_window": 2}, views=2, distributed=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from lightning_noisy.state import RunDriver
 from tests._dummies import isolate, needs_command_line, quiet
 from tests.distributed import Pool
 from tests.foreign import make_trainer
-from tests.modules.strategies import STRATEGIES, make_data, make_strategy
+from tests.modules.strategies import STRATEGIES, make_backbone, make_data, make_strategy
 from tests.small import MemoryLogger, assert_same
 
 BASES = {
@@ -51,10 +52,9 @@ def callbacks(name: str) -> list[Callback]:
 
 
 class Run:
-    def __init__(self, folder: Path, name: str, *extra: Callback, ckpt_path: Path | None = None, **options: Any):
+    def __init__(self, folder: Path, name: str, *extra: Callback, ckpt_path: Path | None = None):
         self.module, self.logger = make_strategy(name, dropout=0.3), MemoryLogger()
-        checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in extra)
-        options = {"max_epochs": EPOCHS, "enable_checkpointing": checkpoints, "logger": self.logger, **options}
+        options = {"max_epochs": EPOCHS, "enable_checkpointing": bool(extra), "logger": self.logger}
         self.trainer = make_trainer(folder, [*callbacks(name), *extra], **options)
         self.trainer.fit(self.module, datamodule=make_data(name), ckpt_path=ckpt_path)
 
@@ -64,24 +64,41 @@ class Run:
         return {"weights": dump["state_dict"], "optimizer": dump["optimizer_states"], "kept": kept}
 
 
+class EpochStarts(ModelCheckpoint):
+    """A checkpoint after each step; notes after which steps an epoch began."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        self.starts: list[int] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.starts.append(trainer.global_step)
+
+
+def assert_resumes(folder: Path, name: str, wanted: Callable[[int, int], Iterable[int]]) -> None:
+    """Resumes after the steps that are wanted of (start of the last epoch, number of all) equal the whole run."""
+    checkpoint = EpochStarts(folder)
+    whole = Run(folder, name, checkpoint)
+    for step in wanted(checkpoint.starts[-1], whole.trainer.global_step):
+        saved = torch.load(folder / f"step={step}.ckpt", weights_only=True)
+        torch.save(saved, folder / "kept.ckpt")
+        resumed = Run(folder / "again", name, ckpt_path=folder / "kept.ckpt")
+        assert_same(whole.state(), resumed.state(), f"after step {step}")
+        for key in set(whole.logger.seen) - {"train/loss_step", "epoch", "lr"}:
+            seen, again = whole.logger.seen[key], resumed.logger.seen[key]
+            assert_same(seen.get(EPOCHS - 1), again.get(EPOCHS - 1), f"{key} after step {step}")
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_resume_equals_an_uninterrupted_run(tmp_path: Path, name: str) -> None:
-    checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-    whole = Run(tmp_path, name, checkpoint)
-    steps = sorted(int(path.stem.removeprefix("step=")) for path in tmp_path.glob("step=*.ckpt"))
-    assert len(steps) == whole.trainer.global_step >= 5
-    for step in (steps[1], steps[len(steps) // 2], steps[-2]):
-        saved = torch.load(tmp_path / f"step={step}.ckpt", weights_only=True)
-        torch.save(saved, tmp_path / "kept.ckpt")
-        resumed = Run(tmp_path / "again", name, ckpt_path=tmp_path / "kept.ckpt")
-        assert_same(whole.state(), resumed.state(), f"after step {step}")
-        last = {key: seen[EPOCHS - 1] for key, seen in whole.logger.seen.items() if EPOCHS - 1 in seen}
-        noisy = ("train/loss_step", "epoch", "lr")
-        assert_same(
-            {key: value for key, value in last.items() if key not in noisy},
-            {key: resumed.logger.seen[key][EPOCHS - 1] for key in last if key not in noisy},
-            f"metrics after step {step}",
-        )
+    """From the end of an epoch, and from within the last one, when every stage has been reached."""
+    assert_resumes(tmp_path, name, lambda last, count: (last, (last + count) // 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_resume_from_any_step_equals_an_uninterrupted_run(tmp_path: Path, name: str) -> None:
+    assert_resumes(tmp_path, name, lambda last, count: range(1, count))
 
 
 class Masks(Callback):
@@ -97,22 +114,13 @@ class Masks(Callback):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_the_heads_of_all_trained_networks_are_masked(tmp_path: Path, name: str) -> None:
-    masks, module = Masks(), make_strategy(name, head=KANHead)
-    trainer = make_trainer(tmp_path, [MaskRefresh(ratio=0.5), masks], max_epochs=1)
-    trainer.fit(module, datamodule=make_data(name))
-    several = isinstance(module, MultiNetworkModule)
-    assert masks.seen == ({f"networks.{n}.head" for n in range(2)} if several else {"network.head"})
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_any_loss_clipping_accumulation_and_half_precision_go(tmp_path: Path, name: str) -> None:
-    module = make_strategy(name, DynamicsAwareLoss(0.8))
-    before = copy.deepcopy(module.state_dict())
-    logger = MemoryLogger()
+def test_any_loss_masked_heads_clipping_accumulation_and_half_precision_go(tmp_path: Path, name: str) -> None:
+    module = make_strategy(name, DynamicsAwareLoss(0.8), head=KANHead)
+    before = {key: value.clone() for key, value in module.named_parameters() if value.requires_grad}
+    logger, masks = MemoryLogger(), Masks()
     trainer = make_trainer(
         tmp_path,
-        callbacks(name),
+        [*callbacks(name), masks],
         max_epochs=EPOCHS,
         gradient_clip_val=1.0,
         accumulate_grad_batches=2,
@@ -121,32 +129,36 @@ def test_any_loss_clipping_accumulation_and_half_precision_go(tmp_path: Path, na
     )
     trainer.fit(module, datamodule=make_data(name))
     assert all(value.isfinite().all() for value in module.state_dict().values() if value.is_floating_point())
-    moved = {key for key, value in module.state_dict().items() if not torch.equal(value, before[key])}
-    assert {key for key, value in module.named_parameters() if value.requires_grad} <= moved
+    assert not [key for key, value in module.named_parameters() if key in before and torch.equal(value, before[key])]
+    several = isinstance(module, MultiNetworkModule)
+    assert masks.seen == ({f"networks.{n}.head" for n in range(2)} if several else {"network.head"})
     assert {"train/loss", "train/acc", "test/acc", "val/acc"} <= set(logger.seen)
     assert {f"test/{member}/acc" for member in module.members} <= set(logger.seen)
 
 
+class Copier(Callback):
+    """A copy of the module in the second epoch."""
+
+    copy: Any = None
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.current_epoch == 1 and self.copy is None:
+            self.copy = copy.deepcopy(pl_module)
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_copies_and_weights_stand_on_their_own(tmp_path: Path, name: str) -> None:
-    copies: list[Any] = []
-
-    class Copier(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-            copies.append(copy.deepcopy(pl_module))
-
-    module = make_strategy(name)
-    trainer = make_trainer(tmp_path, [Copier()], max_epochs=2, enable_checkpointing=True)
+    copier, module = Copier(), make_strategy(name)
+    trainer = make_trainer(tmp_path, [copier], max_epochs=2)
     trainer.fit(module, datamodule=make_data(name))
     kept = {key: value.clone() for key, value in module.state_dict().items()}
-    make_trainer(tmp_path, max_epochs=1).fit(copies[1], datamodule=make_data(name))
+    make_trainer(tmp_path, max_epochs=1).fit(copier.copy, datamodule=make_data(name))
     assert_same(dict(module.state_dict()), kept)
     trainer.save_checkpoint(tmp_path / "saved.ckpt")
-    parts = make_strategy(name)
-    backbone = parts.networks[0].backbone if isinstance(parts, MultiNetworkModule) else parts.network.backbone
+    several = isinstance(module, MultiNetworkModule)
     loaded = type(module).load_from_checkpoint(
         tmp_path / "saved.ckpt",
-        backbone=(lambda: copy.deepcopy(backbone)) if isinstance(parts, MultiNetworkModule) else backbone,
+        backbone=make_backbone if several else make_backbone(),
         head=LinearHead,
         loss=nn.CrossEntropyLoss(),
     )
@@ -206,7 +218,7 @@ def test_two_processes_equal_one(pool: Pool, tmp_path: Path, name: str) -> None:
 CONFIG = """
 base: quickstart
 trainer:
-  max_epochs: 2
+  max_epochs: 1
   callbacks:
     - class_path: lightning_noisy.callbacks.MaskRefresh
 model:
@@ -217,6 +229,7 @@ model:
     head: {{class_path: lightning_noisy.heads.LinearHead}}
     loss: {{class_path: torch.nn.CrossEntropyLoss}}
 data:
+  batch_size: 512
   views: {views}
 """
 

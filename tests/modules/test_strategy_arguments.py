@@ -1,0 +1,55 @@
+"""Arguments of strategies outside their range give one line that names them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from torch import nn
+
+from lightning_noisy import modules
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.modules import MultiNetworkModule, NoisyLabelModule
+from tests.modules.strategies import STRATEGIES, make_strategy
+
+
+def own_arguments(name: str) -> dict[str, inspect.Parameter]:
+    """What a strategy takes beside what every module does."""
+    found: dict[str, inspect.Parameter] = {}
+    for cls in getattr(modules, name).__mro__:
+        if cls in (MultiNetworkModule, NoisyLabelModule):
+            break
+        if "__init__" in vars(cls):
+            found = {**inspect.signature(cls.__init__).parameters, **found}
+    shared = set(inspect.signature(MultiNetworkModule.__init__).parameters)
+    return {
+        name: parameter
+        for name, parameter in found.items()
+        if name not in shared and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    }
+
+
+def outside(name: str) -> Iterator[tuple[str, Any]]:
+    """Negative numbers, no numbers, unknown words, and what the table says is too large."""
+    for argument, parameter in own_arguments(name).items():
+        kind = str(parameter.annotation)
+        if kind == "float":
+            yield from ((argument, -1.0), (argument, float("nan")))
+        elif kind.startswith("int"):
+            yield from ((argument, -1), (argument, 1.5))
+        elif isinstance(parameter.default, str):
+            yield argument, "unknown"
+    yield from STRATEGIES[name].too_large.items()
+
+
+CASES = [(name, *case) for name in STRATEGIES for case in outside(name)]
+
+
+@pytest.mark.parametrize(("name", "argument", "value"), CASES)
+def test_it_is_refused_in_a_line(name: str, argument: str, value: Any) -> None:
+    with pytest.raises(NoisyLabelError) as error:
+        make_strategy(name, nn.CrossEntropyLoss(), **{argument: value})
+    assert f"`{argument}`" in str(error.value)
+    assert "\n" not in str(error.value)
