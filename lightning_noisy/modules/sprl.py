@@ -26,9 +26,8 @@ class SPRL(NoisyLabelModule):
     gives p, and the curriculum C holds of each class the samples with the largest :math:`p_{i y_i}`, in tenths of the
     class
 
-    .. math:: s(e) = s_0 + \min\!\Big(10 - s_0,\ \Big\lfloor \frac{e - 1 - T_1}{\max(1, \lfloor (E - F - T_1) /
-              (10 - s_0) \rfloor)} \Big\rfloor\Big), \qquad
-              s_0 = \min\!\Big(5,\ 1 + \lfloor 10\, \overline{[p_{i y_i} \ge 0.5]} \rfloor\Big)
+    .. math:: s(e) = \min\!\Big(10,\ s_0 + \Big\lfloor (10 - s_0) \frac{e - 1 - T_1}{E - F - T_1} \Big\rfloor\Big),
+              \qquad s_0 = \min\!\Big(5,\ 1 + \lfloor 10\, \overline{[p_{i y_i} \ge 0.5]} \rfloor\Big)
 
     with :math:`s_0` from the pass before epoch :math:`T_1 + 1`. Then, with the prediction :math:`p'_i` of the sample's
     last visit,
@@ -38,8 +37,8 @@ class SPRL(NoisyLabelModule):
               u(e) = e^{-5 (1 - (e - T_1) / R)^2}
 
     The code takes :math:`s_0` from its last class alone, as the largest of all epochs before :math:`T_1`, which needs a
-    pass in each; and tenths are a class's size over ten, rounded down first. Here no class is preferred and tenths are
-    exact, at least one sample.
+    pass in each; it rounds the epochs from one tenth to the next down, and the size of a tenth. Here no class is
+    preferred and nothing is rounded before the end; each class has at least one sample.
 
     Logged are ``selection/size``, ``precision`` and ``recall`` of the curriculum, and ``train/resistance``,
     :math:`\gamma u(e)`.
@@ -124,8 +123,7 @@ class SPRL(NoisyLabelModule):
         """s(e), the share of each class in the curriculum of an epoch after the warm-up, in tenths."""
         first = int(self.first_tenths)
         span = self._epochs() - self.full_epochs - self.warmup_epochs
-        pace = max(1, span // (_TENTHS - first))
-        return min(_TENTHS, first + (epoch - 1 - self.warmup_epochs) // pace)
+        return min(_TENTHS, first + (_TENTHS - first) * (epoch - 1 - self.warmup_epochs) // max(1, span))
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:

@@ -1,5 +1,7 @@
 """SPRL's curriculum on tables of a few samples, and its step against numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -18,8 +20,8 @@ def test_how_the_curriculum_grows():
     module._epochs = lambda: 200
     module.first_tenths.fill_(5)  # 150 epochs for five tenths
     assert [module.tenths(epoch) for epoch in (21, 50, 51, 80, 81, 170, 171, 199)] == [5, 5, 6, 6, 7, 9, 10, 10]
-    module.first_tenths.fill_(1)  # 150 // 9 = 16
-    assert [module.tenths(epoch) for epoch in (21, 36, 37, 164, 165)] == [1, 1, 2, 9, 10]
+    module.first_tenths.fill_(1)  # 16 2/3 epochs from one tenth to the next
+    assert [module.tenths(epoch) for epoch in (21, 37, 38, 70, 71, 170, 171)] == [1, 1, 2, 3, 4, 9, 10]
 
 
 class Steps(Callback):
@@ -40,8 +42,7 @@ class Steps(Callback):
         sure = p[np.arange(SAMPLES), given]
         if trainer.current_epoch == 1:
             self.first = min(5, int(np.floor(10 * (sure >= 0.5).mean())) + 1)
-        pace = max(1, (6 - 2 - 0) // (10 - self.first))
-        tenths = min(10, self.first + (trainer.current_epoch - 1) // pace)
+        tenths = min(10, self.first + math.floor((10 - self.first) * (trainer.current_epoch - 1) / 4 + 1e-9))
         self.chosen = np.zeros(SAMPLES, dtype=bool)
         for k in range(4):
             rows = np.flatnonzero(given == k)
