@@ -66,7 +66,7 @@ class JoCoR(SmallLossModule):
     def step(self, batch: TrainingBatch) -> Tensor:
         first, second = self.all_outputs(batch.images)
         losses = self.all_losses([first, second], batch)
-        apart = symmetric_divergence(first.logits, second.logits)
+        apart = symmetric_divergence(*(said.logits[:, : self.num_classes] for said in (first, second)))
         together = (1 - self.agreement) * (losses[0].losses + losses[1].losses) + self.agreement * apart
         easy = self.easiest(together)
         self.note(**{"selection/keep_rate": 1 - self.forget_now})
