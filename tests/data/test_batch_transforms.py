@@ -12,7 +12,6 @@ from lightning_noisy.data.batch_transforms import (
     Cutout,
     Draws,
     EachImage,
-    FeatureNoise,
     Normalize,
     RandomCrop,
     RandomFlip,
@@ -20,6 +19,7 @@ from lightning_noisy.data.batch_transforms import (
     Views,
 )
 from lightning_noisy.data.epoch_index import EpochIndex
+from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.image_datasets import TrainingDataset
 from lightning_noisy.data.in_memory import InMemoryDataset, collate
 from lightning_noisy.data.loader import ResumableLoader
