@@ -64,7 +64,8 @@ class CoLDL(MultiNetworkModule):
         mix_weight: :math:`\beta`. Published: 0.3.
         embedding_weight: :math:`\gamma`. Published: 0.1.
         mix_alpha: :math:`\phi`. Published: 0.4.
-        label_lr: :math:`\eta`. Published: 200.
+        label_lr: :math:`\eta`. Published: 200 with batches of 16; the gradient is that of a mean over a batch, so one
+            of 64 samples wants 800.
         shared_labels: Whether both networks have one table of labels, moved by the second network's loss alone, as in
             the code and the published numbers; the paper has one for each.
         double_softmax: Whether the fourth term takes q for l, as in the code and the published numbers.
