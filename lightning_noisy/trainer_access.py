@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+from torch.optim import LBFGS
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import data_module_in_use, is_a
@@ -28,6 +29,13 @@ def run_folder(trainer: Trainer) -> str | None:
 def run_seed(given: int | None) -> int:
     """A seed as given; None takes the run's (Lightning's ``seed_everything``), else 0."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0)) if given is None else given
+
+
+def may_run_again(trainer: Trainer, pl_module: LightningModule) -> bool:
+    """Whether an optimizer may run the training step of a batch several times; those of torch, but LBFGS, do not."""
+    own = type(pl_module).optimizer_step is not LightningModule.optimizer_step
+    kinds = [type(optimizer) for optimizer in trainer.optimizers]
+    return own or any(kind.__module__.split(".")[:2] != ["torch", "optim"] or kind is LBFGS for kind in kinds)
 
 
 def log_interval(trainer: Trainer) -> int:

@@ -137,11 +137,6 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         return cast(OptimizerLRScheduler, ([optimizer], scheduler_configs(self.make_lr_scheduler(optimizer))))
 
     @override
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.after_step()
-
-    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # `load_from_checkpoint(strict=False)` allows other names without telling the module.
         check_weights(checkpoint["state_dict"], self, names=self._trainer is not None)
@@ -160,6 +155,7 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
 
     @override
     def on_train_start(self) -> None:
+        self._follow_steps()
         if self.run.labels is not None:
             check_labels(self.run.labels, self.num_classes, "the training labels")
         if RunDriver.in_trainer(self.trainer) is None:  # a trial of Lightning's finders
@@ -182,6 +178,12 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
     def __getstate__(self) -> dict[str, Any]:
         """Copies take part in no run."""
         return {**super().__getstate__(), "_hits": []}
+
+    def _follow_steps(self) -> None:
+        """Let optimizers tell of their steps, if anybody wants to know."""
+        if getattr(self.after_step, "__func__", None) is not StrategyModule.after_step:
+            for optimizer in self.trainer.optimizers:
+                optimizer.register_step_post_hook(lambda *_: self.after_step())
 
     def _prepare(self) -> None:
         if self.run.prepared_epoch != self.current_epoch:

@@ -13,18 +13,14 @@ class OpenBatch:
     def __init__(self) -> None:
         self.now: object | None = None
         """Another object for each batch; None outside."""
-        self._stepped: object | None = None
-        self._repeated: object | None = None
-
-    @property
-    def repeated(self) -> bool:
+        self.repeated = False
         """Whether its training step runs again, for an optimizer that evaluates the loss several times (SAM, LBFGS).
 
         Stores and sums then stay as the first pass has left them.
         """
-        return self.now is not None and self._repeated is self.now
+        self._stepped: object | None = None
 
     def enter_step(self) -> None:
         """A training step begins."""
-        self._repeated = self.now if self._stepped is self.now else None
+        self.repeated = self.now is not None and self._stepped is self.now
         self._stepped = self.now

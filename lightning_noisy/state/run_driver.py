@@ -28,7 +28,15 @@ from lightning_noisy.state.delays import last_epoch, warn_of_late
 from lightning_noisy.state.interruption import Interruption
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.training_set import training_set_of
-from lightning_noisy.trainer_access import loaders_in, log_interval, log_late, named_loaders, run_seed, training_loaders
+from lightning_noisy.trainer_access import (
+    loaders_in,
+    log_interval,
+    log_late,
+    may_run_again,
+    named_loaders,
+    run_seed,
+    training_loaders,
+)
 
 
 class RunDriver(Callback):
@@ -103,7 +111,7 @@ class RunDriver(Callback):
         if needing is not None:
             training_set, root = training_set_of(trainer, needing, self.state.index_keys)
         self._follow_loaders(trainer, root)
-        self._reach_steps(trainer)
+        self._reach_steps(trainer, pl_module)
         self._log_every = log_interval(trainer)
         if needing is not None:
             rank_zero_info(f"lightning_noisy tells training samples apart by {self._source}.")
@@ -224,8 +232,10 @@ class RunDriver(Callback):
 
         self._around.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
 
-    def _reach_steps(self, trainer: Trainer) -> None:
-        """Be told when a training step begins, and enter what reaches the functions that it calls."""
+    def _reach_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Know which steps run again in a batch, and enter what reaches the functions that a step calls."""
+        if not self.state.modes and not may_run_again(trainer, pl_module):
+            return
 
         def reached(training_step: Callable[..., Any]) -> Callable[..., Any]:
             def step(*args: Any, **kwargs: Any) -> Any:

@@ -129,6 +129,7 @@ class RunState:
         """A training batch begins, and with the first one its epoch."""
         self.leave_batch()  # one that an exception or a skipped batch has left open
         self.open_epoch, self.batch = batch.epoch, batch
+        self.open_batch.repeated = False
         self.open_batch.now = object()  # not the batch, whose images those that remember it would keep alive
         for part in self._parts():
             part.enter_batch()
@@ -137,7 +138,7 @@ class RunState:
 
     def end_batch(self) -> None:
         """A training batch has run to its end."""
-        self.batch = self.open_batch.now = None
+        self.batch, self.open_batch.now, self.open_batch.repeated = None, None, False
         for part in self._parts():
             part.end_batch()
         for listener in self.listeners:
@@ -149,7 +150,7 @@ class RunState:
             return
         for section in self.sections.values():
             section.take_back()
-        self.batch = self.open_batch.now = None
+        self.batch, self.open_batch.now, self.open_batch.repeated = None, None, False
         for listener in self.listeners:
             listener.leave_batch()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.targets.call import DrawingChanger, TargetCall, TargetChanger, TargetMixer, TargetObserver
+from lightning_noisy.targets.call import TargetChanger, TargetMixer, TargetObserver
 from lightning_noisy.targets.criterion import check_soft_targets
 
 
@@ -24,6 +22,10 @@ class TargetMembers:
         """They change the target one after another."""
         self.observers: list[TargetObserver] = []
         """They see what has come of it."""
+        self.intervals: list[int] = []
+        """Each observer looks at every so many batches of an epoch."""
+        self.mixes = False
+        """Whether somebody mixes samples."""
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -54,35 +56,19 @@ class TargetMembers:
         if changer.makes_soft_targets:
             check_soft_targets(criterion, type(changer).__name__)
         self.changers.append(changer)
+        self.mixes |= isinstance(changer, TargetMixer)
 
     def add_observer(self, observer: TargetObserver) -> None:
         """Append an observer; one that is there already stays where it is."""
         if not any(observer is other for other in self.observers):
             self.observers.append(observer)
-
-    def due(self, batch_idx: int) -> list[TargetObserver]:
-        """The observers that look at a batch of the epoch."""
-        return [observer for observer in self.observers if batch_idx % getattr(observer, "every_n_steps", 1) == 0]
-
-    def change(self, call: TargetCall) -> tuple[TargetCall, Tensor]:
-        """The call after all changers, and its target before samples were mixed."""
-        unmixed = call.target
-        for changer in self.changers:
-            drawn_by = changer if isinstance(changer, DrawingChanger) else call.drawn_by
-            call = replace(call, target=changer.change_target(call), drawn_by=drawn_by)
-            unmixed = unmixed if isinstance(changer, TargetMixer) else call.target
-        return call, unmixed
+            self.intervals.append(getattr(observer, "every_n_steps", 1))
 
     def mix(self, values: Tensor) -> Tensor:
         """Values of the batch's samples (B, ...), mixed as their targets are."""
         for changer in self.changers:
             values = changer.mix(values) if isinstance(changer, TargetMixer) else values
         return values
-
-    @property
-    def mixes(self) -> bool:
-        """Whether somebody mixes samples."""
-        return any(isinstance(changer, TargetMixer) for changer in self.changers)
 
     @property
     def soft(self) -> list[str]:

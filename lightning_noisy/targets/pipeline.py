@@ -7,6 +7,7 @@ functions a step calls, so that nothing else of a project has to change.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -21,7 +22,7 @@ from lightning_noisy.losses.class_weights import ChangedTarget
 from lightning_noisy.state import RunState
 from lightning_noisy.targets.aside import loss_aside
 from lightning_noisy.targets.batch_check import BatchCheck
-from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetObserver
+from lightning_noisy.targets.call import DrawingChanger, TargetCall, TargetChanger, TargetMixer, TargetObserver
 from lightning_noisy.targets.called_rows import called_rows
 from lightning_noisy.targets.criterion import try_soft_targets
 from lightning_noisy.targets.functional_criterion import FunctionalCriterion
@@ -172,11 +173,11 @@ class TargetPipeline:
 
     def _first(self, call: BoundCall, context: dict[str, Any], batch: Batch) -> Tensor:
         """The final target of the batch's first call."""
-        soft = self.members.soft
-        if self._calls == 0 and soft:
+        if self._calls == 0 and (soft := self.members.soft):
             try_soft_targets(self.criterion, call, soft[0])
         self._calls += 1
-        observers = self.members.due(batch.batch_idx)
+        seen_by = zip(self.members.observers, self.members.intervals, strict=True)
+        observers = [observer for observer, interval in seen_by if batch.batch_idx % interval == 0]
         if not self.members.changers and not observers:
             return call.target
         logits, given = call.logits.detach(), call.target
@@ -194,13 +195,22 @@ class TargetPipeline:
             loss_of=partial(loss_aside, self.place, call, context),
         )
         with torch.no_grad():
-            seen, unmixed = self.members.change(seen)
+            seen, unmixed = self._changed(seen)
             if seen.target is not labels and self._weighs:
                 self.place.enter(ChangedTarget(seen.target, unmixed, labels, self.members.mix))
                 self._entered = True
             for observer in observers:
                 observer.observe_target(seen)
         return seen.target
+
+    def _changed(self, call: TargetCall) -> tuple[TargetCall, Tensor]:
+        """The call after all changers, and its target before samples were mixed."""
+        unmixed = call.target
+        for changer in self.members.changers:
+            drawn_by = changer if isinstance(changer, DrawingChanger) else call.drawn_by
+            call = replace(call, target=changer.change_target(call), drawn_by=drawn_by)
+            unmixed = unmixed if isinstance(changer, TargetMixer) else call.target
+        return call, unmixed
 
     def _index(self, batch: Batch, logits: Tensor) -> Tensor:
         """The samples of a call; what the loader handed out goes to an accelerator without waiting for it."""
