@@ -28,6 +28,7 @@ from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.optim import scheduler_configs
 from lightning_noisy.state import LossStores, RunDriver
+from lightning_noisy.state.epoch_ends import close_skipped
 
 
 class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
@@ -187,7 +188,7 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
 
     def _prepare(self) -> None:
         if self.run.prepared_epoch != self.current_epoch:
-            RunDriver.close_skipped(self.trainer, self.run)
+            close_skipped(self.trainer, self.run)
             self.run.prepared_epoch = self.current_epoch
             self.prepare_epoch(self.current_epoch)
             announce_length(self.trainer)

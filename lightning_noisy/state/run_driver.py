@@ -25,13 +25,13 @@ from lightning_noisy.private_api import (
 )
 from lightning_noisy.state.checkpoints import checkpoint_is_due
 from lightning_noisy.state.delays import last_epoch, warn_of_late
+from lightning_noisy.state.epoch_ends import begin_again, close_skipped
 from lightning_noisy.state.interruption import Interruption
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.training_set import training_set_of
 from lightning_noisy.trainer_access import (
     loaders_in,
     log_interval,
-    log_late,
     may_run_again,
     named_loaders,
     run_seed,
@@ -61,13 +61,6 @@ class RunDriver(Callback):
         self._around = ExitStack()
         self._interruption = Interruption()
         self._trained = self._looking = False
-
-    @staticmethod
-    def close_skipped(trainer: Trainer, state: RunState) -> None:
-        """End the epoch whose end a resume has skipped, before the next one changes what its metrics are made of."""
-        skipped = state.open_epoch
-        if skipped is not None and skipped != trainer.current_epoch:
-            log_late(trainer, state.close_epoch(), skipped)
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -142,12 +135,8 @@ class RunDriver(Callback):
             announce_length(trainer, begun=True)
         if batch_idx == 0:
             check_length(trainer)
-        self.close_skipped(trainer, self.state)
-        if (
-            batch_idx == 0 and self.state.open_epoch == trainer.current_epoch
-        ):  # after an exception Lightning begins an epoch again
-            for section in self.state.sections.values():
-                section.sums.reset()
+            close_skipped(trainer, self.state)
+            begin_again(trainer, self.state)
         assert self._source is not None
         if self._source.carried_by_one:
             indices: dict[str, Callable[[], Tensor]] = {"": partial(batch_index, batch)}

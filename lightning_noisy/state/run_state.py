@@ -129,7 +129,6 @@ class RunState:
         """A training batch begins, and with the first one its epoch."""
         self.leave_batch()  # one that an exception or a skipped batch has left open
         self.open_epoch, self.batch = batch.epoch, batch
-        self.open_batch.repeated = False
         self.open_batch.now = object()  # not the batch, whose images those that remember it would keep alive
         for part in self._parts():
             part.enter_batch()
