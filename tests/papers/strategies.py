@@ -19,7 +19,7 @@ PARTS = {
             "mix_weight": 0.3,
             "embedding_weight": 0.1,
             "mix_alpha": 0.4,
-            "label_lr": 200.0,
+            "label_lr": 200.0 * 128 / 16,  # published for batches of 16
             **dict.fromkeys(("shared_labels", "double_softmax", "all_pairs"), True),
         }
     },
