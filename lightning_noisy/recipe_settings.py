@@ -53,6 +53,16 @@ def _on_top(lower: Settings, upper: Settings) -> Settings:
 
 
 def _takes(class_path: str, name: str) -> bool:
+    """Whether it is an argument of a class, or of a base that the class hands its further keywords on to."""
     module, _, kind = class_path.rpartition(".")
-    parameters = inspect.signature(getattr(import_module(module), kind)).parameters
-    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for ancestor in getattr(import_module(module), kind).__mro__:
+        parameters = inspect.signature(vars(ancestor).get("__init__", _hands_on)).parameters
+        if name in parameters:
+            return True
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return False
+    return False
+
+
+def _hands_on(**options: Any) -> None:
+    """What a class without a constructor of its own does."""

@@ -1,6 +1,7 @@
 """What the papers say of their training, row by row."""
 
-from tests.papers import dal, dcm, gjs, gss, nal, pmd, selc
+from tests.papers import dal, dcm, gjs, gss, nal, pmd, selc, strategies
 
-ROWS = {**dal.ROWS, **dcm.ROWS, **gjs.ROWS, **gss.ROWS, **nal.ROWS, **pmd.ROWS, **selc.ROWS}
+PAPERS = (dal, dcm, gjs, gss, nal, pmd, selc, strategies)
+ROWS = {path: settings for paper in PAPERS for path, settings in paper.ROWS.items()}
 """Path under configs, without suffix -> settings."""

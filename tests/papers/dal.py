@@ -1,6 +1,7 @@
 """DAL (arXiv 2303.11562): one recipe for each data set, and a loss for each row."""
 
 from tests.papers import gjs, nal
+from tests.papers import strategies as others
 from tests.papers.losses import PAPER_SETTINGS
 from tests.papers.settings import COSINE, CROSS_ENTROPY, SYMMETRIC, Settings, named, plain
 
@@ -81,6 +82,29 @@ def with_others(row):
     return own[row[:3]]._replace(**parts(SETTINGS[row]["CIFAR-100"]))
 
 
+FORGET = {"forget_rate": 0.4}
+
+
+def warmed(**arguments):
+    """From cross entropy to absolute error, for each network alike."""
+    schedules = [{"q_start": 0.0, "q_end": 1.0, "target": f"losses.{network}"} | arguments for network in (0, 1)]
+    return {"loss": {"DynamicsAwareLoss": {"q": 0.0}}, "method": {"DALSchedule": schedules}}
+
+
+def on_two_networks():
+    """Co-teaching, JoCoR and DivideMix as in their codes, alone and with DAL; DivideMix has 200 epochs."""
+    rows = {name: others.ROWS[f"{name}/cifar100"]._replace(noise=SYMMETRIC) for name in ("co_teaching", "jocor")}
+    for name, row in rows.items():
+        rows[name] = row._replace(strategy={kind: own | FORGET for kind, own in row.strategy.items()})
+    rows["divide_mix"] = others.ROWS["divide_mix/cifar100"]._replace(noise=SYMMETRIC, epochs=200)
+    agreed = {"DivideMix": rows["divide_mix"].strategy["DivideMix"] | {"agreement_epochs": 10}}
+    further = {"divide_mix": {"strategy": agreed, **warmed(total_epochs=30)}}
+    return {
+        **{f"{name}_dal/cifar100-{name}": row for name, row in rows.items()},
+        **{f"{name}_dal/cifar100": row._replace(**further.get(name, warmed())) for name, row in rows.items()},
+    }
+
+
 TRIGGERS = {"local": "LocalTrigger", "global": "GlobalTrigger"}
 
 
@@ -107,6 +131,7 @@ ROWS = {
     "elr_dal/cifar100-elr": with_others("ELR"),
     "gjs_dal/cifar100": with_others("GJS+DAL"),
     "gjs_dal/cifar100-gjs": with_others("GJS"),
+    **on_two_networks(),
     **{
         path: settings
         for data in ("CIFAR-10", "CIFAR-100")

@@ -1,7 +1,8 @@
 """Connection masking (DCM, arXiv 2508.09697): table 12, the baselines and the ablations."""
 
-from tests.papers import gjs
+from tests.papers import gjs, strategies
 from tests.papers.settings import CROSS_ENTROPY, Settings
+from tests.papers.strategies import disc, divide_mix, sed, strategy
 
 NCE_RCE = {"NormalizedCrossEntropy": {}, "ReverseCrossEntropy": {}}
 SHORT = {"cifar10": ("CNN8", 120, 0.01, 1e-4), "cifar100": ("ResNet34", 200, 0.1, 1e-5)}
@@ -142,6 +143,66 @@ def cross_entropy_then_dmi(setting, start):
     return setting._replace(loss={"StagedLoss": {"stages": stages, "starts": [0, start]}}, batch=256)
 
 
+MASKS, CDR = {"MaskRefresh": {}, "MaskTracker": {}}, {"CDR": {"noise_rate": 0.8}}
+TWO_VIEWS = {"views": ["weak", "weak"]}
+OURS = {  # table 12 tells the setting of DISC and SED alone; their momentum is that of their codes
+    "co_teaching": {"strategy": strategy("co_teaching", forget_rate=0.8)},
+    "co_teaching_plus": {"strategy": strategy("co_teaching_plus", forget_rate=0.8, warmup_epochs=5)},
+    "jocor": {"strategy": strategy("jocor", forget_rate=0.8, agreement=0.85)},
+    "jo_src": {
+        "strategy": strategy("jo_src", warmup_epochs=10, smoothing=0.6, threshold=0.75, consistency=0.5),
+        "images": TWO_VIEWS,
+    },
+    "co_ldl": {"strategy": strategy("co_ldl"), "images": TWO_VIEWS},
+    "unicon": {
+        "strategy": divide_mix("unicon", 30, 30.0),
+        "images": {"views": ["weak", "weak", "strong", "strong"]},
+    },
+    "sprl": {"strategy": strategy("sprl", warmup_epochs=40, resistance=5.0, ramp_epochs=100)},
+    "disc": {"strategy": disc(20, 0.95, 0.2), "images": strategies.strong(10), "sgd": {}},
+    "sed": {"strategy": sed(0.999, 0.99, 0.95), "images": {"views": ["weak", "strong"]}, "sgd": strategies.NESTEROV},
+}
+SED_80 = OURS["sed"] | {"strategy": sed(0.95, 0.85, 0.99)}
+"""Of CIFAR80N-O."""
+HEADS = {
+    "dfc": {"method": MASKS},
+    "dkan": {"method": MASKS, "head": KAN},
+    "kan": {"head": KAN},
+    "dropout": {"head": {"DropoutHead": {"ratio": 0.5}}},
+    "dropconnect": {"head": {"DropConnectHead": {"ratio": 0.5}}},
+    "cdr": {"method": CDR},
+}
+MASKED = {"disc": ("dfc", "dkan"), "sed": ("dfc", "dkan", "kan")}
+
+
+def chosen(folder, setting, methods, heads=MASKED):
+    """The strategies in a setting, and two of them with other heads."""
+    rows = {f"{folder}/{name}": setting._replace(**own) for name, own in methods.items()}
+    for name, others in heads.items():
+        rows |= {f"{folder}/{name}-{head}": rows[f"{folder}/{name}"]._replace(**HEADS[head]) for head in others}
+    return rows
+
+
+CNN7 = selection(noise={"SymmetricNoise": {"rate": 0.8}}, data="CIFAR100DataModule")
+QUOTED = {  # their own recipes
+    "webvision": ("elr_plus", "disc"),
+    "clothing1m": ("elr_plus", "disc", "sure"),
+}
+OWN = {f"dcm/{data}/{name}": strategies.ROWS[f"{name}/{data}"] for data, names in QUOTED.items() for name in names}
+SELECTION = {
+    **chosen("dcm/cifar100-cnn7", CNN7, OURS, {**MASKED, "sed": tuple(HEADS)}),
+    **chosen("dcm/cifar80no", open_set("SymmetricNoise", rate=0.8), OURS | {"sed": SED_80}),
+    **OWN,
+    **{
+        f"{path}-{head}": OWN[path]._replace(**HEADS[head]) for path in OWN if "disc" in path for head in MASKED["disc"]
+    },
+    "dcm/clothing1m/sure-dfc": OWN["dcm/clothing1m/sure"]._replace(method=OWN["dcm/clothing1m/sure"].method | MASKS),
+    "dcm/webvision/decoupling": WEBVISION._replace(strategy={"Decoupling": {"warmup_epochs": 0}}),
+    "dcm/webvision/co_teaching": WEBVISION._replace(strategy=strategy("co_teaching", forget_rate=0.2)),
+    "dcm/clothing1m/co_teaching": CLOTHING1M._replace(strategy=strategy("co_teaching", forget_rate=0.4)),
+    "dcm/clothing1m/jocor": CLOTHING1M._replace(strategy=strategy("jocor", forget_rate=0.4, agreement=0.9)),
+}
+
 ROWS = {
     **{f"dcm/{dataset}": dcm(dataset, "ce") for dataset in SHORT},
     "dcm/cifar10/ce": dcm("cifar10", "ce"),
@@ -156,7 +217,7 @@ ROWS = {
     **{f"dcm/cifar10/{name}": dcm("cifar10", name[: name.index("-")], *s) for name, s in CIFAR10_ABLATIONS.items()},
     **{f"dcm/cifar100/{name}": dcm("cifar100", "anl", *settings) for name, settings in CIFAR100_ABLATIONS.items()},
     **{f"dcm/{name}/anl-weight-decay": dcm(name, "anl")._replace(wd=wd) for name, (*_, wd) in SHORT.items()},
-    "dcm/cifar100-cnn7": selection(noise={"SymmetricNoise": {"rate": 0.8}}, data="CIFAR100DataModule"),
+    "dcm/cifar100-cnn7": CNN7,
     "dcm/cifar80no": open_set("SymmetricNoise", rate=0.8),
     "dcm/cifar80no/asymmetric": open_set("AsymmetricNoise", rate=0.4, mapping="cifar80-superclass"),
     "dcm/cifar80no/pair-flip": open_set("PairFlipNoise", rate=0.4),
@@ -165,4 +226,5 @@ ROWS = {
     "dcm/clothing1m": CLOTHING1M,
     "dcm/clothing1m/gjs": with_gjs(CLOTHING1M),
     "dcm/clothing1m/dmi": cross_entropy_then_dmi(CLOTHING1M, 50),
+    **SELECTION,
 }
