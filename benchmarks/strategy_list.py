@@ -12,9 +12,10 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from lightning_noisy.callbacks import AveragedWeights
+from lightning_noisy.callbacks import SELC, AveragedWeights, DALSchedule, MaskRefresh
 from lightning_noisy.data.views import View
 from lightning_noisy.heads import CosineHead, LinearHead
+from lightning_noisy.losses import DynamicsAwareLoss, NoiseAttentionLoss, paper_loss
 from lightning_noisy.modules import (
     DISC,
     SED,
@@ -141,7 +142,66 @@ def dividing(scale: Scale) -> dict[str, Any]:
     return {"lambda_u": 25.0, "warmup_epochs": scale.count(10, 300), "rampup_epochs": scale.count(16, 300)}
 
 
+def by_sample(scale: Scale) -> dict[str, Any]:
+    """DISC's thresholds."""
+    return {"warmup_epochs": scale.count(20, 200), "momentum": scale.epoch_decay(0.99, 200)}
+
+
+def by_class(scale: Scale) -> dict[str, Any]:
+    """SED's thresholds and teacher."""
+    return {
+        "warmup_epochs": scale.count(20, 100),
+        "threshold_momentum": scale.epoch_decay(0.9, 100),
+        "weight_momentum": scale.epoch_decay(0.9, 100),
+        "teacher_decay": scale.step_decay(0.99),
+    }
+
+
+def half_masked(scale: Scale) -> list[Callback]:
+    """DFC."""
+    return [MaskRefresh(ratio=0.5)]
+
+
+def rising(*targets: str) -> Callable[[Scale], list[Callback]]:
+    """DAL's schedule beside other methods, from cross entropy to mean absolute error."""
+    return lambda scale: [DALSchedule(0.0, 1.0, target=target) for target in targets]
+
+
 PAIR: tuple[View, ...] = ("weak", "weak")
+WEAK_STRONG: tuple[View, ...] = ("weak", "strong")
+NAL = partial(NoiseAttentionLoss, lam=0.5, label_floor=1e-4)
+ELR_DAL = partial(paper_loss, "DAL", "ELR+DAL", "CIFAR-100")
+COMBINATIONS: dict[str, Strategy] = {
+    "Co-teaching + SELC": Strategy(
+        CoTeaching,
+        small_loss,
+        "those of both; SELC 0.9 from epoch 30 of 200 on",
+        callbacks=lambda scale: [
+            SELC(0.9, warmup_epochs=scale.count(30, 200), criterion=f"losses.{number}") for number in (0, 1)
+        ],
+    ),
+    "JoCoR + ELR+DAL": Strategy(
+        JoCoR,
+        lambda scale: {**small_loss(scale), "agreement": 0.9},
+        "those of both",
+        loss=ELR_DAL,
+        callbacks=rising("losses.0.base", "losses.1.base"),
+    ),
+    "GSS-DB + ELR+DAL": Strategy(
+        GSSDual, source="those of both", loss=ELR_DAL, callbacks=rising("losses.0.base", "losses.1.base")
+    ),
+    "SED + NAL + DFC": Strategy(SED, by_class, "those of all three", WEAK_STRONG, NAL, callbacks=half_masked),
+    "DISC + NAL + DFC": Strategy(DISC, by_sample, "those of all three", WEAK_STRONG, NAL, callbacks=half_masked),
+    "DivideMix + DAL": Strategy(
+        DivideMix,
+        lambda scale: {**dividing(scale), "agreement_epochs": 1},
+        "those of both; an epoch on agreement",
+        PAIR,
+        partial(DynamicsAwareLoss, 0.0),
+        callbacks=rising("losses.0", "losses.1"),
+    ),
+}
+"""What no paper tried but the last."""
 STRATEGIES: dict[str, Strategy] = {
     "CE": Strategy(NoisyLabelModule),
     "CE, weak view": Strategy(NoisyLabelModule, views=("weak",)),
@@ -158,22 +218,9 @@ STRATEGIES: dict[str, Strategy] = {
         JoCoR, lambda scale: {**small_loss(scale), "agreement": 0.9}, "CIFAR-10: lambda 0.9; T_k 10 of 200 epochs"
     ),
     "JoCoR, true rate": Strategy(JoCoR, lambda scale: {**informed(scale), "agreement": 0.9}, "the same"),
-    "DISC": Strategy(
-        DISC,
-        lambda scale: {"warmup_epochs": scale.count(20, 200), "momentum": scale.epoch_decay(0.99, 200)},
-        "CIFAR-10: warm-up 20, mu 0.99 an epoch, of 200 epochs",
-        views=("weak", "strong"),
-    ),
+    "DISC": Strategy(DISC, by_sample, "CIFAR-10: warm-up 20, mu 0.99 an epoch, of 200 epochs", WEAK_STRONG),
     "SED": Strategy(
-        SED,
-        lambda scale: {
-            "warmup_epochs": scale.count(20, 100),
-            "threshold_momentum": scale.epoch_decay(0.9, 100),
-            "weight_momentum": scale.epoch_decay(0.9, 100),
-            "teacher_decay": scale.step_decay(0.99),
-        },
-        "CIFAR-100, 20 %: warm-up 20, m and m' 0.9 an epoch, of 100 epochs; teacher 0.99",
-        views=("weak", "strong"),
+        SED, by_class, "CIFAR-100, 20 %: warm-up 20, m and m' 0.9 an epoch, of 100 epochs; teacher 0.99", WEAK_STRONG
     ),
     "Jo-SRC": Strategy(
         JoSRC,
@@ -219,4 +266,5 @@ STRATEGIES: dict[str, Strategy] = {
         "CIFAR-10: lambda_u 30, contrast 0.025; warm-up 10, ramp 16 of 350 epochs",
         views=(*PAIR, "strong", "strong"),
     ),
+    **COMBINATIONS,
 }

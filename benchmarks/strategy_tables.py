@@ -29,12 +29,32 @@ def accuracy_table(record: dict[str, Any]) -> str:
         [
             method,
             *(cell for noise in noises for cell in _accuracies(runs, method, noise)),
-            _seeds(runs, method),
+            _seeds(runs, [method]),
         ]
         for method in _present(runs)
     ]
     parts = ("last epoch", "a network alone", "best epoch")
     return _markdown(["strategy", *(f"{noise}: {part}" for noise in noises for part in parts), "seeds"], rows)
+
+
+def summary(record: dict[str, Any], beside: dict[str, Any] | None = None) -> str:
+    """Mean accuracy of the last epoch alone.
+
+    Args:
+        record: Runs of strategies.
+        beside: Runs of losses and target methods under the same noises, of which the best is a row of its own.
+    """
+    runs, noises = _grouped(record)
+    rows = [
+        [method, *(_mean_last(runs.get((method, noise), [])) for noise in noises), _seeds(runs, [method])]
+        for method in _present(runs)
+    ]
+    if beside is not None:
+        others = _grouped(beside)[0]
+        best = [max((_mean_last(seen), key[0]) for key, seen in others.items() if key[1] == noise) for noise in noises]
+        cells = [f"{mean} ({method})" for mean, method in best]
+        rows.append(["best loss or target method", *cells, _seeds(others, [method for _, method in best])])
+    return _markdown(["strategy", *noises, "seeds"], rows)
 
 
 def selection_table(record: dict[str, Any]) -> str:
@@ -107,6 +127,10 @@ def _last(seen: list[dict[str, Any]]) -> list[float]:
     return [100 * one["accuracy"][-1] for one in seen]
 
 
+def _mean_last(seen: list[dict[str, Any]]) -> str:
+    return f"{statistics.mean(_last(seen)):.2f}" if seen else "-"
+
+
 def _best(seen: list[dict[str, Any]]) -> float:
     return 100 * statistics.mean(max(one["accuracy"]) for one in seen)
 
@@ -125,8 +149,8 @@ def _mean_of(seen: list[dict[str, Any]], name: str) -> str:
     return f"{100 * statistics.mean(values):.2f}" if values else "-"
 
 
-def _seeds(runs: Runs, method: str) -> str:
-    counts = {len(seen) for key, seen in runs.items() if key[0] == method}
+def _seeds(runs: Runs, methods: Sequence[str]) -> str:
+    counts = {len(seen) for key, seen in runs.items() if key[0] in methods}
     return " to ".join(map(str, sorted(counts)))
 
 

@@ -597,13 +597,15 @@ def test_strategies_on_digits(tmp_path, monkeypatch):
         strategies.main(["--features", "x.npz"])
 
 
-@pytest.mark.parametrize("name", ["strategies-digits", "strategies-embeddings"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("strategies-*.json")))
 def test_strategies_records_are_whole(tmp_path, name):
     path = RESULTS / f"{name}.json"
     record = read_compact(path)
     write_compact(tmp_path / "again.json", record)
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
     assert strategy_tables.tables(record) == path.with_suffix(".md").read_text()
+    beside = read_compact(RESULTS / "methods.json") if name.endswith("embeddings") else None
+    assert strategy_tables.summary(record, beside) in (RESULTS.parent.parent / "docs" / "benchmarks.md").read_text()
     assert path.stat().st_size < 150_000
     for key, seen in record["runs"].items():
         assert key == f"{seen['method']}, {seen['noise']}, {seen['seed']}"
@@ -651,6 +653,12 @@ def test_strategies_tables_and_figure():
     ]
     assert selection[2:] == ["| SED | - | - | - | 50.00 | 75.00 | 75.00 |"]
     assert arguments[3].startswith("| SED | warmup_epochs 4, threshold_momentum 0.5905, ")
+    beside = {"runs": {0: seen("ELR", "worse", 0, [0.5], 0.5, None), 1: seen("GCE", "aggre", 0, [0.7], 0.7, None)}}
+    assert strategy_tables.summary(record, beside).splitlines()[2:] == [
+        "| CE | 40.00 | 10.00 | 1 |",
+        "| SED | - | 55.00 | 2 |",
+        "| best loss or target method | 70.00 (GCE) | 50.00 (ELR) | 1 |",
+    ]
     worse = strategy_tables.figure(record).axes[1]
     assert [points.get_offsets()[:, 0].tolist() for points in worse.collections[3:]] == [
         [pytest.approx(50), pytest.approx(60)],
