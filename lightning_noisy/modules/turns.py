@@ -34,7 +34,7 @@ class TurnsModule(MultiNetworkModule):
         loss: Likewise.
         num_classes: Likewise.
         samples_per_epoch: Samples of an epoch, as many of each class, drawn anew for each; None for all. On Clothing1M
-            DivideMix takes 64,000 and ELR+ 192,000 of them.
+            DivideMix takes 32,000 and ELR+ 192,000 of them.
         **options: ``optimizer``, ``lr_scheduler``.
 
     Raises:
