@@ -64,8 +64,14 @@ SIBLINGS = (
     r"(co_teaching|jocor|divide_mix)_dal/cifar100-.+",
     r"(co_teaching|co_teaching_plus|jocor|unicon|sprl|disc|divide_mix|elr_plus)/cifar100",
     r"(co_ldl/cifar80no|sure/clothing1m|(unicon|divide_mix|disc)/webvision)",
+    r".+/(animal10n|webvision|clothing1m)(/.+)?",
+    r"(?!ce|dal|selc|nal|gss|dcm|sed)[^/]+/cifar100(/.+)?",
+    r"(dcm|nal|gss)/cifar100/.+",
+    r"dcm/cifar10/(?!anl-dfc|anl-dkan$|apl).+",
+    r"nal/cifar10/.+",
+    r"backdoor/(?!cifar10-local$).+",
 )
-"""Recipes of strategies that differ from others by head, noise or number of classes."""
+"""Recipes that differ from others by head, loss, noise, data set or number of classes."""
 one_of_each = pytest.mark.parametrize(
     "config",
     [

@@ -9,6 +9,10 @@ from lightning.pytorch import LightningModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state import RunState
 
+_OF_A_RUN = {"run", "trainer", "given_labels", "sampler", "global_batch_size"}
+_OF_A_RUN |= {"turn", "turn_progress", "steps_of_turn", "unlabeled_weight"}
+"""What raises outside a run."""
+
 
 class ModuleInRun(LightningModule):
     """A LightningModule that knows the run it is trained in, and can be traced and copied outside of it."""
@@ -33,7 +37,7 @@ class ModuleInRun(LightningModule):
     def __dir__(self) -> list[str]:
         """All but what raises outside a run: ``torch.jit.trace`` asks for every name that is here."""
         names: list[str] = super().__dir__()  # type: ignore[no-untyped-call]
-        return [name for name in names if self._run is not None or name not in ("run", "trainer")]
+        return [name for name in names if self._run is not None or name not in _OF_A_RUN]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies take part in no run."""
