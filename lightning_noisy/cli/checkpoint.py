@@ -31,4 +31,5 @@ def check_resume(
     if isinstance(configured, Optimizer):
         check_optimizers(checkpoint, [configured], [])
     else:
-        check_optimizers(checkpoint, [configured["optimizer"]], [configured["lr_scheduler"]["scheduler"]])
+        optimizers, configs = configured
+        check_optimizers(checkpoint, optimizers, [config["scheduler"] for config in configs])
