@@ -135,6 +135,7 @@ class RunDriver(Callback):
             announce_length(trainer, begun=True)
         if batch_idx == 0:
             check_length(trainer)
+        if batch_idx == 0 and self.state.open_epoch is not None:
             close_skipped(trainer, self.state)
             begin_again(trainer, self.state)
         assert self._source is not None
