@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -52,15 +50,6 @@ class CorrectionTracker(LabelTracker):
 
     figure_tag = "train/correction"
     figure_name = "correction"
-
-    def __init__(
-        self,
-        clean_targets: Tensor | str | None = None,
-        clean_key: str | None = None,
-        every_n_steps: int = 1,
-        **options: Any,
-    ) -> None:
-        super().__init__(clean_targets, clean_key, every_n_steps=every_n_steps, **options)
 
     @override
     def observe_target(self, call: TargetCall) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -56,15 +54,6 @@ class GradientBiasTracker(GradientTracker):
 
     figure_tag = "train/gradient_bias"
     figure_name = "gradient_bias"
-
-    def __init__(
-        self,
-        clean_targets: Tensor | str | None = None,
-        clean_key: str | None = None,
-        every_n_steps: int = 1,
-        **options: Any,
-    ) -> None:
-        super().__init__(clean_targets, clean_key, every_n_steps=every_n_steps, **options)
 
     @override
     def look(self, call: TargetCall, logits: Tensor) -> None:

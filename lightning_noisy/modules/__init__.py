@@ -19,6 +19,7 @@ from lightning_noisy.modules.small_loss import SmallLossModule
 from lightning_noisy.modules.sprl import SPRL
 from lightning_noisy.modules.strategy import StrategyModule
 from lightning_noisy.modules.sure import SURE
+from lightning_noisy.modules.taught import TaughtModule
 from lightning_noisy.modules.turns import TurnsModule
 from lightning_noisy.modules.unicon import UNICON
 
@@ -43,5 +44,6 @@ __all__ = [
     "NoisyLabelModule",
     "SmallLossModule",
     "StrategyModule",
+    "TaughtModule",
     "TurnsModule",
 ]

@@ -9,10 +9,6 @@ from lightning.pytorch import LightningModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state import RunState
 
-_OF_A_RUN = {"run", "trainer", "given_labels", "sampler", "global_batch_size"}
-_OF_A_RUN |= {"turn", "turn_progress", "steps_of_turn", "unlabeled_weight"}
-"""What raises outside a run."""
-
 
 class ModuleInRun(LightningModule):
     """A LightningModule that knows the run it is trained in, and can be traced and copied outside of it."""
@@ -37,7 +33,17 @@ class ModuleInRun(LightningModule):
     def __dir__(self) -> list[str]:
         """All but what raises outside a run: ``torch.jit.trace`` asks for every name that is here."""
         names: list[str] = super().__dir__()  # type: ignore[no-untyped-call]
-        return [name for name in names if self._run is not None or name not in _OF_A_RUN]
+        return names if self._run is not None else [name for name in names if not self._raises(name)]
+
+    def _raises(self, name: str) -> bool:
+        """Whether it is a property that has no value yet."""
+        if not isinstance(getattr(type(self), name, None), property):
+            return False
+        try:
+            getattr(self, name)
+        except Exception:  # whatever it raises: it has no value
+            return True
+        return False
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies take part in no run."""

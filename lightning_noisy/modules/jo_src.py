@@ -25,11 +25,11 @@ from lightning_noisy.functional.schedules import linear
 from lightning_noisy.functional.selection import disagree
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.checks import check_views
-from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
-from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
+from lightning_noisy.modules.taught import TaughtModule
+from lightning_noisy.networks.teacher import Statistics
 
 
-class JoSRC(NoisyLabelModule):
+class JoSRC(TaughtModule):
     r"""Clean, mislabelled and out-of-distribution samples, each with a target of its own, told apart in each batch.
 
     Batches hold two views from one transform (``views=["weak", "weak"]``); z and z' are their logits. A sample is clean
@@ -108,14 +108,13 @@ class JoSRC(NoisyLabelModule):
         total_epochs: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(backbone, head, loss, num_classes, **options)
+        super().__init__(backbone, head, loss, num_classes, teacher_decay, teacher_statistics, **options)
         check_count(warmup_epochs, "warmup_epochs", least=0)
         most = 1 - 1 / num_classes
         check_argument(0 <= smoothing <= most, "smoothing", f"a float in [0, 1 - 1 / K = {most:g}]", smoothing)
         shares = {"threshold": threshold, "final_threshold": final_threshold, "consistency": consistency}
         for name, share in shares.items():
             check_argument(0 <= share <= 1, name, "a float in [0, 1]", share)
-        check_teacher(teacher_decay, teacher_statistics, prefix="teacher_")
         check_argument(temperature > 0, "temperature", "a float > 0", temperature)
         check_count(total_epochs, "total_epochs", optional=True)
         self.warmup_epochs = warmup_epochs
@@ -125,20 +124,6 @@ class JoSRC(NoisyLabelModule):
         self.consistency = consistency
         self.temperature = temperature
         self.total_epochs = total_epochs
-        self.teacher = Teacher(self.network, teacher_decay, teacher_statistics)
-
-    @property
-    @override
-    def members(self) -> tuple[str, ...]:
-        return ("teacher",)
-
-    @override
-    def evaluations(self, images: Any) -> dict[str, Tensor]:
-        return {"": self(images), "teacher": self.teacher.outputs(images).logits[:, : self.num_classes]}
-
-    @override
-    def after_step(self) -> None:
-        self.teacher.update(self.network)
 
     def threshold_of(self, epoch: int) -> float:
         r""":math:`\tau(e)`."""

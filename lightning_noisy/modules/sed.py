@@ -15,15 +15,15 @@ from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import cross_entropy, softmax
 from lightning_noisy.functional.selection import class_thresholds, confidence_weights
 from lightning_noisy.modules.checks import check_views
-from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
+from lightning_noisy.modules.taught import TaughtModule
 from lightning_noisy.networks.classifier import Outputs
-from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
+from lightning_noisy.networks.teacher import Statistics
 
 _QUANTILE, _HIGHEST = 0.8, 0.95
 _LOGIT_FLOOR = 1e-12
 
 
-class SED(NoisyLabelModule):
+class SED(TaughtModule):
     r"""Clean samples by thresholds of their classes; a mean teacher's labels, weighted, for all.
 
     Batches hold a weak and a strong view (``views=["weak", "strong"]`` of our data modules). In the first
@@ -97,7 +97,7 @@ class SED(NoisyLabelModule):
         clamp_logits: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(backbone, head, loss, num_classes, **options)
+        super().__init__(backbone, head, loss, num_classes, teacher_decay, teacher_statistics, **options)
         check_count(warmup_epochs, "warmup_epochs", least=0)
         for name, momentum in (("threshold_momentum", threshold_momentum), ("weight_momentum", weight_momentum)):
             check_argument(0 <= momentum < 1, name, "a float in [0, 1)", momentum)
@@ -105,7 +105,6 @@ class SED(NoisyLabelModule):
         check_argument(known, "threshold_updates", "'epoch' or 'batch'", threshold_updates)
         check_argument(consistency >= 0, "consistency", "a float >= 0", consistency)
         check_argument(deviations > 0, "deviations", "a float > 0", deviations)
-        check_teacher(teacher_decay, teacher_statistics, prefix="teacher_")
         self.warmup_epochs = warmup_epochs
         self.threshold_momentum = threshold_momentum
         self.weight_momentum = weight_momentum
@@ -113,7 +112,6 @@ class SED(NoisyLabelModule):
         self.consistency = consistency
         self.deviations = deviations
         self.clamp_logits = clamp_logits
-        self.teacher = Teacher(self.network, teacher_decay, teacher_statistics)
         self.threshold: Tensor
         self.class_level: Tensor
         self.confidence_mean: Tensor
@@ -122,19 +120,6 @@ class SED(NoisyLabelModule):
         self.register_buffer("class_level", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("confidence_mean", torch.full((num_classes,), 1 / num_classes))
         self.register_buffer("confidence_variance", torch.ones(num_classes))
-
-    @property
-    @override
-    def members(self) -> tuple[str, ...]:
-        return ("teacher",)
-
-    @override
-    def evaluations(self, images: Any) -> dict[str, Tensor]:
-        return {"": self(images), "teacher": self.teacher.outputs(images).logits[:, : self.num_classes]}
-
-    @override
-    def after_step(self) -> None:
-        self.teacher.update(self.network)
 
     @override
     def prepare_epoch(self, epoch: int) -> None:

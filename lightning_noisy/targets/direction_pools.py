@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,7 +17,7 @@ from lightning_noisy.targets.call import TargetCall
 _STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
 
 
-class DirectionPools:
+class DirectionPools(ABC):
     """A pool for each sample; a changer of targets. A subclass has ``section`` and ``run``.
 
     Args:
@@ -66,9 +68,9 @@ class DirectionPools:
         """E, from the start of training on."""
 
     @property
+    @abstractmethod
     def run(self) -> RunState:
         """The run."""
-        raise NotImplementedError
 
     def change_target(self, call: TargetCall) -> Tensor:
         """Draw labels from the pools of the batch, then update these."""

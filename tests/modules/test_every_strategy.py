@@ -34,6 +34,7 @@ BASES = {
     "NoisyLabelModule",
     "SmallLossModule",
     "StrategyModule",
+    "TaughtModule",
     "TurnsModule",
 }
 EPOCHS = 3
@@ -41,6 +42,14 @@ EPOCHS = 3
 
 def test_none_is_left_out() -> None:
     assert set(STRATEGIES) == set(modules.__all__) - BASES
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_name_that_it_lists_has_a_value(name: str) -> None:
+    """Tracing asks for all of them."""
+    module = make_strategy(name)
+    for listed in dir(module):
+        getattr(module, listed)
 
 
 def criterion(name: str) -> str:
