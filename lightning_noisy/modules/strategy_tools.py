@@ -90,8 +90,12 @@ class StrategyTools(ModuleInRun):
         batch = self.run.batch
         if batch is not None:
             count = sum(map(len, batch.indices().values()))
-            tensors = {name: torch.as_tensor(value, device=self.device) for name, value in values.items()}
+            tensors = {name: self._tensor(value) for name, value in values.items()}
             self.section.sums.add(count, **tensors)
+
+    def _tensor(self, value: Tensor | float) -> Tensor:
+        """A number is filled in where the others are, instead of copied there."""
+        return value if isinstance(value, Tensor) else torch.full((), float(value), device=self.device)
 
     def note_selection(self, chosen: Tensor, batch: TrainingBatch, name: str = "") -> None:
         """Log how much is selected, and with known clean labels how much of it is right, and of what is right.
