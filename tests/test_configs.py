@@ -70,6 +70,10 @@ SIBLINGS = (
     r"dcm/cifar10/(?!anl-dfc|anl-dkan$|apl).+",
     r"nal/cifar10/.+",
     r"backdoor/(?!cifar10-local$).+",
+    r"dcm/cifar10/apl.*|dcm/cifar80no/.+|dcm/cifar100-cnn7/(co_teaching|sed-dkan)",
+    r"gss/cifar10/(?!dual|ssl|from-scratch).+|gss/cifar100",
+    r"(selc|selc_plus|nal|ce)/cifar100(-pmd)?|selc/cifar10-(idn|pmd)",
+    r"(btl|nce_rce|nce_agce|poly1|tce|js)/cifar10",
 )
 """Recipes that differ from others by head, loss, noise, data set or number of classes."""
 one_of_each = pytest.mark.parametrize(
