@@ -118,6 +118,7 @@ def test_two_processes_write_what_one_writes(pool: Pool, tmp_path):
     assert all(len(rank["calls"]) == len(alone["calls"]) for rank in ranks)
 
 
+@pytest.mark.slow
 @needs_command_line
 def test_one_command_trains_and_writes_and_a_second_takes_its_noise(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)

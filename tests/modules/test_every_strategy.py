@@ -198,7 +198,18 @@ def fit_on(rank: int, run: Fit) -> tuple[dict[str, Tensor], dict[str, Tensor], d
     return dict(module.state_dict()), stores, module.history
 
 
-@pytest.mark.parametrize("name", [name for name, strategy in STRATEGIES.items() if strategy.distributed])
+EACH_ITS_OWN_WAY = ("CoTeaching", "JoCoR", "DISC", "SED", "GSSDual")
+"""The others select by the same functions, and are slow tests."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in EACH_ITS_OWN_WAY else pytest.param(name, marks=pytest.mark.slow)
+        for name, strategy in STRATEGIES.items()
+        if strategy.distributed
+    ],
+)
 def test_two_processes_equal_one(pool: Pool, tmp_path: Path, name: str) -> None:
     """The last batch has another size, so a mean over processes of means would show."""
     run = Fit(str(tmp_path), name)

@@ -35,7 +35,9 @@ def fit_on(rank: int, run: Fit) -> tuple[dict[str, Any], Any]:
     return dict(module.state_dict()), recorder.steps[-1]
 
 
-@pytest.mark.parametrize("name", IN_TURNS)
+@pytest.mark.parametrize(
+    "name", [name if name == "DivideMix" else pytest.param(name, marks=pytest.mark.slow) for name in IN_TURNS]
+)
 def test_two_processes_learn_the_same_weights_from_parts_of_each_batch(pool: Pool, tmp_path: Path, name: str) -> None:
     (first, one), (second, other) = pool.run(fit_on, Fit(str(tmp_path), name))
     for key, value in first.items():
