@@ -27,7 +27,7 @@ def test_commands_are_those_of_ci():
     script = (ROOT / ".ci" / "run").read_text()
     main_job, tests = (block.strip() for block in blocks("bash"))
     assert main_job == "pip install . && lightning-noisy fit --config configs/quickstart.yaml"
-    assert tests == 'pip install ".[test]" && pytest'
+    assert tests == 'pip install ".[test]" && pytest -n 2 --dist worksteal'
     assert f"{main_job} --trainer.max_epochs 2" in script
     assert tests in script
 
