@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,8 @@ RATE = 0.4
 """What strategies are told that ask for the noise rate, whatever the noise."""
 CIFAR_BATCHES = 391
 """Of an epoch of CIFAR in the published settings."""
+WARMUP_STEPS = 100
+"""Fewer leave a network that does not know all classes yet; the shortest published warm-up has thousands."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class Scale:
     def count(self, published: float, of: int) -> int:
         """A number of epochs in proportion, at least 1."""
         return max(1, round(published * self.epochs / of))
+
+    def warmup(self, published: float, of: int) -> int:
+        """Epochs of a warm-up in proportion, and at least as many as 100 steps need."""
+        return max(self.count(published, of), math.ceil(WARMUP_STEPS / self.batches))
 
     def epoch_decay(self, published: float, of: int) -> float:
         """What a threshold that follows once an epoch keeps: it gets as far in all as in so many epochs."""
@@ -139,18 +146,18 @@ def informed(scale: Scale) -> dict[str, Any]:
 
 def dividing(scale: Scale) -> dict[str, Any]:
     """DivideMix's schedule."""
-    return {"lambda_u": 25.0, "warmup_epochs": scale.count(10, 300), "rampup_epochs": scale.count(16, 300)}
+    return {"lambda_u": 25.0, "warmup_epochs": scale.warmup(10, 300), "rampup_epochs": scale.count(16, 300)}
 
 
 def by_sample(scale: Scale) -> dict[str, Any]:
     """DISC's thresholds."""
-    return {"warmup_epochs": scale.count(20, 200), "momentum": scale.epoch_decay(0.99, 200)}
+    return {"warmup_epochs": scale.warmup(20, 200), "momentum": scale.epoch_decay(0.99, 200)}
 
 
 def by_class(scale: Scale) -> dict[str, Any]:
     """SED's thresholds and teacher."""
     return {
-        "warmup_epochs": scale.count(20, 100),
+        "warmup_epochs": scale.warmup(20, 100),
         "threshold_momentum": scale.epoch_decay(0.9, 100),
         "weight_momentum": scale.epoch_decay(0.9, 100),
         "teacher_decay": scale.step_decay(0.99),
@@ -190,7 +197,7 @@ COMBINATIONS: dict[str, Strategy] = {
     "GSS-DB + ELR+DAL": Strategy(
         GSSDual, source="those of both", loss=ELR_DAL, callbacks=rising("losses.0.base", "losses.1.base")
     ),
-    "SED + NAL + DFC": Strategy(SED, by_class, "those of all three", WEAK_STRONG, NAL, callbacks=half_masked),
+    "SED + DFC": Strategy(SED, by_class, "those of both", WEAK_STRONG, callbacks=half_masked),
     "DISC + NAL + DFC": Strategy(DISC, by_sample, "those of all three", WEAK_STRONG, NAL, callbacks=half_masked),
     "DivideMix + DAL": Strategy(
         DivideMix,
@@ -211,7 +218,7 @@ STRATEGIES: dict[str, Strategy] = {
     "Co-teaching, true rate": Strategy(CoTeaching, informed, "the same"),
     "Co-teaching+": Strategy(
         CoTeachingPlus,
-        lambda scale: {**small_loss(scale), "warmup_epochs": scale.count(20, 200)},
+        lambda scale: {**small_loss(scale), "warmup_epochs": scale.warmup(20, 200)},
         "CIFAR-10: T_k 10, warm-up 20 of 200 epochs",
     ),
     "JoCoR": Strategy(
@@ -224,19 +231,19 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "Jo-SRC": Strategy(
         JoSRC,
-        lambda scale: {"warmup_epochs": scale.count(10, 200), "teacher_decay": scale.step_decay(0.99)},
+        lambda scale: {"warmup_epochs": scale.warmup(10, 200), "teacher_decay": scale.step_decay(0.99)},
         "CIFAR-100: warm-up 10 of 200 epochs, eps 0.6, tau 0.75, alpha 0.5; teacher 0.99",
         views=PAIR,
     ),
     "Co-LDL": Strategy(
         CoLDL,
-        lambda scale: {"warmup_epochs": scale.count(10, 110), "label_lr": 200.0 * scale.batch_size / 16},
+        lambda scale: {"warmup_epochs": scale.warmup(10, 110), "label_lr": 200.0 * scale.batch_size / 16},
         "web images: warm-up 10 of 110 epochs, drop rate 0.25 to 0.5, label rate 200 at batch size 16",
         views=PAIR,
     ),
     "SPRL": Strategy(
         SPRL,
-        lambda scale: {"warmup_epochs": scale.count(20, 200), "full_epochs": scale.count(30, 200), "resistance": 10.0},
+        lambda scale: {"warmup_epochs": scale.warmup(20, 200), "full_epochs": scale.count(30, 200), "resistance": 10.0},
         "CIFAR, symmetric: T_1 20, last 30 of 200 epochs, gamma_d 10",
     ),
     "SURE": Strategy(
@@ -262,7 +269,7 @@ STRATEGIES: dict[str, Strategy] = {
     "GSS-SSL": Strategy(GSSDivideMix, dividing, "as DivideMix; lambda 0.1 and 0, 0.2 and 0.5", PAIR),
     "UNICON": Strategy(
         UNICON,
-        lambda scale: {"lambda_u": 30.0, "warmup_epochs": scale.count(10, 350), "rampup_epochs": scale.count(16, 350)},
+        lambda scale: {"lambda_u": 30.0, "warmup_epochs": scale.warmup(10, 350), "rampup_epochs": scale.count(16, 350)},
         "CIFAR-10: lambda_u 30, contrast 0.025; warm-up 10, ramp 16 of 350 epochs",
         views=(*PAIR, "strong", "strong"),
     ),
