@@ -31,7 +31,7 @@ ROOMS = [
     {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
     {"checkpoints", "figures", "recipe_settings", "tracker_plots"},
     {"functional"},
-    {"losses", "heads", "networks", "optim"},
+    {"losses", "heads", "networks", "optim", "reports"},
     {"data"},
     {"state"},
     {"targets"},
@@ -147,6 +147,7 @@ def test_every_dependency_has_a_bound_and_is_used() -> None:
         "scikit-learn": "sklearn",
         "lightning-utilities": "lightning_utilities",
         "pyyaml": "yaml",
+        "pillow": "PIL",
         "tensorboard": "lightning",
     }  # its logger wants tensorboard
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
