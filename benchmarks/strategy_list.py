@@ -198,6 +198,7 @@ COMBINATIONS: dict[str, Strategy] = {
         GSSDual, source="those of both", loss=ELR_DAL, callbacks=rising("losses.0.base", "losses.1.base")
     ),
     "SED + DFC": Strategy(SED, by_class, "those of both", WEAK_STRONG, callbacks=half_masked),
+    "DISC + ELR+DAL": Strategy(DISC, by_sample, "those of both", WEAK_STRONG, ELR_DAL, callbacks=rising("loss.base")),
     "DISC + NAL + DFC": Strategy(DISC, by_sample, "those of all three", WEAK_STRONG, NAL, callbacks=half_masked),
     "DivideMix + DAL": Strategy(
         DivideMix,
