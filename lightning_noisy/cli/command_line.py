@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,recipes}``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F4
 from lightning_noisy.checkpoints import AtomicCheckpointIO
 from lightning_noisy.cli.checkpoint import check_resume
 from lightning_noisy.cli.checks import check_config
+from lightning_noisy.cli.compare import compare_runs
 from lightning_noisy.cli.config_option import ConfigOption, DebugOption
 from lightning_noisy.cli.data_option import noise_stays_with_its_data
 from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
+from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.cli.start import Start
-from lightning_noisy.cli.tune import CommandParser, tune
+from lightning_noisy.cli.tune import tune
 from lightning_noisy.modules import StrategyModule
 from lightning_noisy.private_api import has_own_checkpoint_io
 from lightning_noisy.recipes import recipe_list, run_name
@@ -76,7 +78,8 @@ def main(args: Sequence[str] | None = None) -> LightningCLI:
 
 def run() -> None:
     """The ``lightning-noisy`` command."""
-    own = {"tune": lambda arguments: tune(arguments, _fit), "recipes": _list_recipes}.get("".join(sys.argv[1:2]))
+    commands = {"tune": lambda arguments: tune(arguments, _fit), "compare": compare_runs, "recipes": _list_recipes}
+    own = commands.get("".join(sys.argv[1:2]))
     if own is None:
         main()
     else:

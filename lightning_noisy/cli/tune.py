@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from typing_extensions import override
 
+from lightning_noisy.cli.parser import CommandParser, config_hashes
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import written_aside
-from lightning_noisy.recipes import config_chain, config_values, is_file
 from lightning_noisy.trainer_access import run_folder
 
 Values = dict[str, str]
@@ -54,7 +52,7 @@ def tune(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> dict[
     check_argument(0 < options.val_fraction < 1, "val_fraction", "a float in (0, 1)", options.val_fraction)
     check_argument(options.monitor.startswith("val/acc"), "monitor", "'val/acc' or 'val/acc_top5'", options.monitor)
     grid, path = search_grid(options.search), Path(options.results)
-    asked = {"arguments": given, "configs": _hashes(given), "val_fraction": options.val_fraction}
+    asked = {"arguments": given, "configs": config_hashes(given), "val_fraction": options.val_fraction}
     record = _begin(path, {**asked, "monitor": options.monitor})
     validation = ["--data.noisy_val", "true", "--data.val_fraction", str(options.val_fraction)]
     for number, values in enumerate(grid, start=1):
@@ -98,14 +96,6 @@ def search_grid(searches: Sequence[str]) -> list[Values]:
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
 
 
-class CommandParser(ArgumentParser):
-    """Of a command that is not Lightning's; it refuses in one line."""
-
-    @override
-    def error(self, message: str) -> NoReturn:
-        raise NoisyLabelError(f"{message}; see `{self.prog} --help`.")
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="lightning-noisy tune",
@@ -118,14 +108,6 @@ def _parser() -> CommandParser:
     parser.add_argument("--monitor", default="val/acc", help="what chooses (%(default)s)")
     parser.add_argument("--results", default="runs/tune.json", help="results file (%(default)s)")
     return parser
-
-
-def _hashes(given: Sequence[str]) -> dict[str, str]:
-    """Path -> SHA-256 of the configuration files among the arguments, and of all that they go on top of."""
-    chains = [config.path for value in config_values(given) for config in config_chain(value)]
-    words = [Path(word) for argument in given for word in argument.split("=", 1) if word.endswith((".yaml", ".yml"))]
-    files = dict.fromkeys([*filter(None, chains), *filter(is_file, words)])
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _begin(path: Path, asked: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,228 @@
+"""``lightning-noisy compare``: configurations or finished runs, over seeds, in one table and one figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from argparse import Namespace, RawDescriptionHelpFormatter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lightning_noisy.cli.parser import CommandParser, config_hashes
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.files import check_writable, written_aside
+from lightning_noisy.recipes import config_chain, run_name
+from lightning_noisy.reports.comparison import (
+    SUMMARY,
+    Row,
+    Summary,
+    compare,
+    comparison_figure,
+    comparison_table,
+    read_summary,
+)
+
+_DESCRIPTION = """\
+Compare configurations or runs. A configuration (a file or a recipe) is trained once for each seed; a folder is searched
+for the `summary.json` of runs that are done. Started again, it does not repeat what is finished. What follows a `--` is
+for `fit`: `lightning-noisy compare quickstart quickstart_ce --seeds 0-4 --jobs 2 -- --trainer.max_epochs 20`."""
+_COMMAND, _LOG = "command.json", "log.txt"
+_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    config: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether its summary is there."""
+        return (self.folder / SUMMARY).is_file()
+
+    @property
+    def fit(self) -> list[str]:
+        """The arguments of ``fit``."""
+        logger = {"save_dir": self.folder.parent, "name": self.folder.name, "version": ""}
+        return [
+            "fit",
+            f"--config={self.config}",
+            *self.arguments,
+            f"--seed_everything={self.seed}",
+            f"--trainer.logger={_LOGGER}",
+            *(f"--trainer.logger.{name}={value}" for name, value in logger.items()),
+        ]
+
+    @property
+    def asked(self) -> dict[str, object]:
+        """What a folder's run was asked for."""
+        return {"arguments": list(self.arguments), "seed": self.seed, "configs": config_hashes(self.fit)}
+
+
+def compare_runs(arguments: Sequence[str]) -> list[Row]:
+    """Train what is not trained yet, and say how all compare.
+
+    Args:
+        arguments: Those of the command.
+
+    Returns:
+        The rows of the table, the best first.
+
+    Raises:
+        NoisyLabelError: Nothing to compare, a name that is no configuration and no folder of runs, two of one name, a
+            folder of results that were asked for with other arguments, or a training that failed.
+    """
+    own, rest = _split(arguments)
+    options = _parser().parse_args(own)
+    check_argument(options.jobs >= 1, "jobs", "an int >= 1", options.jobs)
+    check_argument(options.last >= 1, "last", "an int >= 1", options.last)
+    output = Path(options.output)
+    check_writable(output / "comparison.md", "output")
+    groups = _groups(options, output, rest)
+    _train([job for jobs in groups.values() for job in jobs if isinstance(job, Job)], options.jobs)
+    paths = {
+        name: [job.folder / SUMMARY if isinstance(job, Job) else job for job in jobs] for name, jobs in groups.items()
+    }
+    runs = {name: [read_summary(path, options.metric) for path in found] for name, found in paths.items()}
+    metric = _one_metric(runs)
+    rows = compare(runs, options.last)
+    table = comparison_table(rows, options.last)
+    with written_aside(output / "comparison.md") as file:
+        file.write((table + "\n").encode())
+    with written_aside(output / "comparison.png") as file:
+        comparison_figure(rows, metric).savefig(file, format="png", dpi=140)
+    print(f"\n{table}\n\nTable and figure: {output / 'comparison.md'}, {output / 'comparison.png'}")
+    return rows
+
+
+def seeds(text: str) -> list[int]:
+    """Seeds that are written as ``0-4`` or ``0,3,7``.
+
+    Raises:
+        NoisyLabelError: They are written in another way, or one is there twice.
+    """
+    parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split(",")]
+    ends = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
+    found = [seed for first, last in ends for seed in range(first, last + 1)]
+    readable = None not in parts and len(found) > 0 and len(set(found)) == len(found)
+    check_argument(readable, "seeds", "different seeds, as 0-4 or 0,3,7", text)
+    return found
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="lightning-noisy compare",
+        description=_DESCRIPTION,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="configuration, recipe, or folder of finished runs")
+    parser.add_argument("--seeds", default="0", help="of configurations, as 0-4 or 0,3,7 (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (%(default)s)")
+    parser.add_argument("--metric", help="what is compared (what the runs report)")
+    parser.add_argument("--last", type=int, default=5, help="epochs of the mean (%(default)s)")
+    parser.add_argument("--output", default="runs/comparison", help="where all goes (%(default)s)")
+    return parser
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is ours, and what stands after ``--``."""
+    words = list(arguments)
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
+
+
+def _groups(options: Namespace, output: Path, rest: Sequence[str]) -> dict[str, list[Job | Path]]:
+    """The trainings, or the summaries, of each of the names."""
+    groups: dict[str, list[Job | Path]] = {}
+    for run in options.runs:
+        folder = Path(run)
+        name = folder.resolve().name if folder.is_dir() else run_name([f"--config={run}"]) or run
+        if name in groups:
+            raise NoisyLabelError(f"Two of the runs are called '{name}': give one of them another name.")
+        if folder.is_dir():
+            groups[name] = list(_summaries(folder))
+        else:
+            config_chain(run)  # refuses what is none
+            place, wanted = output / name, seeds(options.seeds)
+            groups[name] = [Job(run, seed, place / f"seed_{seed}", tuple(rest)) for seed in wanted]
+    return groups
+
+
+def _summaries(folder: Path) -> list[Path]:
+    found = sorted(folder.rglob(SUMMARY))
+    if not found:
+        raise NoisyLabelError(f"'{folder}' has no {SUMMARY}, in it or below: RunSummary writes it when a run ends.")
+    return found
+
+
+def _one_metric(runs: Mapping[str, Sequence[Summary]]) -> str:
+    """What all of them report."""
+    metrics = sorted({seen.metric for summaries in runs.values() for seen in summaries})
+    if len(metrics) > 1:
+        raise NoisyLabelError(f"The runs report {' and '.join(metrics)}: give one of them as `--metric`.")
+    return metrics[0]
+
+
+def _train(jobs: Sequence[Job], at_once: int) -> None:
+    """Run those that are not done, each in a process of its own."""
+    for job in jobs:
+        _check_same(job)
+    missing = [job for job in jobs if not job.done]
+    if not missing:
+        return
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="run")
+    with bar, ThreadPoolExecutor(at_once) as pool:
+        running = {pool.submit(_fit, job, at_once): job for job in missing}
+        try:
+            for future in as_completed(running):
+                future.result()
+                bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _check_same(job: Job) -> None:
+    """Refuse a folder that holds something else."""
+    path = job.folder / _COMMAND
+    if not path.exists():
+        if job.done:
+            raise NoisyLabelError(f"'{job.folder}' has a run that this command did not make: give another `--output`.")
+        return
+    if json.loads(path.read_text()) != json.loads(json.dumps(job.asked)):
+        raise NoisyLabelError(
+            f"'{job.folder}' has a run of another configuration or other arguments: give another `--output`."
+        )
+
+
+def _fit(job: Job, at_once: int) -> None:
+    """Train in a new process; what an interrupted one has left is removed before."""
+    shutil.rmtree(job.folder, ignore_errors=True)
+    with written_aside(job.folder / _COMMAND) as file:
+        file.write((json.dumps(job.asked, indent=2) + "\n").encode())
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    with (job.folder / _LOG).open("wb") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "lightning_noisy", *job.fit],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={"OMP_NUM_THREADS": threads, **os.environ},
+            check=False,
+        )
+    if done.returncode != 0 or not job.done:
+        said = (job.folder / _LOG).read_text(errors="replace").strip().splitlines()
+        why = said[-1].removeprefix("lightning-noisy: error: ") if said and done.returncode != 0 else f"no {SUMMARY}"
+        raise NoisyLabelError(f"'{job.config}' with seed {job.seed} failed: {why} See '{job.folder / _LOG}'.")
