@@ -10,9 +10,10 @@ import torch
 import yaml
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+import lightning_noisy
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
 from lightning_noisy.checkpoints import AtomicCheckpointIO
-from lightning_noisy.cli import main
+from lightning_noisy.cli import command_line, main, run
 from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import GeneralizedCrossEntropy
@@ -152,6 +153,18 @@ class TestSubcommands:
             main(arguments)
         assert stop.value.code == 0
         assert "usage: lightning-noisy" in capsys.readouterr().out
+
+    def test_alone_it_lists_its_commands(self, monkeypatch, capsys):
+        source = Path(command_line.__file__).read_text()
+        names = {*re.findall(r'^        "(\w+)": ', source, flags=re.M), "fit", "validate", "test", "predict"}
+        monkeypatch.setattr(sys, "argv", ["lightning-noisy"])
+        run()
+        assert set(re.findall(r"^  (\w+)  ", capsys.readouterr().out, flags=re.M)) == names
+        monkeypatch.setattr(sys, "argv", ["lightning-noisy", "--version"])
+        run()
+        said = capsys.readouterr().out
+        assert said.startswith(f"lightning-noisy {lightning_noisy.__version__}, ")
+        assert f"torch {torch.__version__.split('+')[0]}" in said
 
     def test_python_m(self):
         command = [sys.executable, "-W", "ignore", "-m", "lightning_noisy", "--help"]

@@ -1,10 +1,10 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,doctor,recipes}``."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from lightning_noisy.cli.checks import check_config
 from lightning_noisy.cli.compare import compare_runs
 from lightning_noisy.cli.config_option import ConfigOption, DebugOption
 from lightning_noisy.cli.data_option import noise_stays_with_its_data
+from lightning_noisy.cli.doctor import doctor
 from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
+from lightning_noisy.cli.overview import overview, versions
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
 from lightning_noisy.cli.start import Start
@@ -78,13 +80,20 @@ def main(args: Sequence[str] | None = None) -> LightningCLI:
 
 def run() -> None:
     """The ``lightning-noisy`` command."""
-    commands = {"tune": lambda arguments: tune(arguments, _fit), "compare": compare_runs, "recipes": _list_recipes}
-    own = commands.get("".join(sys.argv[1:2]))
-    if own is None:
+    own: dict[str, Callable[[list[str]], object]] = {
+        "tune": lambda arguments: tune(arguments, _fit),
+        "compare": compare_runs,
+        "doctor": lambda arguments: doctor(arguments, _fit),
+        "recipes": _list_recipes,
+        "--version": lambda arguments: print(versions()),
+        "": lambda arguments: print(overview()),
+    }
+    asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    if asked not in own:
         main()
     else:
         with one_line_errors(sys.argv, Start()):
-            own(sys.argv[2:])
+            own[asked](sys.argv[2:])
 
 
 def _list_recipes(arguments: Sequence[str]) -> None:

@@ -1,0 +1,39 @@
+"""What ``lightning-noisy`` says by itself: its commands, and its versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+COMMANDS = {
+    "fit": "train: --config FILE or RECIPE, any argument of model, data and Trainer",
+    "validate": "evaluate a checkpoint on the validation set",
+    "test": "evaluate a checkpoint on the test set",
+    "predict": "write predictions of a checkpoint",
+    "tune": "search arguments by noisy validation accuracy, then train on all data",
+    "compare": "configurations or finished runs over seeds, in one table and figure",
+    "doctor": "what this machine has; with --config: whether it trains, shapes, memory, time",
+    "recipes": "list the settings of papers that --config takes by name",
+}
+"""Name -> what it does, in a line."""
+
+
+def overview() -> str:
+    """Every command with a line."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Train classifiers on partly wrong labels.",
+            "",
+            *lines,
+            "",
+            "`lightning-noisy COMMAND --help` says more. Begin with: lightning-noisy fit --config quickstart",
+        ]
+    )
+
+
+def versions() -> str:
+    """Of the package, of what it stands on, and of Python."""
+    names = ("lightning-noisy", "lightning", "torch", "torchvision")
+    return ", ".join([*(f"{name} {version(name)}" for name in names), f"Python {platform.python_version()}"])
