@@ -34,6 +34,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, seed_everything
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -335,30 +336,54 @@ def table(record: dict[str, Any]) -> str:
 
 
 def figure(record: dict[str, Any]) -> Figure:
-    """Mean accuracy of each method in its last and in its best epoch, a panel for each noise."""
+    """Mean accuracy of each method in its last and in its best epoch, a panel for each noise.
+
+    Methods stand in the order of the mean of their last epochs over the noises, the highest on top; the highest of each
+    panel is marked.
+    """
     curves = _curves(record)
     noises = [noise for noise in NOISES if any(noise == key[1] for key in curves)]
-    drawn = Figure(figsize=(3.6 * len(noises) + 1.6, 0.19 * len(METHODS) + 1.0), layout="constrained")
+    names = _sorted(curves, noises)
+    drawn = Figure(figsize=(3.6 * len(noises) + 1.6, 0.19 * len(names) + 1.0), layout="constrained")
     panels = drawn.subplots(1, len(noises), sharey=True, squeeze=False)[0]
     for axes, noise in zip(panels, noises, strict=True):
-        means = {method: _means(curves[method, noise]) for method in METHODS if (method, noise) in curves}
-        rows = [list(METHODS).index(method) for method in means]
+        means = {method: _means(curves[method, noise]) for method in names if (method, noise) in curves}
+        rows = [names.index(method) for method in means]
         last, best = zip(*means.values(), strict=True)
         axes.hlines(rows, last, best, color="0.75", linewidth=1.5, zorder=1)
         axes.scatter(best, rows, s=16, facecolor="white", edgecolor="tab:blue", label="best epoch")
         axes.scatter(last, rows, s=16, color="tab:blue", label="last epoch")
         if "CE" in means:
             axes.axvline(means["CE"][0], color="tab:red", linewidth=0.8, label="last epoch of CE")
+        _mark_highest(axes, last, rows)
         axes.set_title(noise, fontsize=10)
         axes.set_xlabel("clean test accuracy, %")
         axes.grid(axis="x", linewidth=0.3)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0, labelsize=8)
-    panels[0].set_yticks(range(len(METHODS)), METHODS)
-    panels[0].set_ylim(len(METHODS) - 0.5, -0.5)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
     handles, labels = panels[0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    drawn.legend(handles, labels, loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     return drawn
+
+
+def _sorted(curves: dict[tuple[str, str], list[list[float]]], noises: Sequence[str]) -> list[str]:
+    """The methods, the highest mean of last epochs over the noises that each has first."""
+    means = {
+        method: statistics.fmean(_means(curves[method, noise])[0] for noise in noises if (method, noise) in curves)
+        for method in METHODS
+        if any((method, noise) in curves for noise in noises)
+    }
+    return sorted(means, key=lambda method: -means[method])
+
+
+def _mark_highest(axes: Axes, last: Sequence[float], rows: Sequence[int]) -> None:
+    """A star and its value on the highest last epoch."""
+    place = max(range(len(last)), key=lambda number: last[number])
+    axes.scatter(last[place], rows[place], s=110, marker="*", color="tab:orange", zorder=3, label="highest last epoch")
+    where = {"xytext": (-8, 0), "textcoords": "offset points", "ha": "right", "va": "center", "fontsize": 8}
+    axes.annotate(f"{last[place]:.2f}", (last[place], rows[place]), **where)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
