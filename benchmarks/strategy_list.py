@@ -63,8 +63,9 @@ class Scale:
         return max(1, round(published * self.epochs / of))
 
     def warmup(self, published: float, of: int) -> int:
-        """Epochs of a warm-up in proportion, and at least as many as 100 steps need."""
-        return max(self.count(published, of), math.ceil(WARMUP_STEPS / self.batches))
+        """Epochs of a warm-up in proportion, as many as 100 steps need at least, half of all at most."""
+        least = math.ceil(WARMUP_STEPS / self.batches)
+        return min(max(self.count(published, of), least), max(1, self.epochs // 2))
 
     def epoch_decay(self, published: float, of: int) -> float:
         """What a threshold that follows once an epoch keeps: it gets as far in all as in so many epochs."""

@@ -486,10 +486,11 @@ def test_methods_figure():
     runs = [seen("CE", "worse", 0, [0.9, 0.5]), seen("CE", "worse", 1, [0.7, 0.6]), seen("DAL", "aggre", 0, [0.3])]
     aggre, worse = methods.figure({"runs": dict(enumerate(runs))}).axes
     assert (aggre.get_title(), worse.get_title()) == ("aggre", "worse")
-    best, last = (points.get_offsets().tolist() for points in worse.collections[1:])
-    assert best == [[pytest.approx(80), 0]]
-    assert last == [[pytest.approx(55), 0]]
-    assert aggre.collections[2].get_offsets().tolist() == [[pytest.approx(30), list(methods.METHODS).index("DAL")]]
+    best, last, highest = (points.get_offsets().tolist() for points in worse.collections[1:])
+    assert best == [[pytest.approx(80), 0]]  # CE stands above DAL: 55 against 30 in the last epochs
+    assert last == highest == [[pytest.approx(55), 0]]
+    assert aggre.collections[2].get_offsets().tolist() == [[pytest.approx(30), 1]]
+    assert [text.get_text() for text in aggre.get_yticklabels()] == ["CE", "DAL"]
 
 
 def test_a_batch_of_the_quickstart_stays_in_few_files(tmp_path, monkeypatch):
@@ -622,6 +623,8 @@ def test_every_strategy_is_measured():
 def test_strategies_in_proportion():
     scale = Scale(epochs=20, batches=131, batch_size=384)
     assert [scale.count(20, 200), scale.count(10, 110), scale.count(10, 300)] == [2, 2, 1]
+    few, fewer = Scale(epochs=20, batches=23, batch_size=64), Scale(epochs=20, batches=2, batch_size=64)
+    assert [one.warmup(10, 200) for one in (scale, few, fewer)] == [1, 5, 10]
     assert scale.epoch_decay(0.99, 200) == pytest.approx(0.904382)
     assert scale.step_decay(0.99) == pytest.approx(0.970448)
     sure = STRATEGIES["SURE"].make(Recipe(lambda: MLP(4, (3,)), 3, learning_rate=0.1), Scale(20, 23, 64))
