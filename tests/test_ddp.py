@@ -38,6 +38,7 @@ from lightning_noisy.callbacks import (
     ParameterSchedule,
     PoolTracker,
     StepSeed,
+    TrainingDynamics,
 )
 from lightning_noisy.data import IndexedDataset, SymmetricNoise
 from lightning_noisy.data.module import LabeledImages, NoisyDataModule
@@ -209,7 +210,10 @@ CASES: dict[str, Callable[[bool, int], Parts]] = {
     ),
     "confidence": lambda foreign, n: (None, [ConfidenceTracker(clean_targets=clean_of(n, foreign))]),
     "confidence-blind": lambda foreign, n: (None, [BlindTracker()]),
-    "memorization": lambda foreign, n: (None, [MemorizationTracker(clean_targets=clean_of(n, foreign))]),
+    "memorization": lambda foreign, n: (
+        None,
+        [MemorizationTracker(clean_targets=clean_of(n, foreign)), TrainingDynamics()],
+    ),
     "trackers": lambda foreign, n: (
         None,
         [
@@ -405,7 +409,10 @@ def test_every_row_is_written(pool: Pool, case: str, foreign: bool) -> None:
     for run in pool.run(fit, Fit(case, foreign, epochs=2, validate=False)):
         assert not run["tables"] or case not in ("mask", "mask-tracker", "cdr", "gce", "dal")
         for name, values in run["tables"].items():
-            if "confidence" in name or name == "PoolTracker.pool":  # forgotten at the end of an epoch
+            if "confidence" in name or name in (
+                "PoolTracker.pool",
+                "TrainingDynamics.visit",
+            ):  # forgotten at the end of an epoch
                 assert values.isnan().all(), name
             elif "outcome" in name:
                 assert (values == -1).all(), name

@@ -23,6 +23,7 @@ from lightning_noisy.callbacks import (
     ParameterSchedule,
     RunSummary,
     StepSeed,
+    TrainingDynamics,
 )
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.losses import DynamicsAwareLoss, EarlyLearningRegularization
@@ -44,7 +45,7 @@ class Plain(nn.Module):
 
 
 CASES = {
-    "selc": (lambda: [SELC(warmup_epochs=1, clean_targets=CLEAN), ConfidenceTracker(CLEAN)], None),
+    "selc": (lambda: [SELC(warmup_epochs=1, clean_targets=CLEAN), ConfidenceTracker(CLEAN), TrainingDynamics()], None),
     "switching": (lambda: [GradientSwitching(initial_pool="zeros"), ConfidenceTracker()], None),
     "masks": (
         lambda: [MaskRefresh("classifier", score="magnitude", granularity="edge"), MaskTracker("classifier")],

@@ -31,6 +31,7 @@ from lightning_noisy.callbacks import (
     PosteriorWriter,
     RunSummary,
     StepSeed,
+    TrainingDynamics,
 )
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
 from lightning_noisy.heads import LinearHead
@@ -107,7 +108,7 @@ METHODS = {
         lambda: [ParameterSchedule("loss.q", 0.0, 1.0, interval="step", total_epochs=EPOCHS)],
     ),
     "cdr": (cross_entropy, lambda: [CDR(0.4)]),
-    "memorization": (cross_entropy, lambda: [MemorizationTracker()]),
+    "memorization": (cross_entropy, lambda: [MemorizationTracker(), TrainingDynamics()]),
     "trackers": (
         cross_entropy,
         lambda: [

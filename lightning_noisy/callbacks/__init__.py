@@ -24,6 +24,7 @@ from lightning_noisy.callbacks.prediction_writer import PredictionWriter
 from lightning_noisy.callbacks.run_summary import RunSummary
 from lightning_noisy.callbacks.selc import SELC
 from lightning_noisy.callbacks.step_seed import StepSeed
+from lightning_noisy.callbacks.training_dynamics import TrainingDynamics
 
 __all__ = [
     "CDR",
@@ -51,4 +52,5 @@ __all__ = [
     "PredictionWriter",
     "RunSummary",
     "StepSeed",
+    "TrainingDynamics",
 ]

@@ -1,0 +1,180 @@
+"""How each sample was learned, for finding labels that are wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
+from lightning_noisy.functional.dynamics import DynamicsTable
+from lightning_noisy.targets import TargetCall, TargetPipeline
+
+_CONFIDENCE, _MARGIN, _PREDICTION, _GIVEN = range(4)
+
+
+class TrainingDynamics(CriterionCallback):
+    r"""Keeps how each training sample was learned: mean, trend and spread of its confidence, margins, forgetting.
+
+    It looks at the training pass, costs no pass of its own, and changes nothing. Of each sample and epoch it takes the
+    probability :math:`p_{i \tilde y_i}` of the given label, its margin (the logit less the highest other one) and the
+    predicted class. At the end of an epoch these go into running figures; a sample counts once an epoch, with its last
+    visit, also under DDP, whose sampler repeats some. :meth:`table` has, for each sample,
+
+    - ``confidence``, ``variability``, ``trend``: mean, standard deviation, and slope per epoch of p over the epochs
+      (dataset cartography), ``final_confidence``: p in the last one;
+    - ``margin``: the mean margin (area under the margin, AUM);
+    - ``forgotten``: how often a label that was predicted in one epoch was not in the next, ``last_forgotten``,
+      ``first_learned``: epochs of that, -1 for never;
+    - ``last_prediction``, ``modal_prediction``: the last and the most frequent predicted class, ``modal_share``: the
+      share of epochs with that;
+    - ``visits``: in how many epochs it was seen. Of a sample that never was, floats are NaN and classes -1.
+
+    Logged is ``train/classes_predicted``, the number of classes that were predicted. At the end of training a class
+    that has labels and is (almost) never predicted is said in a line: a network that has given up a class ranks its
+    labels wrongly.
+
+    Memory: 62 bytes a sample, and 2 K for the counts of predicted classes. In a loop without Lightning,
+    :meth:`NoisyLoop.update` hands on logits, targets and indices.
+
+    Args:
+        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+
+    Raises:
+        NoisyLabelError: At fit, a checkpoint of another data set.
+
+    References:
+        Swayamdipta et al., Dataset Cartography, EMNLP 2020; Pleiss et al., Identifying Mislabeled Data using the Area
+        Under the Margin Ranking, NeurIPS 2020, without its threshold samples; Toneva et al., An Empirical Study of
+        Example Forgetting, ICLR 2019, which counts over presentations as here over epochs.
+
+    Example::
+
+        dynamics = TrainingDynamics()
+        Trainer(callbacks=[dynamics]).fit(module, loader)
+        suspicious = dynamics.table()["margin"].argsort()
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.dynamics = _Rows()
+        self.section.parts["dynamics"] = self.dynamics
+
+    @override
+    def join(self, pipeline: TargetPipeline) -> None:
+        pipeline.add_observer(self)
+
+    def observe_target(self, call: TargetCall) -> None:
+        """Note what the batch's samples are taken for."""
+        given = call.given.unsqueeze(1)
+        confidence = call.probabilities.gather(1, given).squeeze(1)
+        others = call.logits.float().scatter(1, given, -torch.inf).amax(dim=1)
+        margin = call.logits.float().gather(1, given).squeeze(1) - others
+        columns = confidence, margin, call.logits.argmax(dim=1), call.given
+        store = self.section.store("visit", (len(columns),), fill=float("nan"), device=call.logits.device)
+        store.update(call.index, torch.stack([column.float() for column in columns], dim=1))
+        self.dynamics.num_classes = call.num_classes
+
+    @override
+    def epoch_metrics(self) -> dict[str, float]:
+        visits = self.section.stores.get("visit")
+        if visits is None or self.dynamics.num_classes is None:
+            return {}
+        assert self.run.open_epoch is not None
+        self.dynamics.add(self.run.open_epoch, visits.values)
+        visits.values.fill_(float("nan"))
+        predicted = self.dynamics.predicted
+        assert predicted is not None
+        return {self.metric("train", "classes_predicted"): float((predicted > 0).sum())}
+
+    def table(self) -> dict[str, NDArray[Any]]:
+        """What is known of each sample so far, by name, each (N,), in the order of the training set.
+
+        Raises:
+            NoisyLabelError: No epoch has ended yet.
+        """
+        if self.dynamics.table is None:
+            raise NoisyLabelError("TrainingDynamics has seen no epoch to its end: fit first.")
+        return {name: np.asarray(column.cpu()) for name, column in self.dynamics.table.figures().items()}
+
+    @property
+    def lost(self) -> list[int]:
+        """Classes that have labels and were (almost) never predicted in the last epoch."""
+        predicted, given = self.dynamics.predicted, self.dynamics.given
+        return [] if predicted is None or given is None else collapsed_classes(predicted, given)
+
+    def collapse(self, names: list[str] | None = None) -> str | None:
+        """The line about classes that are (almost) never predicted; None where all are.
+
+        Args:
+            names: What the classes are called.
+        """
+        if not self.lost or self.dynamics.given is None:
+            return None
+        share = self.dynamics.given[self.lost].sum() / self.dynamics.given.sum()
+        return collapse_message(self.lost, float(share), names)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        line = self.collapse()
+        if line is not None:
+            rank_zero_warn(line)
+
+
+class _Rows:
+    """The figures of finished epochs; inside a batch nothing changes."""
+
+    def __init__(self) -> None:
+        self.table: DynamicsTable | None = None
+        self.num_classes: int | None = None
+        self.predicted: Tensor | None = None
+        """How often each class was predicted in the last epoch, (K,)."""
+        self.given: Tensor | None = None
+        """How often each class was given there, (K,)."""
+
+    def add(self, epoch: int, visits: Tensor) -> None:
+        """Add an epoch's rows (N, 4); NaN where a sample was not seen."""
+        assert self.num_classes is not None
+        if self.table is None:
+            self.table = DynamicsTable(len(visits), self.num_classes)
+        known = self.table.rows["votes"].shape[1]
+        if known != self.num_classes:
+            raise NoisyLabelError(f"The checkpoint's training dynamics know {known} classes, not {self.num_classes}.")
+        self.table.to(visits.device)
+        seen = visits[~visits[:, _CONFIDENCE].isnan()]
+        counts = (torch.bincount(seen[:, place].long(), minlength=self.num_classes) for place in (_PREDICTION, _GIVEN))
+        self.predicted, self.given = (count.cpu() for count in counts)
+        prediction, right = visits[:, _PREDICTION].nan_to_num(), visits[:, _PREDICTION] == visits[:, _GIVEN]
+        self.table.add(epoch, visits[:, _CONFIDENCE], visits[:, _MARGIN], prediction, right)
+
+    def enter_batch(self) -> None:
+        """Nothing: rows change between epochs."""
+
+    def end_batch(self) -> None:
+        """Nothing."""
+
+    def leave_batch(self) -> None:
+        """Nothing."""
+
+    def reset(self) -> None:
+        """Begin without a past."""
+        self.table = self.predicted = self.given = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All as tensors and numbers."""
+        counts = {} if self.predicted is None else {"predicted": self.predicted, "given": self.given}
+        return {"table": {} if self.table is None else self.table.state_dict(), "classes": self.num_classes, **counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what was saved."""
+        self.table = DynamicsTable.restored(state["table"]) if state["table"] else None
+        self.num_classes = state["classes"]
+        self.predicted, self.given = state.get("predicted"), state.get("given")

@@ -1,0 +1,143 @@
+"""How each sample was learned: running figures of its confidence, margin and predictions over epochs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_noisy.errors import NoisyLabelError
+
+NEVER = -1
+"""Epoch of what has not happened, class of what was not predicted."""
+
+
+class DynamicsTable:
+    r"""Running figures over epochs, a row for each of N samples; whole epochs are added at once.
+
+    With p the confidence in the given label in an epoch, z its logit and z' the highest other one, it keeps the count
+    of epochs, means of p and of the margin z - z', the scatter of p, its slope over epochs (all by Welford's updates in
+    float32, so that nothing cancels), how often the label was forgotten, and how often each class was predicted.
+
+    Args:
+        num_samples: N.
+        num_classes: K. ``votes`` takes 2 N K bytes, everything else 46 N.
+        device: Where it lives.
+    """
+
+    def __init__(self, num_samples: int, num_classes: int, device: torch.device | str = "cpu") -> None:
+        def filled(value: float, dtype: torch.dtype, *shape: int) -> Tensor:
+            return torch.full((num_samples, *shape), value, dtype=dtype, device=device)
+
+        self.rows: dict[str, Tensor] = {
+            "visits": filled(0, torch.int32),
+            "confidence": filled(0, torch.float32),
+            "scatter": filled(0, torch.float32),
+            "margin": filled(0, torch.float32),
+            "epoch": filled(0, torch.float32),
+            "epoch_scatter": filled(0, torch.float32),
+            "joint": filled(0, torch.float32),
+            "final": filled(float("nan"), torch.float32),
+            "forgotten": filled(0, torch.int16),
+            "last_forgotten": filled(NEVER, torch.int16),
+            "first_learned": filled(NEVER, torch.int16),
+            "right": filled(0, torch.bool),
+            "prediction": filled(NEVER, torch.int32),
+            "votes": filled(0, torch.int16, num_classes),
+        }
+        """The columns, each (N, ...)."""
+
+    def add(self, epoch: int, confidence: Tensor, margin: Tensor, prediction: Tensor, right: Tensor) -> None:
+        """Add an epoch.
+
+        Args:
+            epoch: Its number, from 0.
+            confidence: Probability of the given label, (N,); NaN of samples that were not seen.
+            margin: Its logit less the highest other one, (N,).
+            prediction: Predicted class, (N,).
+            right: Whether that is the given label, bool (N,).
+        """
+        seen = (~confidence.isnan()).nonzero().squeeze(1)
+        old = {name: column[seen] for name, column in self.rows.items() if name != "votes"}
+        now, count = confidence[seen].float(), (old["visits"] + 1).float()
+        step, time = now - old["confidence"], epoch - old["epoch"]
+        mean = old["confidence"] + step / count
+        middle = old["epoch"] + time / count
+        right, predicted = right[seen], prediction[seen]
+        forgot = old["right"] & ~right
+        self._write(
+            seen,
+            visits=old["visits"] + 1,
+            confidence=mean,
+            scatter=old["scatter"] + step * (now - mean),
+            margin=old["margin"] + (margin[seen].float() - old["margin"]) / count,
+            epoch=middle,
+            epoch_scatter=old["epoch_scatter"] + time * (epoch - middle),
+            joint=old["joint"] + time * (now - mean),
+            final=now,
+            forgotten=old["forgotten"] + forgot,
+            last_forgotten=torch.where(forgot, epoch, old["last_forgotten"]),
+            first_learned=torch.where(right & (old["first_learned"] == NEVER), epoch, old["first_learned"]),
+            right=right,
+            prediction=predicted,
+        )
+        votes = self.rows["votes"]
+        votes[seen, predicted.long()] += torch.ones_like(predicted, dtype=votes.dtype)
+
+    def figures(self) -> dict[str, Tensor]:
+        """What is known of each sample, (N,): floats are NaN, and classes and epochs -1, where it was never seen.
+
+        ``visits``, ``confidence`` (mean), ``trend`` (slope per epoch), ``variability`` (standard deviation),
+        ``final_confidence``, ``margin`` (mean: the area under the margin, AUM), ``forgotten`` (times),
+        ``last_forgotten`` and ``first_learned`` (epochs), ``last_prediction``, ``modal_prediction`` (the most frequent;
+        of equals the last prediction, else the lowest class) and ``modal_share`` (of the epochs).
+        """
+        rows, unseen = self.rows, self.rows["visits"] == 0
+        count = rows["visits"].float()
+        votes = rows["votes"].float()
+        votes[torch.arange(len(votes), device=votes.device), rows["prediction"].clamp(min=0).long()] += 0.5
+        most, modal = votes.max(dim=1)
+        floats = {
+            "confidence": rows["confidence"],
+            "trend": torch.where(rows["epoch_scatter"] > 0, rows["joint"] / rows["epoch_scatter"], 0.0),
+            "variability": (rows["scatter"] / count).clamp(min=0).sqrt(),
+            "final_confidence": rows["final"],
+            "margin": rows["margin"],
+            "modal_share": most.floor() / count,
+        }
+        return {
+            "visits": rows["visits"].long(),
+            **{name: column.masked_fill(unseen, float("nan")) for name, column in floats.items()},
+            "forgotten": rows["forgotten"].long(),
+            "last_forgotten": rows["last_forgotten"].long(),
+            "first_learned": rows["first_learned"].long(),
+            "last_prediction": rows["prediction"].long(),
+            "modal_prediction": modal.masked_fill(unseen, NEVER),
+        }
+
+    def to(self, device: torch.device | str) -> DynamicsTable:
+        """Move it; returns itself."""
+        self.rows = {name: column.to(device) for name, column in self.rows.items()}
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The columns, on the CPU."""
+        return {name: column.cpu().clone() for name, column in self.rows.items()}
+
+    @classmethod
+    def restored(cls, state: dict[str, Tensor]) -> DynamicsTable:
+        """The table that was saved.
+
+        Raises:
+            NoisyLabelError: It has other columns.
+        """
+        samples, classes = state["votes"].shape
+        table = cls(samples, classes)
+        if state.keys() != table.rows.keys():
+            raise NoisyLabelError("The saved training dynamics have other columns: start anew.")
+        table.rows = {name: column.clone() for name, column in state.items()}
+        return table
+
+    def _write(self, seen: Tensor, **columns: Tensor) -> None:
+        for name, values in columns.items():
+            column = self.rows[name]
+            column[seen] = values.to(column)

@@ -1,0 +1,100 @@
+"""Running figures against a whole history in float64, and classes that are given up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
+from lightning_noisy.functional.dynamics import DynamicsTable
+
+SAMPLES, CLASSES = 60, 4
+
+
+def history(epochs, seed=0):
+    """Confidence, margin, prediction and given labels (epochs, N); the last sample is never seen."""
+    rng = np.random.default_rng(seed)
+    confidence = rng.random((epochs, SAMPLES))
+    confidence[rng.random((epochs, SAMPLES)) < 0.3] = np.nan
+    confidence[:, -1] = np.nan
+    confidence[:, 0] = 0.5  # does not move
+    prediction = rng.integers(0, CLASSES, (epochs, SAMPLES))
+    return confidence, rng.normal(size=(epochs, SAMPLES)), prediction, rng.integers(0, CLASSES, SAMPLES)
+
+
+def table_of(confidence, margin, prediction, given, first=0, table=None):
+    table = table or DynamicsTable(SAMPLES, CLASSES)
+    for epoch in range(first, len(confidence)):
+        rows = (torch.tensor(column[epoch]) for column in (confidence, margin, prediction))
+        p, m, k = rows
+        table.add(epoch, p.float(), m.float(), k, k == torch.tensor(given))
+    return table
+
+
+def expected(sample, confidence, margin, prediction, given):
+    """Each figure of a sample from its whole history."""
+    epochs = np.flatnonzero(~np.isnan(confidence[:, sample]))
+    p, m = confidence[epochs, sample], margin[epochs, sample]
+    predicted = prediction[epochs, sample].tolist()
+    right = [label == given[sample] for label in predicted]
+    forgotten = [int(epochs[i]) for i in range(1, len(epochs)) if right[i - 1] and not right[i]]
+    learned = [int(epoch) for epoch, good in zip(epochs, right, strict=True) if good]
+    counts = [predicted.count(label) for label in range(CLASSES)]
+    modal = predicted[-1] if counts[predicted[-1]] == max(counts) else counts.index(max(counts))
+    return {
+        "visits": len(epochs),
+        "confidence": p.mean(),
+        "trend": np.polyfit(epochs, p, 1)[0] if len(epochs) > 1 else 0.0,
+        "variability": p.std(),
+        "final_confidence": p[-1],
+        "margin": m.mean(),
+        "modal_share": max(counts) / len(epochs),
+        "forgotten": len(forgotten),
+        "last_forgotten": forgotten[-1] if forgotten else -1,
+        "first_learned": learned[0] if learned else -1,
+        "last_prediction": predicted[-1],
+        "modal_prediction": modal,
+    }
+
+
+def test_figures_are_those_of_the_whole_history():
+    told = history(epochs=23)
+    figures = table_of(*told).figures()
+    for sample in range(SAMPLES - 1):
+        for name, value in expected(sample, *told).items():
+            assert figures[name][sample].item() == pytest.approx(value, abs=2e-6), (name, sample)
+    assert {name: column[-1].item() for name, column in figures.items() if not column.is_floating_point()} == {
+        "visits": 0, "forgotten": 0, "last_forgotten": -1, "first_learned": -1,
+        "last_prediction": -1, "modal_prediction": -1,
+    }  # fmt: skip
+    assert all(column[-1].isnan() for column in figures.values() if column.is_floating_point())
+
+
+def test_small_spreads_survive_many_epochs():
+    confidence = 0.9 + 1e-3 * np.random.default_rng(1).random((300, SAMPLES))
+    told = confidence, confidence, np.zeros((300, SAMPLES), int), np.zeros(SAMPLES, int)
+    figures = table_of(*told).figures()
+    assert torch.allclose(figures["variability"].double(), torch.tensor(confidence.std(axis=0)), rtol=2e-3)
+
+
+def test_a_saved_table_goes_on():
+    told = history(epochs=9)
+    half = table_of(*(column[:5] for column in told[:3]), told[3])
+    again = DynamicsTable.restored(half.state_dict())
+    half.rows["confidence"].zero_()  # the saved one is a copy
+    whole = table_of(*told).figures()
+    for name, column in table_of(*told, first=5, table=again).figures().items():
+        assert torch.equal(column.nan_to_num(-7), whole[name].nan_to_num(-7)), name
+
+
+def test_classes_that_are_given_up():
+    predicted, given = torch.tensor([9, 10, 0, 0, 500]), torch.tensor([100, 100, 0, 5, 100])
+    assert collapsed_classes(predicted, given) == [0, 3]
+    assert collapsed_classes(given, given) == []
+    said = collapse_message([0, 3], 0.345, ["ant", "bee", "cat", "dog", "eel"])
+    assert said.startswith("2 classes are (almost) never predicted, though 34% of the labels are theirs: ant, dog. ")
+    assert collapse_message([2], 0.1).startswith(
+        "1 class is (almost) never predicted, though 10% of the labels are theirs: 2."
+    )
+    assert "and 5 more" in collapse_message(list(range(15)), 1.0)
