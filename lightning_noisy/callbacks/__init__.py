@@ -11,6 +11,7 @@ from lightning_noisy.callbacks.gradient_error_tracker import GradientErrorTracke
 from lightning_noisy.callbacks.gradient_share_tracker import GradientShareTracker
 from lightning_noisy.callbacks.gradient_switching import GradientSwitching
 from lightning_noisy.callbacks.joint_optimization_labels import JointOptimizationLabels
+from lightning_noisy.callbacks.label_issue_report import LabelIssueReport
 from lightning_noisy.callbacks.label_writer import LabelWriter
 from lightning_noisy.callbacks.loss_memory import LossMemory
 from lightning_noisy.callbacks.mask_refresh import MaskRefresh
@@ -40,6 +41,7 @@ __all__ = [
     "GradientShareTracker",
     "GradientSwitching",
     "JointOptimizationLabels",
+    "LabelIssueReport",
     "LabelWriter",
     "LossMemory",
     "MaskRefresh",

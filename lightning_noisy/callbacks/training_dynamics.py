@@ -19,6 +19,7 @@ from lightning_noisy.functional.dynamics import DynamicsTable
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
 _CONFIDENCE, _MARGIN, _PREDICTION, _GIVEN = range(4)
+_STEPS, _NOT_SEEN = 254, 255
 
 
 class TrainingDynamics(CriterionCallback):
@@ -36,14 +37,15 @@ class TrainingDynamics(CriterionCallback):
       ``first_learned``: epochs of that, -1 for never;
     - ``last_prediction``, ``modal_prediction``: the last and the most frequent predicted class, ``modal_share``: the
       share of epochs with that;
-    - ``visits``: in how many epochs it was seen. Of a sample that never was, floats are NaN and classes -1.
+    - ``label``: the given label; ``visits``: in how many epochs the sample was seen. Of one that never was, floats are
+      NaN and classes -1.
 
     Logged is ``train/classes_predicted``, the number of classes that were predicted. At the end of training a class
     that has labels and is (almost) never predicted is said in a line: a network that has given up a class ranks its
     labels wrongly.
 
-    Memory: 62 bytes a sample, and 2 K for the counts of predicted classes. In a loop without Lightning,
-    :meth:`NoisyLoop.update` hands on logits, targets and indices.
+    Memory: 73 bytes a sample, 2 K for the counts of predicted classes, and one for each epoch (:meth:`curves`). In a
+    loop without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
 
     Args:
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
@@ -105,6 +107,17 @@ class TrainingDynamics(CriterionCallback):
             raise NoisyLabelError("TrainingDynamics has seen no epoch to its end: fit first.")
         return {name: np.asarray(column.cpu()) for name, column in self.dynamics.table.figures().items()}
 
+    def curves(self) -> NDArray[np.float32]:
+        """Confidence of each sample by epoch, in steps of 1/254, (N, E); NaN where it was not seen.
+
+        Raises:
+            NoisyLabelError: No epoch has ended yet.
+        """
+        if not self.dynamics.curves:
+            raise NoisyLabelError("TrainingDynamics has seen no epoch to its end: fit first.")
+        steps = torch.stack(self.dynamics.curves, dim=1)
+        return (steps.float() / _STEPS).masked_fill(steps == _NOT_SEEN, float("nan")).numpy()
+
     @property
     def lost(self) -> list[int]:
         """Classes that have labels and were (almost) never predicted in the last epoch."""
@@ -139,6 +152,8 @@ class _Rows:
         """How often each class was predicted in the last epoch, (K,)."""
         self.given: Tensor | None = None
         """How often each class was given there, (K,)."""
+        self.curves: list[Tensor] = []
+        """Confidence of each epoch in 254ths, uint8 (N,); 255 where a sample was not seen."""
 
     def add(self, epoch: int, visits: Tensor) -> None:
         """Add an epoch's rows (N, 4); NaN where a sample was not seen."""
@@ -152,8 +167,9 @@ class _Rows:
         seen = visits[~visits[:, _CONFIDENCE].isnan()]
         counts = (torch.bincount(seen[:, place].long(), minlength=self.num_classes) for place in (_PREDICTION, _GIVEN))
         self.predicted, self.given = (count.cpu() for count in counts)
-        prediction, right = visits[:, _PREDICTION].nan_to_num(), visits[:, _PREDICTION] == visits[:, _GIVEN]
-        self.table.add(epoch, visits[:, _CONFIDENCE], visits[:, _MARGIN], prediction, right)
+        confidence, margin, prediction, label = visits.unbind(dim=1)
+        self.table.add(epoch, confidence, margin, prediction, label)
+        self.curves.append((confidence.nan_to_num(_NOT_SEEN / _STEPS) * _STEPS).round().to(torch.uint8).cpu())
 
     def enter_batch(self) -> None:
         """Nothing: rows change between epochs."""
@@ -167,14 +183,17 @@ class _Rows:
     def reset(self) -> None:
         """Begin without a past."""
         self.table = self.predicted = self.given = None
+        self.curves = []
 
     def state_dict(self) -> dict[str, Any]:
         """All as tensors and numbers."""
         counts = {} if self.predicted is None else {"predicted": self.predicted, "given": self.given}
-        return {"table": {} if self.table is None else self.table.state_dict(), "classes": self.num_classes, **counts}
+        table = {} if self.table is None else self.table.state_dict()
+        return {"table": table, "classes": self.num_classes, "curves": list(self.curves), **counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was saved."""
         self.table = DynamicsTable.restored(state["table"]) if state["table"] else None
         self.num_classes = state["classes"]
         self.predicted, self.given = state.get("predicted"), state.get("given")
+        self.curves = list(state["curves"])

@@ -20,7 +20,7 @@ class DynamicsTable:
 
     Args:
         num_samples: N.
-        num_classes: K. ``votes`` takes 2 N K bytes, everything else 46 N.
+        num_classes: K. ``votes`` takes 2 N K bytes, everything else 50 N.
         device: Where it lives.
     """
 
@@ -40,13 +40,14 @@ class DynamicsTable:
             "forgotten": filled(0, torch.int16),
             "last_forgotten": filled(NEVER, torch.int16),
             "first_learned": filled(NEVER, torch.int16),
+            "label": filled(NEVER, torch.int32),
             "right": filled(0, torch.bool),
             "prediction": filled(NEVER, torch.int32),
             "votes": filled(0, torch.int16, num_classes),
         }
         """The columns, each (N, ...)."""
 
-    def add(self, epoch: int, confidence: Tensor, margin: Tensor, prediction: Tensor, right: Tensor) -> None:
+    def add(self, epoch: int, confidence: Tensor, margin: Tensor, prediction: Tensor, label: Tensor) -> None:
         """Add an epoch.
 
         Args:
@@ -54,7 +55,7 @@ class DynamicsTable:
             confidence: Probability of the given label, (N,); NaN of samples that were not seen.
             margin: Its logit less the highest other one, (N,).
             prediction: Predicted class, (N,).
-            right: Whether that is the given label, bool (N,).
+            label: Given label, (N,).
         """
         seen = (~confidence.isnan()).nonzero().squeeze(1)
         old = {name: column[seen] for name, column in self.rows.items() if name != "votes"}
@@ -62,7 +63,8 @@ class DynamicsTable:
         step, time = now - old["confidence"], epoch - old["epoch"]
         mean = old["confidence"] + step / count
         middle = old["epoch"] + time / count
-        right, predicted = right[seen], prediction[seen]
+        predicted, given = prediction[seen], label[seen]
+        right = predicted == given
         forgot = old["right"] & ~right
         self._write(
             seen,
@@ -77,6 +79,7 @@ class DynamicsTable:
             forgotten=old["forgotten"] + forgot,
             last_forgotten=torch.where(forgot, epoch, old["last_forgotten"]),
             first_learned=torch.where(right & (old["first_learned"] == NEVER), epoch, old["first_learned"]),
+            label=given,
             right=right,
             prediction=predicted,
         )
@@ -86,8 +89,8 @@ class DynamicsTable:
     def figures(self) -> dict[str, Tensor]:
         """What is known of each sample, (N,): floats are NaN, and classes and epochs -1, where it was never seen.
 
-        ``visits``, ``confidence`` (mean), ``trend`` (slope per epoch), ``variability`` (standard deviation),
-        ``final_confidence``, ``margin`` (mean: the area under the margin, AUM), ``forgotten`` (times),
+        ``visits``, ``label`` (given), ``confidence`` (mean), ``trend`` (slope per epoch), ``variability`` (standard
+        deviation), ``final_confidence``, ``margin`` (mean: the area under the margin, AUM), ``forgotten`` (times),
         ``last_forgotten`` and ``first_learned`` (epochs), ``last_prediction``, ``modal_prediction`` (the most frequent;
         of equals the last prediction, else the lowest class) and ``modal_share`` (of the epochs).
         """
@@ -106,6 +109,7 @@ class DynamicsTable:
         }
         return {
             "visits": rows["visits"].long(),
+            "label": rows["label"].long(),
             **{name: column.masked_fill(unseen, float("nan")) for name, column in floats.items()},
             "forgotten": rows["forgotten"].long(),
             "last_forgotten": rows["last_forgotten"].long(),

@@ -60,6 +60,7 @@ def test_a_foreign_project(tmp_path):
     assert np.allclose(table["trend"], np.polyfit(np.arange(4), confidence, 1)[0], atol=1e-6)
     assert np.allclose(table["final_confidence"], confidence[-1], atol=1e-6)
     assert np.allclose(table["margin"], margin.mean(0), atol=1e-5)
+    assert np.allclose(dynamics.curves(), confidence.T, atol=0.5 / 254 + 1e-6)
     right = (logits.argmax(2) == given).numpy()
     assert table["forgotten"].tolist() == (right[:-1] & ~right[1:]).sum(0).tolist()
     assert table["last_prediction"].tolist() == logits[-1].argmax(1).tolist()
@@ -106,4 +107,5 @@ def test_a_loop_of_ones_own():
     expected = logits.softmax(2)[:, torch.arange(20), given[:20]].mean(0)
     assert np.allclose(table["confidence"][:20], expected, atol=1e-6)
     assert np.isnan(table["confidence"][20:]).all()
+    assert np.isnan(dynamics.curves()[20:]).all()
     assert table["visits"].tolist() == [3] * 20 + [0] * 4

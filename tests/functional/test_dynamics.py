@@ -28,7 +28,7 @@ def table_of(confidence, margin, prediction, given, first=0, table=None):
     for epoch in range(first, len(confidence)):
         rows = (torch.tensor(column[epoch]) for column in (confidence, margin, prediction))
         p, m, k = rows
-        table.add(epoch, p.float(), m.float(), k, k == torch.tensor(given))
+        table.add(epoch, p.float(), m.float(), k, torch.tensor(given))
     return table
 
 
@@ -44,6 +44,7 @@ def expected(sample, confidence, margin, prediction, given):
     modal = predicted[-1] if counts[predicted[-1]] == max(counts) else counts.index(max(counts))
     return {
         "visits": len(epochs),
+        "label": given[sample],
         "confidence": p.mean(),
         "trend": np.polyfit(epochs, p, 1)[0] if len(epochs) > 1 else 0.0,
         "variability": p.std(),
@@ -65,7 +66,7 @@ def test_figures_are_those_of_the_whole_history():
         for name, value in expected(sample, *told).items():
             assert figures[name][sample].item() == pytest.approx(value, abs=2e-6), (name, sample)
     assert {name: column[-1].item() for name, column in figures.items() if not column.is_floating_point()} == {
-        "visits": 0, "forgotten": 0, "last_forgotten": -1, "first_learned": -1,
+        "visits": 0, "label": -1, "forgotten": 0, "last_forgotten": -1, "first_learned": -1,
         "last_prediction": -1, "modal_prediction": -1,
     }  # fmt: skip
     assert all(column[-1].isnan() for column in figures.values() if column.is_floating_point())

@@ -1,0 +1,44 @@
+"""All files of a report, in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_noisy.files import written_aside
+from lightning_noisy.reports.exports import write_cleanlab, write_fiftyone, write_label_studio
+from lightning_noisy.reports.label_issues import LabelIssues
+from lightning_noisy.reports.page import Thumbnail, write_page
+from lightning_noisy.reports.table import write_table
+
+TABLE, LABELS, PAGE = "label_issues.csv", "suggested_labels.npz", "report.html"
+
+
+def write_report(folder: Path, issues: LabelIssues, title: str, thumbnail: Thumbnail | None = None) -> None:
+    """Write the ranked list, the corrected labels, the page, and the files for other tools.
+
+    ``label_issues.csv``, ``suggested_labels.npz`` (``labels`` int64 (N,), ``class_names``, and ``path`` or ``row``;
+    ``FileNoise`` reads it, so that a second run starts from it), ``report.html``, ``cleanlab.npz`` and, where samples
+    are paths, ``label_studio/`` and ``fiftyone/``. Each file is whole or not there.
+
+    Args:
+        folder: Where they go.
+        issues: The ranked labels.
+        title: What the data is called.
+        thumbnail: Makes the picture of a sample by its position.
+    """
+    write_table(folder / TABLE, issues)
+    write_page(folder / PAGE, issues, title, thumbnail)
+    write_cleanlab(folder / "cleanlab.npz", issues)
+    if issues.kind == "path":
+        write_label_studio(folder / "label_studio", issues)
+        write_fiftyone(folder / "fiftyone", issues)
+    arrays: dict[str, Any] = {
+        "labels": issues.corrected,
+        "class_names": np.array(issues.class_names),
+        issues.kind: issues.samples if issues.kind == "path" else issues.samples.astype(np.int64),
+    }
+    with written_aside(folder / LABELS) as file:
+        np.savez(file, **arrays)
