@@ -29,6 +29,7 @@ from lightning_noisy.data.noise import (
     SymmetricNoise,
     TransitionNoise,
 )
+from lightning_noisy.data.origins import known_class_names, sources_of
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.data.views import MultiView, StrongAugment
@@ -73,4 +74,6 @@ __all__ = [
     "WebVisionMiniDataModule",
     "WeightedEpochSampler",
     "announce_length",
+    "known_class_names",
+    "sources_of",
 ]

@@ -100,6 +100,11 @@ class ImageList:
         paths, labels = self.paths[positions.numpy()], self.labels[positions]
         return replace(self, paths=paths, labels=labels, rows=rows, clean=clean)
 
+    @property
+    def sources(self) -> np.ndarray[Any, Any]:
+        """What each image is in the user's own data, (N,): its path relative to ``root``, as it was listed."""
+        return self.paths
+
     def below(self, num_classes: int) -> Self:
         """The images of the first classes."""
         return self.take((self.labels < num_classes).nonzero().squeeze(1))

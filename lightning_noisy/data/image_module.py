@@ -115,8 +115,6 @@ class ImageListDataModule(NoisyDataModule):
         self.strong = StrongAugment() if strong is None else strong
         self.batches_per_epoch = batches_per_epoch
         self.on_error = on_error
-        self.class_names: list[str]
-        """Names of the classes 0 to K - 1; from ``setup`` on."""
         self._lists: dict[str, ImageList] = {}
         self._skipped: list[tuple[str, str, str]] = []
 
@@ -154,8 +152,8 @@ class ImageListDataModule(NoisyDataModule):
     def training_images(self) -> LabeledImages:
         images = self._lists["train"]
         if images.clean is None and self.noise is not None and not self.noisy:
-            return LabeledImages(images.__getitem__, images.labels)
-        return LabeledImages(images.__getitem__, images.clean, images.labels)
+            return LabeledImages(images.__getitem__, images.labels, sources=images.sources)
+        return LabeledImages(images.__getitem__, images.clean, images.labels, sources=images.sources)
 
     @override
     def test_images(self) -> LabeledImages | None:
@@ -202,7 +200,7 @@ class ImageListDataModule(NoisyDataModule):
 
     def _evaluated(self, split: str, images: ImageList) -> LabeledImages:
         keep = images.clean is None or (split == "val" and self.noisy_val)
-        return LabeledImages(images.__getitem__, images.labels if keep else images.clean)
+        return LabeledImages(images.__getitem__, images.labels if keep else images.clean, sources=images.sources)
 
     def _usable(self, split: str, images: ImageList) -> ImageList:
         """The images that can be read, as far as that is asked for."""
@@ -211,7 +209,8 @@ class ImageListDataModule(NoisyDataModule):
             raise NoisyLabelError(f"The {split} set of {name} is empty.")
         twice = images.contradiction()
         if twice is not None:
-            rows = " and ".join(f"{images.name(at)} as {self.class_names[int(images.labels[at])]!r}" for at in twice)
+            names = self.class_names or ()
+            rows = " and ".join(f"{images.name(at)} as {names[int(images.labels[at])]!r}" for at in twice)
             raise NoisyLabelError(f"An image of the {split} set is listed with two labels, {rows}: keep one row.")
         if self.on_error == "raise":
             missing = images.missing()

@@ -11,6 +11,7 @@ from typing_extensions import override
 from lightning_noisy.data.batch_transforms import BatchTransform, Normalize
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
+from lightning_noisy.data.origins import known_class_names
 from lightning_noisy.errors import NoisyLabelError
 
 _UNREADABLE = (RuntimeError, ValueError, AssertionError)  # how torchvision says that files are missing or damaged
@@ -92,4 +93,7 @@ class TorchvisionDataModule(NoisyDataModule):
             ) from error
         pixels = torch.as_tensor(opened.data)
         images = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
+        self.class_names = known_class_names(opened)
+        if self.class_names is not None:  # of CIFAR80N-O the first
+            self.class_names = self.class_names[: self.num_classes]
         return LabeledImages.in_memory(images, torch.as_tensor(opened.targets))
