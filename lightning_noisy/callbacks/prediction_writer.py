@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +16,10 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.npz_writer import check_npz_path, check_writable_npz, target_path, write_npz
 from lightning_noisy.collectives import gather_over_processes
+from lightning_noisy.data.csv_files import write_csv
 from lightning_noisy.data.origins import CLASS_NAMES, PATH, origin_arrays, sources_of
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.files import written_aside
 from lightning_noisy.private_api import Callback
-from lightning_noisy.reports.table import neutralized
 from lightning_noisy.state import RunDriver, class_names_in_use
 from lightning_noisy.trainer_access import loaders_in
 
@@ -100,20 +97,13 @@ def _named(
 
 
 def _write_table(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """The same as CSV, UTF-8; what is no text in a file's name is written as a question mark."""
     probabilities = arrays["probabilities"]
     names = arrays.get(CLASS_NAMES, np.arange(probabilities.shape[1]))
-    with written_aside(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="replace", newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([PATH, "predicted", "probability", *(f"p({name})" for name in names)])
-        for source, predicted, row in zip(
-            arrays[PATH].tolist(), arrays["predicted"].tolist(), probabilities, strict=True
-        ):
-            values = [f"{value:.6g}" for value in (row.max(), *row)]
-            writer.writerow([neutralized(source), neutralized(predicted), *values])
-        text.flush()
-        text.detach()
+    header = [PATH, "predicted", "probability", *(f"p({name})" for name in names)]
+    columns = arrays[PATH].tolist(), arrays["predicted"].tolist(), probabilities
+    write_csv(
+        path, header, ([*told, *(f"{p:.6g}" for p in (row.max(), *row))] for *told, row in zip(*columns, strict=True))
+    )
 
 
 def _note_indices(trainer: Any) -> None:
