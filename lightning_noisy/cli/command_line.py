@@ -22,6 +22,7 @@ from lightning_noisy.cli.data_option import noise_stays_with_its_data
 from lightning_noisy.cli.doctor import doctor
 from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
+from lightning_noisy.cli.new_images import SOME_SKIPPED, images_to_predict
 from lightning_noisy.cli.overview import overview, versions
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
@@ -90,7 +91,8 @@ def run() -> None:
     }
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     if asked not in own:
-        main()
+        if getattr(main().datamodule, "skipped", None):
+            sys.exit(SOME_SKIPPED)
     else:
         with one_line_errors(sys.argv, Start()):
             own[asked](sys.argv[2:])
@@ -142,6 +144,10 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
         if subcommand != "fit":
             parser.add_argument("--untrained", type=bool, default=False, help="Do without `ckpt_path`: random weights.")
+        if subcommand == "predict":
+            images = "Predict these instead of the test set: a folder, an image, or a CSV table of paths."
+            parser.add_argument("--images", type=str | None, default=None, help=images)
+            parser.add_argument("--image_column", type=str | None, default=None, help="Column of the table's paths.")
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -171,7 +177,14 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
         config, command = self.config[self.subcommand], str(self.subcommand)
         check_resume(self.trainer, self.model, config.get("ckpt_path"), command, config.get("weights_only"))
 
-    before_test = before_predict = before_validate
+    before_test = before_validate
+
+    def before_predict(self) -> None:
+        """The same, and images that are named take the place of the run's data."""
+        self.before_validate()
+        config = self.config[self.subcommand]
+        if config.images is not None:
+            self.datamodule = images_to_predict(config, self.datamodule)
 
 
 class _SaveConfig(SaveConfigCallback):

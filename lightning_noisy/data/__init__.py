@@ -32,6 +32,7 @@ from lightning_noisy.data.noise import (
 from lightning_noisy.data.origins import known_class_names, sources_of
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
+from lightning_noisy.data.unlabeled_images import UnlabeledImages
 from lightning_noisy.data.views import MultiView, StrongAugment
 from lightning_noisy.data.webvision import WebVisionMiniDataModule
 from lightning_noisy.data.weighted import WeightedEpochSampler
@@ -71,6 +72,7 @@ __all__ = [
     "SymmetricNoise",
     "TorchvisionDataModule",
     "TransitionNoise",
+    "UnlabeledImages",
     "WebVisionMiniDataModule",
     "WeightedEpochSampler",
     "announce_length",

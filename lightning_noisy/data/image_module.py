@@ -168,6 +168,10 @@ class ImageListDataModule(NoisyDataModule):
         return cast(Transform, v2.Compose([*self._center(), v2.PILToTensor(), Normalize(self.mean, self.std)]))
 
     @override
+    def photo_transform(self) -> Transform:
+        return self.evaluation_transform()
+
+    @override
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:
         if self.batches_per_epoch is None:
             return super().training_sampler(processes, rank)

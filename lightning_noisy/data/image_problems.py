@@ -33,7 +33,11 @@ class ImageProblems:
             bad: Their positions, and why.
         """
         if bad:
-            rank_zero_warn(f"{len(bad)} of {len(images)} {split} images cannot be read and are left out.")
+            first, why = next(iter(bad.items()))
+            rank_zero_warn(
+                f"{len(bad)} of {len(images)} {split} images cannot be read and are left out, the first "
+                f"{images.name(first)} for: {why}."
+            )
         self.skipped += [(split, images.name(index), why) for index, why in bad.items()]
 
     def note_copies(self, split: str, images: ImageList, class_names: Sequence[str]) -> None:

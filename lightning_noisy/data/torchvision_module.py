@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import torch
+from torch import Tensor
+from torchvision.transforms import v2
 from typing_extensions import override
 
 from lightning_noisy.data.batch_transforms import BatchTransform, Normalize
@@ -39,6 +42,8 @@ class TorchvisionDataModule(NoisyDataModule):
     """Where its files lie under ``root``."""
     mean: ClassVar[tuple[float, ...]]
     """Mean of each channel over the training set, pixels in [0, 1]."""
+    size: ClassVar[tuple[int, int]]
+    """Height and width of its images."""
     std: ClassVar[tuple[float, ...]]
     """Standard deviation of each channel."""
 
@@ -82,6 +87,15 @@ class TorchvisionDataModule(NoisyDataModule):
     @override
     def evaluation_transform(self) -> BatchTransform:
         return Normalize(self.mean, self.std)
+
+    @override
+    def photo_transform(self) -> Callable[[Any], Tensor]:
+        """Brought to the size of the data set's images, and to gray where they are."""
+        colors = [] if len(self.mean) == 3 else [v2.Grayscale()]
+        return cast(
+            Callable[[Any], Tensor],
+            v2.Compose([v2.Resize(self.size), *colors, v2.PILToTensor(), self.evaluation_transform()]),
+        )
 
     def _part(self, train: bool) -> LabeledImages:
         try:
