@@ -37,7 +37,7 @@ ROOMS = [
     {"targets"},
     {"metrics"},
     {"modules", "callbacks"},
-    {"loop"},
+    {"embedding", "loop"},
     {"__init__"},
     {"cli"},
     {"__main__"},

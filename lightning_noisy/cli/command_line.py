@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,doctor,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,embed,doctor,recipes}``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lightning_noisy.cli.compare import compare_runs
 from lightning_noisy.cli.config_option import ConfigOption, DebugOption
 from lightning_noisy.cli.data_option import noise_stays_with_its_data
 from lightning_noisy.cli.doctor import doctor
+from lightning_noisy.cli.embed import embed
 from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
 from lightning_noisy.cli.new_images import SOME_SKIPPED, images_to_predict
@@ -84,6 +85,7 @@ def run() -> None:
     own: dict[str, Callable[[list[str]], object]] = {
         "tune": lambda arguments: tune(arguments, _fit),
         "compare": compare_runs,
+        "embed": embed,
         "doctor": lambda arguments: doctor(arguments, _fit),
         "recipes": _list_recipes,
         "--version": lambda arguments: print(versions()),

@@ -12,6 +12,7 @@ COMMANDS = {
     "predict": "write predictions of a checkpoint: of the test set, or of --images PATH",
     "tune": "search arguments by noisy validation accuracy, then train on all data",
     "compare": "configurations or finished runs over seeds, in one table and figure",
+    "embed": "features of your images by a pretrained network, for FeaturesDataModule",
     "doctor": "what this machine has; with --config: whether it trains, shapes, memory, time",
     "recipes": "list the settings of papers that --config takes by name",
 }

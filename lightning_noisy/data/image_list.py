@@ -151,12 +151,16 @@ class ImageList:
         gathered = [item for other in gather_over_processes(found) for item in other.items()]
         return dict(sorted(gathered))
 
-    def _problem(self, index: int) -> str | None:
+    def readable(self, index: int) -> Any:
+        """The image at a position, or in words why it cannot be read."""
         try:
-            self.load(index)
+            return self.load(index)
         except Exception as error:
             return _reason(error)
-        return None
+
+    def _problem(self, index: int) -> str | None:
+        image = self.readable(index)
+        return image if isinstance(image, str) else None
 
 
 def _names(folder: str) -> set[str]:

@@ -60,12 +60,17 @@ class ImageProblems:
             for index in group
         ]
 
-    def write(self, folder: Path) -> None:
-        """Write ``skipped_images.csv`` and ``contradicting_images.csv``, where there is something to tell."""
+    def write(self, folder: Path, prefix: str = "") -> None:
+        """Write ``skipped_images.csv`` and ``contradicting_images.csv``, where there is something to tell.
+
+        Args:
+            folder: Where they go.
+            prefix: How their names begin.
+        """
         if self.skipped:
-            write_csv(folder / SKIPPED_FILE, ("split", "image", "reason"), self.skipped)
+            write_csv(folder / f"{prefix}{SKIPPED_FILE}", ("split", "image", "reason"), self.skipped)
         if self.copies:
-            write_csv(folder / COPIES_FILE, ("split", "group", "image", "label"), self.copies)
+            write_csv(folder / f"{prefix}{COPIES_FILE}", ("split", "group", "image", "label"), self.copies)
 
 
 def contradicting_copies(images: ImageList) -> list[list[int]]:
