@@ -90,8 +90,7 @@ class NoisyLoop:
         self._train_set = train_set
         self._seed = seed
         self._max_epochs = max_epochs
-        self._fresh, self._begun = True, False
-        self._batch_idx = 0
+        self._fresh, self._begun, self._batch_idx = True, False, 0
         self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self._hooks: list[RemovableHandle] = []
         self.trainer: Any = _stand_in([self._driver, *self.callbacks])
@@ -203,9 +202,10 @@ class NoisyLoop:
             self._hooks.append(optimizer.register_step_post_hook(self._after_step))
         self._tell("setup", "fit")
         self._tell("on_fit_start")
-        training_set = TrainingSet.of(self._train_set)
+        run.origins = run.origins.following(self._train_set, None)
         device = next(self._module.parameters(), torch.empty(0)).device
-        run.begin(training_set, known_labels(self._train_set), self._fresh, device, self._seed, self._max_epochs)
+        known = TrainingSet.of(self._train_set), known_labels(self._train_set)
+        run.begin(*known, self._fresh, device, self._seed, self._max_epochs)
         if run.open_epoch is not None:  # goes on inside an epoch
             self.trainer.current_epoch = run.open_epoch
         self._begun = True

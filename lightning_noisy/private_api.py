@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch.utils.checkpoint
 from lightning.fabric.utilities.data import sized_len
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities.model_helpers import _restricted_classmethod
@@ -146,11 +146,10 @@ def _limited(length: float, limit: int | float) -> float:
     return length if length == inf else int(length * limit)
 
 
-def data_module_in_use(trainer: Trainer) -> LightningDataModule | None:
-    """The data module whose loaders a Trainer runs on; it keeps that of an earlier call beside loaders of one's own."""
-    kept: LightningDataModule | None = getattr(trainer, "datamodule", None)
+def data_in_use(trainer: Trainer) -> Any:
+    """What a Trainer's loaders come from: data module, module, or the loaders; it keeps the data module of before."""
     source = getattr(getattr(trainer, "_active_loop", None), "_data_source", None)
-    return kept if source is None or source.instance is kept else None
+    return getattr(trainer, "datamodule", None) if source is None else source.instance
 
 
 def being_iterated(trainer: Trainer) -> tuple[list[Any], bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
-from lightning_noisy.plots import GROUP_COLORS, GROUP_LABELS, RUN_COLORS, curve, frame, heat_map
+from lightning_noisy.class_plots import heat_map
+from lightning_noisy.plots import GROUP_COLORS, GROUP_LABELS, RUN_COLORS, curve, frame
 
 _BINS = 40
 
@@ -43,7 +44,11 @@ def of_groups(name: str) -> dict[str, str]:
 
 
 def attention_figure(
-    attention: NDArray[np.floating], clean: NDArray[np.integer], given: NDArray[np.integer], title: str = ""
+    attention: NDArray[np.floating],
+    clean: NDArray[np.integer],
+    given: NDArray[np.integer],
+    title: str = "",
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """The attention to samples: its histogram, and its mean for each pair of true class and given label.
 
@@ -52,6 +57,7 @@ def attention_figure(
         clean: True classes (N,).
         given: Given labels (N,).
         title: Above the histogram.
+        names: Names of the classes, where they are known.
     """
     figure = Figure(figsize=(9.0, 3.9), layout="compressed")
     left, right = _row(figure, 2)
@@ -63,13 +69,17 @@ def attention_figure(
     _from_0_to_1(left)
     left.legend(frameon=False, fontsize="small")
     sums, counts = (_by_pair(clean, given, weights) for weights in (attention, np.ones(len(clean))))
-    image = heat_map(right, np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    image = heat_map(right, np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), names=names)
     figure.colorbar(image, label="mean attention", pad=0.03)
     return figure
 
 
 def correction_figure(
-    clean: NDArray[np.integer], given: NDArray[np.integer], corrected: NDArray[np.integer], title: str = ""
+    clean: NDArray[np.integer],
+    given: NDArray[np.integer],
+    corrected: NDArray[np.integer],
+    title: str = "",
+    names: Sequence[str] | None = None,
 ) -> Figure:
     """What became of each class: its given labels, and the corrected ones, as shares.
 
@@ -78,12 +88,13 @@ def correction_figure(
         given: Given labels (N,).
         corrected: Corrected labels (N,).
         title: Above both.
+        names: Names of the classes, where they are known.
     """
     figure = Figure(figsize=(9.5, 4.4), layout="compressed")
     classes = int(max(clean.max(), given.max(), corrected.max())) + 1
     for axes, labels, what in zip(_row(figure, 2), (given, corrected), ("given label", "corrected label"), strict=True):
         counts = _by_pair(clean, labels, np.ones(len(clean)), classes)
-        image = heat_map(axes, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), what)
+        image = heat_map(axes, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), what, names)
         right = 100 * np.mean(clean == labels)
         axes.set_title(f"{right:.1f} % right", loc="left", fontsize="medium", fontweight="bold")
     figure.suptitle(title)

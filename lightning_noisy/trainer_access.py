@@ -11,12 +11,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import LBFGS
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.private_api import data_module_in_use, is_a
+from lightning_noisy.private_api import data_in_use, is_a
 
 
 def from_datamodule(trainer: Trainer, name: str) -> Any:
     """An attribute of the data module that the Trainer is running on, None without either."""
-    return getattr(data_module_in_use(trainer), name, None)
+    kept = getattr(trainer, "datamodule", None)
+    return getattr(kept, name, None) if data_in_use(trainer) is kept else None
 
 
 def run_folder(trainer: Trainer) -> str | None:

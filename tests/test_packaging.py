@@ -28,7 +28,7 @@ PACKAGE = ROOT / "lightning_noisy"
 ROOMS = [
     {"errors", "private_api"},
     {"config_text"},
-    {"checks", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
+    {"checks", "class_plots", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
     {"checkpoints", "figures", "recipe_settings", "tracker_plots"},
     {"functional"},
     {"losses", "heads", "networks", "optim", "reports"},
@@ -37,7 +37,7 @@ ROOMS = [
     {"targets"},
     {"metrics"},
     {"modules", "callbacks"},
-    {"loop"},
+    {"embedding", "loop"},
     {"__init__"},
     {"cli"},
     {"__main__"},

@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 
 import lightning_noisy
 from lightning_noisy import plots
+from lightning_noisy.class_plots import mask_figure, transition_figure
 from lightning_noisy.plots import (
     comparison_figure,
     confidence_figure,
-    mask_figure,
     memorization_figure,
     mixture_figure,
-    transition_figure,
 )
 
 PACKAGE = Path(lightning_noisy.__file__).parent
@@ -414,3 +413,16 @@ def test_runs_without_clean_labels_or_without_figures():
     assert [curve[:2] for curve in curves(figure.axes[1])] == [([0, 1], [0.3, 0.4])]
     assert "whole training set" in legend_texts(figure.legends[0])
     assert not comparison_figure({}, {}).legends
+
+
+def test_names_of_classes_stand_at_the_axes_while_there_is_room():
+    names = ["ant", "$\\frac{$", "\udcff\n", "a name that is much too long"]
+    figure = transition_figure(np.eye(4, 3, dtype=np.int64), names[:3])
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["ant", "$\\frac{$", "  "]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ant", "$\\frac{$", "  ", "3"]
+    shown = [label.get_text() for label in mask_figure(np.zeros((4, 5)), names=names).axes[0].get_yticklabels()]
+    assert shown[3] == "a name that is …"
+    figure.savefig(io.BytesIO())
+    many = transition_figure(np.eye(21, dtype=np.int64), [f"n{i}" for i in range(21)])
+    assert "n0" not in [label.get_text() for label in many.axes[0].get_xticklabels()]

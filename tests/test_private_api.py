@@ -172,20 +172,21 @@ def test_calling_module(tmp_path):
     assert module.ask() is None
 
 
-def test_data_module_in_use(tmp_path):
+def test_data_in_use(tmp_path):
     trainer, data = make_trainer(tmp_path, limit_train_batches=1), SmallDataModule()
     found = []
 
     class Asking(ForeignModule):
         def training_step(self, *args):
-            found.append(private_api.data_module_in_use(trainer))
+            found.append(private_api.data_in_use(trainer))
 
         def validation_step(self, *args):
-            found.append(private_api.data_module_in_use(trainer))
+            found.append(private_api.data_in_use(trainer))
 
+    own = loader()
     trainer.fit(Asking(), datamodule=data)
-    trainer.validate(Asking(), loader(), verbose=False)
-    assert found == [data] * (len(found) - 3) + [None] * 3
+    trainer.validate(Asking(), own, verbose=False)
+    assert found == [data] * (len(found) - 3) + [own] * 3
     assert len(found) > 5
 
 

@@ -81,7 +81,7 @@ class AttentionTracker(LabelTracker):
     @override
     def draw(self, history: dict[int, dict[str, float]], title: str) -> Figure:
         attention, given, clean = (rows.cpu().numpy() for rows in self._rows(max(history)))
-        return attention_figure(attention, clean, given, title)
+        return attention_figure(attention, clean, given, title, self.run.origins.class_names)
 
     def _rows(self, epoch: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Attention, given and clean labels of the samples that were seen in an epoch."""

@@ -72,7 +72,7 @@ class CorrectionTracker(LabelTracker):
     @override
     def draw(self, history: dict[int, dict[str, float]], title: str) -> Figure:
         given, corrected, clean = (labels.cpu().numpy() for labels in self._rows())
-        return correction_figure(clean, given, corrected, title)
+        return correction_figure(clean, given, corrected, title, self.run.origins.class_names)
 
     def _rows(self) -> tuple[Tensor, Tensor, Tensor]:
         """Given, corrected and clean labels of the samples that were seen."""

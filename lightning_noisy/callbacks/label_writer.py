@@ -24,9 +24,10 @@ class LabelWriter(NpzWriter):
     A sample that was never seen has its given label. How many have changed is
     said, where the data set tells its labels, and that none has. Nothing is written in a ``fast_dev_run``.
 
-    A second run takes them with ``FileNoise(path)``, for SELC+ and for joint optimization one from scratch, for SELC+
-    with :class:`MixUp`. ``FileNoise`` wants labels for the whole training set: have no validation split in either
-    (``val_fraction=0``).
+    Beside ``labels`` stand ``path`` or ``row`` of each sample and ``class_names``, see :class:`NpzWriter`. A second run
+    takes them with ``FileNoise(path)``, for SELC+ and for joint optimization one from scratch, for SELC+ with
+    :class:`MixUp`; each sample gets its own label, also from data in another order. ``FileNoise`` wants labels for the
+    whole training set: have no validation split in either (``val_fraction=0``).
 
     Args:
         path: Name of the file, ending in .npz; relative names lie in the run's folder (without a logger, in the

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_noisy.callbacks.classifier_layers import default_heads
+from lightning_noisy.class_plots import mask_figure
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.figures import FigureWriter
-from lightning_noisy.plots import mask_figure
 from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, Section
 
@@ -56,6 +56,7 @@ class MaskTracker(Callback):
         self._name = head or ""
         self._path = "mask" if head in (None, "head") else f"mask/{head}"
         self.figures = FigureWriter(self._draw, self._path, self._path.replace("/", "-"), figure_every_n_epochs)
+        self._class_names: tuple[str, ...] | None = None
         self._seen = _SeenMasks()
         name, parts = type(self).__name__, {"masks": self._seen}
         self.section = Section(name, self.state_key, self._epoch_metrics, per_sample=False, parts=parts)
@@ -96,6 +97,10 @@ class MaskTracker(Callback):
             )
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._class_names = RunDriver.of(trainer).origins.class_names
+
+    @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         layer = pl_module.get_submodule(self._name)
         if _trains(optimizer, layer):
@@ -114,7 +119,7 @@ class MaskTracker(Callback):
 
     def _draw(self) -> Figure | None:
         shares = self.kept_share
-        return None if shares is None else mask_figure(shares.cpu().numpy())
+        return None if shares is None else mask_figure(shares.cpu().numpy(), names=self._class_names)
 
 
 class _SeenMasks:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
@@ -38,28 +40,29 @@ def check_writable_npz(trainer: Trainer, path: str) -> None:
     Raises:
         NoisyLabelError: It cannot be written.
     """
-    target = _target(trainer, path)
+    target = target_path(trainer, path)
     if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
         check_writable(target, "path")
 
 
-def _target(trainer: Trainer, path: str) -> Path:
+def target_path(trainer: Trainer, path: str) -> Path:
+    """Where a file goes: relative names lie in the run's folder, without a logger in ``default_root_dir``."""
     return Path(run_folder(trainer) or trainer.default_root_dir) / path
 
 
-def write_npz(trainer: Trainer, path: str, what: str, arrays: dict[str, Tensor] | None) -> None:
+def write_npz(trainer: Trainer, path: str, what: str, arrays: Mapping[str, Tensor | NDArray[Any]] | None) -> None:
     """Write arrays aside on rank 0, then rename, and say where they are. A collective.
 
     Args:
         trainer: Its run's folder (without a logger, ``default_root_dir``) is what a relative ``path`` is relative to.
         path: Name of the file.
         what: What is written, for the message.
-        arrays: CPU tensors by the names they get; None writes nothing.
+        arrays: CPU tensors or arrays of numbers or text by the names they get; None writes nothing.
     """
-    target = _target(trainer, path)
+    target = target_path(trainer, path)
     if arrays is None or not trainer.is_global_zero:
         return
-    values: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+    values: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}
     with written_aside(target) as file:
         np.savez(file, **values)
     rank_zero_info(f"{what}: {target}")
@@ -68,8 +71,12 @@ def write_npz(trainer: Trainer, path: str, what: str, arrays: dict[str, Tensor] 
 class NpzWriter(CriterionCallback):
     """Base of the callbacks that watch a criterion and leave a row for each training sample in a .npz file.
 
-    A subclass keeps what it needs in :meth:`observe_target`, and gives the rows at the end. A sample without a row
-    leaves no file, and a line that says so. A dry run (``fast_dev_run``) writes nothing.
+    A subclass keeps what it needs in :meth:`observe_target`, and gives the rows at the end. Beside them stands what
+    each sample is in the user's own data: ``path``, text (N,), where data set or data module tell their ``sources`` as
+    paths, as those of image files do, else ``row``, int64 (N,): the row of the table or array that the training split
+    was taken from, or the position in a data set that says nothing. ``class_names``, text (K,), are there where they
+    are known. A sample without a row leaves no file, and a line that says so. A dry run (``fast_dev_run``) writes
+    nothing.
 
     Args:
         path: Name of the file, relative to the run's folder (without a logger, to ``default_root_dir``), or absolute.
@@ -123,4 +130,5 @@ class NpzWriter(CriterionCallback):
                     "seen, and nothing else tells of them."
                 )
                 arrays = None
-        write_npz(trainer, self.path, self.describe(arrays) if arrays else "", arrays or None)
+        written: Any = {**arrays, **self.run.origins.arrays()} if arrays else None
+        write_npz(trainer, self.path, self.describe(arrays) if arrays else "", written)

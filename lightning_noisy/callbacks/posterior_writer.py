@@ -15,10 +15,12 @@ from lightning_noisy.targets import TargetCall
 class PosteriorWriter(NpzWriter):
     """Writes the probabilities that the training samples had when they were last seen.
 
-    At the end of training the file holds ``index``, int64 (N,), 0 to N - 1, and ``probabilities``, float32 (N, K): row
-    i is the softmax of the logits of training sample i in the last epoch, as training had them (train mode, augmented,
-    before the step of its batch). It is written on one process and loads with ``allow_pickle=False``. Where samples
-    were never seen, a warning says so and no file is written; nor is it in a ``fast_dev_run``.
+    At the end of training the file holds ``index``, int64 (N,), 0 to N - 1 in the training split, what that sample is
+    in the user's own data, ``path`` or ``row``, ``class_names`` where they are known (see :class:`NpzWriter`), and
+    ``probabilities``, float32 (N, K): row i is the softmax of the logits of training sample i in the last epoch, as
+    training had them (train mode, augmented, before the step of its batch). It is written on one process and loads with
+    ``allow_pickle=False``. Where samples were never seen, a warning says so and no file is written; nor is it in a
+    ``fast_dev_run``.
 
     :class:`~lightning_noisy.data.PMDNoise` takes the file. It wants the whole training set: have no validation split
     (``val_fraction=0``).

@@ -42,6 +42,7 @@ _OPTIONAL: tuple[tuple[str, Any], ...] = (
     *((name, 0) for name in ("num_samples", "max_epochs", "open_epoch", "prepared_epoch")),
     ("labels_hash", ""),
     ("part_hash", ""),
+    ("class_names", []),
     ("broken_batch", {"epoch": 0, "batch": 0, "exact": "", "processes": 1}),
     ("validating", False),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -38,7 +39,9 @@ def check_config(subcommand: str, config: Namespace) -> None:
     check_count(interval, "trainer.log_every_n_steps", least=0, optional=True)
     check_file(path)
     if subcommand != "fit":
-        check_trained(subcommand, path, config.untrained)
+        new_images = config.get("images") is not None
+        check_argument(not (new_images and config.untrained), "untrained", "false with `--images`", config.untrained)
+        check_trained(subcommand, path, config.untrained, newest_checkpoint(config.get("config")))
     if isinstance(trainer.callbacks, Namespace):
         # For one callback that refuses its arguments, jsonargparse would say that it is no list.
         trainer.callbacks = [trainer.callbacks]
@@ -55,16 +58,30 @@ def _check_numbers(value: Any, path: str) -> None:
         raise NoisyLabelError(f"Expected argument `{path}` to be a number, but got nan.")
 
 
-def check_trained(subcommand: str, checkpoint: Any, untrained: bool) -> None:
+def check_trained(subcommand: str, checkpoint: Any, untrained: bool, known: Path | None = None) -> None:
     """Refuse to evaluate random weights, unless that is asked for.
 
     The keyword ``last`` may find no file, which Lightning takes for no checkpoint: that shows when a run starts.
+
+    Args:
+        subcommand: What was asked for.
+        checkpoint: The checkpoint; None without.
+        untrained: Whether random weights are meant.
+        known: A checkpoint that the run has left, for the message.
 
     Raises:
         NoisyLabelError: There is no checkpoint.
     """
     if checkpoint is None and not untrained:
+        one = "the file that a `fit` has left" if known is None else f"'{known}', which this run has left"
         raise NoisyLabelError(
-            f"`{subcommand}` without a checkpoint would use random weights: give `--ckpt_path` the file that a `fit` "
-            "has left, or `--untrained true` if you mean it."
+            f"`{subcommand}` without a checkpoint would use random weights: give `--ckpt_path` {one}, or "
+            "`--untrained true` if you mean it."
         )
+
+
+def newest_checkpoint(configs: Any) -> Path | None:
+    """The checkpoint that was written last in the folders of some configuration files; None without any."""
+    folders = {Path(str(path)).resolve().parent for path in configs or () if path is not None}
+    found = [path for folder in folders for path in (folder / "checkpoints").glob("*.ckpt")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,doctor,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,embed,doctor,recipes}``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from lightning_noisy.cli.compare import compare_runs
 from lightning_noisy.cli.config_option import ConfigOption, DebugOption
 from lightning_noisy.cli.data_option import noise_stays_with_its_data
 from lightning_noisy.cli.doctor import doctor
+from lightning_noisy.cli.embed import embed
 from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
+from lightning_noisy.cli.new_images import SOME_SKIPPED, images_to_predict
 from lightning_noisy.cli.overview import overview, versions
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
@@ -83,6 +85,7 @@ def run() -> None:
     own: dict[str, Callable[[list[str]], object]] = {
         "tune": lambda arguments: tune(arguments, _fit),
         "compare": compare_runs,
+        "embed": embed,
         "doctor": lambda arguments: doctor(arguments, _fit),
         "recipes": _list_recipes,
         "--version": lambda arguments: print(versions()),
@@ -90,7 +93,8 @@ def run() -> None:
     }
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
     if asked not in own:
-        main()
+        if getattr(main().datamodule, "skipped", None):
+            sys.exit(SOME_SKIPPED)
     else:
         with one_line_errors(sys.argv, Start()):
             own[asked](sys.argv[2:])
@@ -142,6 +146,10 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
     def add_subcommand_arguments(self, parser: LightningArgumentParser, subcommand: str) -> None:
         if subcommand != "fit":
             parser.add_argument("--untrained", type=bool, default=False, help="Do without `ckpt_path`: random weights.")
+        if subcommand == "predict":
+            images = "Predict these instead of the test set: a folder, an image, or a CSV table of paths."
+            parser.add_argument("--images", type=str | None, default=None, help=images)
+            parser.add_argument("--image_column", type=str | None, default=None, help="Column of the table's paths.")
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -171,7 +179,14 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
         config, command = self.config[self.subcommand], str(self.subcommand)
         check_resume(self.trainer, self.model, config.get("ckpt_path"), command, config.get("weights_only"))
 
-    before_test = before_predict = before_validate
+    before_test = before_validate
+
+    def before_predict(self) -> None:
+        """The same, and images that are named take the place of the run's data."""
+        self.before_validate()
+        config = self.config[self.subcommand]
+        if config.images is not None:
+            self.datamodule = images_to_predict(config, self.datamodule)
 
 
 class _SaveConfig(SaveConfigCallback):

@@ -9,9 +9,10 @@ COMMANDS = {
     "fit": "train: --config FILE or RECIPE, any argument of model, data and Trainer",
     "validate": "evaluate a checkpoint on the validation set",
     "test": "evaluate a checkpoint on the test set",
-    "predict": "write predictions of a checkpoint",
+    "predict": "write predictions of a checkpoint: of the test set, or of --images PATH",
     "tune": "search arguments by noisy validation accuracy, then train on all data",
     "compare": "configurations or finished runs over seeds, in one table and figure",
+    "embed": "features of your images by a pretrained network, for FeaturesDataModule",
     "doctor": "what this machine has; with --config: whether it trains, shapes, memory, time",
     "recipes": "list the settings of papers that --config takes by name",
 }

@@ -29,8 +29,10 @@ from lightning_noisy.data.noise import (
     SymmetricNoise,
     TransitionNoise,
 )
+from lightning_noisy.data.origins import known_class_names, sources_of
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
+from lightning_noisy.data.unlabeled_images import UnlabeledImages
 from lightning_noisy.data.views import MultiView, StrongAugment
 from lightning_noisy.data.webvision import WebVisionMiniDataModule
 from lightning_noisy.data.weighted import WeightedEpochSampler
@@ -70,7 +72,10 @@ __all__ = [
     "SymmetricNoise",
     "TorchvisionDataModule",
     "TransitionNoise",
+    "UnlabeledImages",
     "WebVisionMiniDataModule",
     "WeightedEpochSampler",
     "announce_length",
+    "known_class_names",
+    "sources_of",
 ]

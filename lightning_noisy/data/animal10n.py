@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from lightning_noisy.data.image_list import ImageList, images_in_folders, is_integer, sorted_names
+from lightning_noisy.data.image_files import images_in_folders, is_integer, sorted_names
+from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.data.record_list import read_records
 from lightning_noisy.errors import NoisyLabelError, check_argument

@@ -17,6 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _NUMPY = "a plain array of numbers", "save numbers with `np.save` or `np.savez`, not objects"
 _TORCH = "a dict of tensors", "save nothing but tensors in a dict, with `torch.save`"
+_BESIDE = ("class_names", "path", "row")  # what a file says of its samples is never taken for their labels
 _LONGEST = 120  # characters of a reason: some repeat what is in the file
 
 
@@ -71,7 +72,7 @@ class ArrayFile:
             NoisyLabelError: There is none of that name, or several without a key.
         """
         with self.open(content) as arrays:
-            names = list(arrays)
+            names = [name for name in arrays if name not in _BESIDE or name == key]
             name = names[0] if key is None and len(names) == 1 else key
             if name in names:
                 return arrays[name]

@@ -16,6 +16,8 @@ from lightning_noisy.data.views import Augmentation, StrongAugment, View, batch_
 class _CIFARDataModule(TorchvisionDataModule):
     """50,000 training and 10,000 test images, 32 x 32, augmented as in the papers."""
 
+    size = (32, 32)
+
     def __init__(
         self,
         root: str = "data",

@@ -47,4 +47,4 @@ class CIFAR80NODataModule(CIFAR100DataModule):
         assert test.labels is not None
         known = (test.labels < self.num_classes).nonzero().squeeze(1)
         assert test.samples is not None
-        return LabeledImages.in_memory(test.samples[known], test.labels[known])
+        return LabeledImages.in_memory(test.samples[known], test.labels[known], sources=known.numpy())

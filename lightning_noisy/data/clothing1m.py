@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from typing_extensions import override
 
-from lightning_noisy.data.image_list import ImageList, images_in_folders, read_pairs
+from lightning_noisy.data.image_files import images_in_folders, read_pairs
+from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.errors import NoisyLabelError, check_argument
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from lightning_noisy.data.image_list import ImageList, is_integer, sorted_names
+from lightning_noisy.data.image_files import is_integer, sorted_names
+from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.errors import NoisyLabelError, check_argument, printable
 

@@ -40,6 +40,7 @@ class DigitsDataModule(NoisyDataModule):
     """
 
     num_classes = 10
+    class_names = tuple("0123456789")
     pixel_range = (-_MEAN / _STD, (1 - _MEAN) / _STD)
 
     def __init__(
@@ -77,4 +78,6 @@ class DigitsDataModule(NoisyDataModule):
         digits = load_digits()
         order = hash_uniform(_SPLIT_KEY, torch.arange(len(digits.target))).argsort()[rows]
         images = (torch.from_numpy(digits.images).float().unsqueeze(1) / 16 - _MEAN) / _STD
-        return LabeledImages.in_memory(images[order], torch.from_numpy(digits.target).long()[order])
+        return LabeledImages.in_memory(
+            images[order], torch.from_numpy(digits.target).long()[order], sources=order.numpy()
+        )

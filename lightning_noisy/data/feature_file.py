@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_noisy.data.array_file import Array, ArrayFile
+from lightning_noisy.data.origins import CLASS_NAMES, PATH, ROW, checked_sources
 from lightning_noisy.errors import check_argument
 
-_NAMES = ("x", "y", "clean", "x_test", "y_test")
+_NAMES = ("x", "y", "clean", "x_test", "y_test", CLASS_NAMES, PATH, ROW, "path_test")
 
 
 def checked_suffix(path: str | Path, name: str, suffixes: tuple[str, ...]) -> str:
@@ -27,17 +28,20 @@ def checked_suffix(path: str | Path, name: str, suffixes: tuple[str, ...]) -> st
 
 @dataclass(frozen=True)
 class Part:
-    """Features float32 (N, D) with labels and, where known, clean labels, int64 (N,)."""
+    """Features float32 (N, D) with labels and, where known, clean labels, int64 (N,), and paths or rows, (N,)."""
 
     x: Tensor
     y: Tensor
     clean: Tensor | None = None
+    sources: Array | None = None
 
     def split(self, test_rows: int) -> tuple[Part, Part]:
         """The rows before the last ``test_rows``, and these with the best labels that are known."""
         best = self.y if self.clean is None else self.clean
         clean = None if self.clean is None else self.clean[:-test_rows]
-        return Part(self.x[:-test_rows], self.y[:-test_rows], clean), Part(self.x[-test_rows:], best[-test_rows:])
+        sources = np.arange(len(self.x)) if self.sources is None else self.sources
+        train = Part(self.x[:-test_rows], self.y[:-test_rows], clean, sources[:-test_rows])
+        return train, Part(self.x[-test_rows:], best[-test_rows:], sources=sources[-test_rows:])
 
 
 class FeatureFile(ArrayFile):
@@ -50,10 +54,24 @@ class FeatureFile(ArrayFile):
             self.names = [name or "x" for name in arrays]  # that of an .npy file has none
             self.arrays = {name or "x": arrays[name] for name in arrays if name in (None, *_NAMES)}
 
-    def part(self, x: str, y: str, width: int) -> Part:
+    def part(self, x: str, y: str, width: int, path: str = PATH) -> Part:
         """Features of ``width`` and their labels."""
         features = self.matrix(x, width)
-        return Part(features, self.vector(y, len(features), x))
+        return Part(features, self.vector(y, len(features), x), sources=self.sources(len(features), path))
+
+    def sources(self, count: int, path: str = PATH) -> Array | None:
+        """Paths or rows of the samples, (N,), None where the file does not say."""
+        told = self.arrays.get(path, self.arrays.get(ROW) if path == PATH else None)
+        return None if told is None else checked_sources(told, count)
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, None where the file does not say."""
+        names = self.arrays.get(CLASS_NAMES)
+        if names is None:
+            return None
+        if names.ndim != 1 or names.dtype.kind != "U":
+            raise self.error(f"`{CLASS_NAMES}` as text (K,)", f"shape {names.shape} of {names.dtype}", "save strings")
+        return tuple(names.tolist())
 
     def matrix(self, name: str, width: int | None = None) -> Tensor:
         """Finite features, float32 (N, D)."""

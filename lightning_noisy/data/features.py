@@ -36,6 +36,9 @@ class FeaturesDataModule(NoisyDataModule):
     already, and the clean labels are known. With neither, ``y`` are the labels of the run and nobody knows which are
     right: ``clean_targets`` and ``realized_noise_rate`` are None.
 
+    Beside them the file may say which sample is which: ``path``, text (N,), or ``row``, integers (N,), and
+    ``class_names``, text (K,). Files that a run writes have them; without them samples are told by their rows.
+
     The test set is one of three: ``x_test`` (M, D) and ``y_test`` (M,) in the file, the last ``test_rows`` rows, or a
     second file. Without any, the run has none: ``val_fraction`` gives it something to be validated on. Labels of the
     test set count as clean; of the last rows they are ``clean`` where the file has it, else ``y``.
@@ -119,8 +122,14 @@ class FeaturesDataModule(NoisyDataModule):
             self.largest_label = f"the label {largest} at position {int(labels.argmax())} of {name}"
             if largest >= MOST_CLASSES:
                 raise NoisyLabelError(f"Expected labels that count classes, but got {self.largest_label}: mend it.")
-            self.num_classes = 1 + largest
+            self.num_classes = max(1 + largest, len(self.class_names or ()))
             check_num_classes(self.num_classes)
+        check_argument(
+            self.class_names is None or len(self.class_names) == self.num_classes,
+            "num_classes",
+            f"the number of `class_names` in '{self.path}'",
+            self.num_classes,
+        )
         self._training_part, self._test_part = train, test
         self._transform = _Standardize.of(train.x) if self.standardize else Unchanged()
         super().setup(stage)
@@ -129,13 +138,13 @@ class FeaturesDataModule(NoisyDataModule):
     def training_images(self) -> LabeledImages:
         x, y, clean = self._training_part.x, self._training_part.y, self._training_part.clean
         if clean is None and self.noise is not None:
-            return LabeledImages.in_memory(x, y)
-        return LabeledImages.in_memory(x, clean, y)
+            return LabeledImages.in_memory(x, y, sources=self._training_part.sources)
+        return LabeledImages.in_memory(x, clean, y, self._training_part.sources)
 
     @override
     def test_images(self) -> LabeledImages | None:
         part = self._test_part
-        return None if part is None else LabeledImages.in_memory(part.x, part.y)
+        return None if part is None else LabeledImages.in_memory(part.x, part.y, sources=part.sources)
 
     @override
     def training_transform(self) -> BatchTransform:
@@ -149,7 +158,7 @@ class FeaturesDataModule(NoisyDataModule):
     def _read(self) -> tuple[Part, Part | None]:
         """Training and test part."""
         file = FeatureFile(self.path, "path", self._given_classes)
-        whole = self._whole(file)
+        whole, self.class_names = self._whole(file), file.class_names()
         samples, width = whole.x.shape
         if {"x_test", "y_test"} & set(file.names):
             other = self.test_path or self.test_rows
@@ -157,7 +166,7 @@ class FeaturesDataModule(NoisyDataModule):
                 raise file.error(
                     "no test set beside `test_path` or `test_rows`", f"one, and {other!r}", "leave out the argument"
                 )
-            return whole, file.part("x_test", "y_test", width)
+            return whole, file.part("x_test", "y_test", width, "path_test")
         if self.test_path is not None:
             return whole, FeatureFile(self.test_path, "test_path", self._given_classes).part("x", "y", width)
         if self.test_rows is None:
@@ -173,7 +182,8 @@ class FeaturesDataModule(NoisyDataModule):
         else:
             other = ArrayFile(self.labels, "labels", "labels_key")
             y = other.labels(other.pick(self.labels_key), len(x), self._given_classes, of="row of `x`")
-        return Part(x, y, file.vector("clean", len(x), "x") if "clean" in file.names else None)
+        clean = file.vector("clean", len(x), "x") if "clean" in file.names else None
+        return Part(x, y, clean, file.sources(len(x)))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -24,17 +25,24 @@ class TrainingDataset(Dataset[Any]):
         targets: Given labels, int64 (N,).
         transform: From what ``images`` gives to a tensor.
         seed: Seed of the augmentation.
+        sources: What the images are in the user's own data, (N,); None are their positions.
     """
 
     augments_by_epoch = indexed = True
 
     def __init__(
-        self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any], seed: int = 0
+        self,
+        images: Callable[[int], Any],
+        targets: Tensor,
+        transform: Callable[[Any], Any],
+        seed: int = 0,
+        sources: NDArray[Any] | None = None,
     ) -> None:
         self.images = images
         self.targets = targets
         self.transform = transform
         self.seed = seed
+        self.sources = sources
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -54,12 +62,20 @@ class EvaluationDataset(Dataset[Any]):
         images: ``images(index)`` loads sample ``index``.
         targets: Labels, int64 (N,).
         transform: From what ``images`` gives to a tensor.
+        sources: What the images are in the user's own data, (N,); None are their positions.
     """
 
-    def __init__(self, images: Callable[[int], Any], targets: Tensor, transform: Callable[[Any], Any]) -> None:
+    def __init__(
+        self,
+        images: Callable[[int], Any],
+        targets: Tensor,
+        transform: Callable[[Any], Any],
+        sources: NDArray[Any] | None = None,
+    ) -> None:
         self.images = images
         self.targets = targets
         self.transform = transform
+        self.sources = sources
 
     def __len__(self) -> int:
         return len(self.targets)

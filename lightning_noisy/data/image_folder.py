@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_noisy.data.image_list import ImageList, class_folders, images_in_folders
+from lightning_noisy.data.image_files import files_by_class, images_in_folders, labeled_files
+from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, printable
 
 
 class ImageFolderDataModule(ImageListDataModule):
     """Images in folders: ``train/<class>/...`` under ``root``, and, where they are there, ``val/`` and ``test/`` alike.
 
-    The folders of ``train`` name the classes, sorted: as numbers where all are integers (torchvision sorts them as
-    text), else as text; ``class_names`` has them. Images may lie deeper, in formats that torchvision knows; hidden
-    files and folders are passed over. The order of the training set is that of classes and paths.
+    Without a folder ``train`` the classes lie in ``root`` itself, ``<class>/...``, and all images are for training.
+
+    The folders of the training set name the classes, sorted: as numbers where all are integers (torchvision sorts them
+    as text), else as text; ``class_names`` has them. A folder without an image is no class, which is said. Images may
+    lie deeper, in formats that torchvision knows; hidden files and folders are passed over. The order of the training
+    set is that of classes and paths.
 
     Without ``noise`` the labels are those of the run, and nobody knows which are right: ``clean_targets`` is None. With
     it they are clean, and the noise turns them into those of the run; labels in ``val`` and ``test`` stay as they are.
@@ -31,7 +36,16 @@ class ImageFolderDataModule(ImageListDataModule):
     @override
     def read_lists(self) -> tuple[list[str], dict[str, ImageList]]:
         root = self.folder
-        check_argument((root / "train").is_dir(), "root", "a folder with `train/<class>/<image>`", self.root)
-        names = class_folders(root / "train")
-        splits = [split for split in ("train", "val", "test") if (root / split).is_dir()]
-        return names, {split: images_in_folders(root, split, names) for split in splits}
+        train = "train" if (root / "train").is_dir() else ""
+        wanted = "a folder with `train/<class>/<image>`, or with `<class>/<image>`"
+        folders = [entry.name for entry in (root / train).iterdir() if entry.is_dir() and entry.name[0] != "."]
+        others = [split for split in ("val", "test") if (root / split).is_dir()]
+        check_argument(bool(folders) and (train != "" or not others), "root", wanted, self.root)
+        found = files_by_class(root, train)
+        names = [name for name, files in found.items() if files]
+        empty = ", ".join(f"'{printable(name)}'" for name, files in found.items() if not files)
+        if empty:
+            rank_zero_warn(f"Folders without an image count as no class: {empty}.")
+        check_argument(bool(names), "root", f"{wanted}, not without any image", self.root)
+        lists = {"train": labeled_files(root, found, names, train)}
+        return names, lists | {split: images_in_folders(root, split, names) for split in others}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
 from typing_extensions import Self
 
 from lightning_noisy.collectives import gather_over_processes, process_count, process_rank
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.data.photos import read_photo
+from lightning_noisy.errors import NoisyLabelError
 
 _CHUNK = 10_000  # images between two lines of progress
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Paths of images with their labels. ``images[i]`` decodes one, to RGB.
+    """Paths of images with their labels. ``images[i]`` decodes one to RGB, see :func:`read_photo`.
 
     Paths are kept as bytes of fixed width in one array, which worker processes share.
 
@@ -83,7 +83,7 @@ class ImageList:
 
     def load(self, index: int) -> Any:
         """The image at a position, with the error of whoever decodes it."""
-        return pil_loader(self.path(index))
+        return read_photo(self.path(index))
 
     def path(self, index: int) -> str:
         """Path of the image at a position, with the root."""
@@ -99,6 +99,11 @@ class ImageList:
         rows, clean = (None if column is None else column[positions] for column in (self.rows, self.clean))
         paths, labels = self.paths[positions.numpy()], self.labels[positions]
         return replace(self, paths=paths, labels=labels, rows=rows, clean=clean)
+
+    @property
+    def sources(self) -> np.ndarray[Any, Any]:
+        """What each image is in the user's own data, (N,): its path relative to ``root``, as it was listed."""
+        return self.paths
 
     def below(self, num_classes: int) -> Self:
         """The images of the first classes."""
@@ -146,95 +151,16 @@ class ImageList:
         gathered = [item for other in gather_over_processes(found) for item in other.items()]
         return dict(sorted(gathered))
 
-    def _problem(self, index: int) -> str | None:
+    def readable(self, index: int) -> Any:
+        """The image at a position, or in words why it cannot be read."""
         try:
-            self.load(index)
+            return self.load(index)
         except Exception as error:
             return _reason(error)
-        return None
 
-
-def class_folders(folder: Path, argument: str = "root") -> list[str]:
-    """Names of the folders in a folder, one for each class, sorted: as numbers if all are integers, else as text.
-
-    Args:
-        folder: Where they are.
-        argument: What the user calls the way there, for messages.
-
-    Raises:
-        NoisyLabelError: There is none.
-    """
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    check_argument(bool(names), argument, f"a folder with `{folder.name}/<class>/<image>`", str(folder))
-    return sorted_names(names)
-
-
-def sorted_names(names: Iterable[str]) -> list[str]:
-    """Class names in their order: as numbers if all are integers, else as text."""
-    names = sorted(names)
-    return sorted(names, key=int) if all(is_integer(name) for name in names) else names
-
-
-def is_integer(name: str) -> bool:
-    """Whether a name is an integer as Python writes it, not negative."""
-    return name.isdecimal() and name.isascii() and str(int(name)) == name
-
-
-def images_in_folders(root: Path, folder: str, class_names: Sequence[str]) -> ImageList:
-    """The images of ``<root>/<folder>/<class>/``, at any depth, class by class, each in the order of their paths.
-
-    Args:
-        root: The folder that paths are relative to.
-        folder: The split.
-        class_names: Folder names of the classes 0 to K - 1; a class without a folder has no image here.
-
-    Raises:
-        NoisyLabelError: A folder of another name.
-    """
-    known = set(class_names)
-    for name in class_folders(root / folder):
-        if name not in known:
-            raise NoisyLabelError(
-                f"'{root / folder}' holds the folder '{name}', which is none of the {len(known)} classes: move it "
-                "away, or name it as its class."
-            )
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(class_names):
-        files = sorted(
-            Path(base, file).relative_to(root).as_posix()
-            for base, _, names in os.walk(root / folder / name, followlinks=True)
-            for file in names
-            if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
-        )
-        paths += files
-        labels += [label] * len(files)
-    return ImageList.of(root, paths, labels)
-
-
-def read_pairs(path: Path) -> tuple[list[str], list[int], list[int]]:
-    """A text file with lines ``<path> <label>``: paths, labels, and the numbers of their lines, counted from 1.
-
-    Raises:
-        NoisyLabelError: A line is something else.
-    """
-    paths: list[str] = []
-    labels: list[int] = []
-    rows: list[int] = []
-    with path.open(encoding="utf-8") as file:
-        for row, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            name, _, label = line.strip().rpartition(" ")
-            if not name or not is_integer(label):
-                raise NoisyLabelError(
-                    f"Expected line {row} of '{path}' to be `<path> <label>` with an integer label, but got "
-                    f"{line.strip()!r}."
-                )
-            paths.append(name)
-            labels.append(int(label))
-            rows.append(row)
-    return paths, labels, rows
+    def _problem(self, index: int) -> str | None:
+        image = self.readable(index)
+        return image if isinstance(image, str) else None
 
 
 def _names(folder: str) -> set[str]:

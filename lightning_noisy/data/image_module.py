@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision.transforms import v2
 from typing_extensions import override
@@ -18,19 +15,17 @@ from typing_extensions import override
 from lightning_noisy.data.balanced import BalancedSampler
 from lightning_noisy.data.batch_transforms import Normalize
 from lightning_noisy.data.image_list import ImageList
+from lightning_noisy.data.image_problems import ImageProblems
 from lightning_noisy.data.labeled_images import LabeledImages, Transform
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_views, view_transform
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.files import written_aside
 from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.trainer_access import run_folder
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-SKIPPED_FILE = "skipped_images.csv"
 
 
 class ImageListDataModule(NoisyDataModule):
@@ -43,7 +38,8 @@ class ImageListDataModule(NoisyDataModule):
     reached, with its path and row. With ``on_error="skip"`` each image is decoded once at ``setup``, and those that
     cannot be are left out before samples get their indices: they are reported, and written into the run's folder as
     ``skipped_images.csv``. That costs about as much as the data loading of one epoch; ``num_workers`` threads in each
-    process share it.
+    process share it. Files of the same content with different labels are kept, reported, and listed in
+    ``contradicting_images.csv``.
 
     Args:
         root: Folder that holds the data.
@@ -115,10 +111,8 @@ class ImageListDataModule(NoisyDataModule):
         self.strong = StrongAugment() if strong is None else strong
         self.batches_per_epoch = batches_per_epoch
         self.on_error = on_error
-        self.class_names: list[str]
-        """Names of the classes 0 to K - 1; from ``setup`` on."""
         self._lists: dict[str, ImageList] = {}
-        self._skipped: list[tuple[str, str, str]] = []
+        self._problems = ImageProblems()
 
     @abstractmethod
     def read_lists(self) -> tuple[list[str], dict[str, ImageList]]:
@@ -147,15 +141,15 @@ class ImageListDataModule(NoisyDataModule):
             check_num_classes(self.num_classes)
             self._lists = {split: self._usable(split, images) for split, images in lists.items()}
         super().setup(stage)
-        if stage == "fit" and self._skipped:
-            self._write_skipped()
+        if stage == "fit":
+            self._write_problems()
 
     @override
     def training_images(self) -> LabeledImages:
         images = self._lists["train"]
         if images.clean is None and self.noise is not None and not self.noisy:
-            return LabeledImages(images.__getitem__, images.labels)
-        return LabeledImages(images.__getitem__, images.clean, images.labels)
+            return LabeledImages(images.__getitem__, images.labels, sources=images.sources)
+        return LabeledImages(images.__getitem__, images.clean, images.labels, sources=images.sources)
 
     @override
     def test_images(self) -> LabeledImages | None:
@@ -172,6 +166,10 @@ class ImageListDataModule(NoisyDataModule):
     @override
     def evaluation_transform(self) -> Transform:
         return cast(Transform, v2.Compose([*self._center(), v2.PILToTensor(), Normalize(self.mean, self.std)]))
+
+    @override
+    def photo_transform(self) -> Transform:
+        return self.evaluation_transform()
 
     @override
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:
@@ -202,7 +200,7 @@ class ImageListDataModule(NoisyDataModule):
 
     def _evaluated(self, split: str, images: ImageList) -> LabeledImages:
         keep = images.clean is None or (split == "val" and self.noisy_val)
-        return LabeledImages(images.__getitem__, images.labels if keep else images.clean)
+        return LabeledImages(images.__getitem__, images.labels if keep else images.clean, sources=images.sources)
 
     def _usable(self, split: str, images: ImageList) -> ImageList:
         """The images that can be read, as far as that is asked for."""
@@ -211,7 +209,8 @@ class ImageListDataModule(NoisyDataModule):
             raise NoisyLabelError(f"The {split} set of {name} is empty.")
         twice = images.contradiction()
         if twice is not None:
-            rows = " and ".join(f"{images.name(at)} as {self.class_names[int(images.labels[at])]!r}" for at in twice)
+            names = self.class_names or ()
+            rows = " and ".join(f"{images.name(at)} as {names[int(images.labels[at])]!r}" for at in twice)
             raise NoisyLabelError(f"An image of the {split} set is listed with two labels, {rows}: keep one row.")
         if self.on_error == "raise":
             missing = images.missing()
@@ -228,19 +227,14 @@ class ImageListDataModule(NoisyDataModule):
                 f"None of the {len(images)} {split} images of {name} can be read, the first {images.name(first)} for: "
                 f"{why}; check `root`."
             )
-        if bad:
-            rank_zero_warn(f"{len(bad)} of {len(images)} {split} images cannot be read and are left out.")
-        self._skipped += [(split, images.name(index), why) for index, why in bad.items()]
+        self._problems.note_skipped(split, images, bad)
         kept = torch.ones(len(images), dtype=torch.bool)
         kept[list(bad)] = False
-        return images.take(kept.nonzero().squeeze(1))
+        images = images.take(kept.nonzero().squeeze(1))
+        self._problems.note_copies(split, images, self.class_names or ())
+        return images
 
-    def _write_skipped(self) -> None:
-        """What was left out, into the run's folder."""
+    def _write_problems(self) -> None:
         folder = None if self.trainer is None else run_folder(self.trainer)
-        if folder is None or not self.trainer.is_global_zero:  # type: ignore[union-attr]
-            return
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("split", "image", "reason"), *self._skipped])
-        with written_aside(Path(folder) / SKIPPED_FILE) as file:
-            file.write(text.getvalue().encode())
+        if folder is not None and self.trainer.is_global_zero:  # type: ignore[union-attr]
+            self._problems.write(Path(folder))

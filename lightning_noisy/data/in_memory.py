@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
@@ -25,6 +26,8 @@ class InMemoryDataset(Dataset[Any]):
         transform: Of batches, see :class:`~lightning_noisy.data.batch_transforms.BatchTransform`, or of single samples.
         seed: Seed of what is drawn.
         indexed: Whether samples carry their index in [0, N).
+        sources: What the samples are in the user's own data, (N,), see :func:`~lightning_noisy.data.sources_of`; None
+            are ``rows``.
     """
 
     augments_by_epoch = True
@@ -37,6 +40,7 @@ class InMemoryDataset(Dataset[Any]):
         transform: Callable[[Any], Any],
         seed: int = 0,
         indexed: bool = False,
+        sources: NDArray[Any] | None = None,
     ) -> None:
         self.samples = samples
         self.rows = rows
@@ -44,6 +48,7 @@ class InMemoryDataset(Dataset[Any]):
         self.transform = of_batches(transform)
         self.seed = seed
         self.indexed = indexed
+        self.sources = rows.numpy() if sources is None else sources
 
     def __len__(self) -> int:
         return len(self.targets)

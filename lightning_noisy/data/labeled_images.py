@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Transform = Callable[[Any], Tensor]
@@ -23,12 +24,15 @@ class LabeledImages:
         labels: Clean labels, int64 (N,); None where nobody knows them.
         noisy: Noisy labels that the images come with, int64 (N,); None where the data module draws them.
         samples: All images (N, ...) where they are in memory: they are then gathered and transformed by the batch.
+        sources: What they are in the user's own data: paths, text or bytes (N,), or rows, int64 (N,), of the array that
+            they were taken from; None are their positions.
     """
 
     image: Callable[[int], Any]
     labels: Tensor | None
     noisy: Tensor | None = None
     samples: Tensor | None = None
+    sources: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("labels", "noisy"):
@@ -36,9 +40,19 @@ class LabeledImages:
                 object.__setattr__(self, name, torch.from_numpy(getattr(self, name)))
 
     @classmethod
-    def in_memory(cls, samples: Tensor, labels: Tensor | None, noisy: Tensor | None = None) -> LabeledImages:
+    def in_memory(
+        cls,
+        samples: Tensor,
+        labels: Tensor | None,
+        noisy: Tensor | None = None,
+        sources: NDArray[Any] | None = None,
+    ) -> LabeledImages:
         """A set whose images are the rows of one tensor (N, ...)."""
-        return cls(samples.__getitem__, labels, noisy, samples)
+        return cls(samples.__getitem__, labels, noisy, samples, sources)
+
+    def sources_of(self, rows: Tensor) -> NDArray[Any]:
+        """What the images at positions, int64 (M,), are in the user's own data, (M,)."""
+        return rows.numpy() if self.sources is None else self.sources[rows.numpy()]
 
 
 class Rows:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Trainer
 from torch import Tensor
 
+from lightning_noisy.class_plots import transition_figure
 from lightning_noisy.data.backdoor import BackdoorTrigger
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
@@ -19,7 +20,6 @@ from lightning_noisy.figures import show_figure, write_figure
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 from lightning_noisy.functional.noise import as_targets, check_num_classes
-from lightning_noisy.plots import transition_figure
 
 MANIFEST_FILE = "noise.json"
 LABELS_FILE = "noisy_labels.npz"
@@ -34,6 +34,7 @@ def build_manifest(
     num_clean_classes: int | None = None,
     backdoor: BackdoorTrigger | None = None,
     poisoned: Tensor | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, object]:
     """Describe the labels of a run by plain values, the same after a round trip through JSON.
 
@@ -46,12 +47,14 @@ def build_manifest(
         num_clean_classes: Number C of clean classes where some images belong to none of the K; None stands for K.
         backdoor: The backdoor, or ``None`` without.
         poisoned: Which samples it has poisoned, bool (N,).
+        class_names: Names of the K classes, where they are known.
 
     Returns:
         A dict with these entries:
 
         - ``noise``: the model's :meth:`~lightning_noisy.data.noise.LabelNoise.describe`, or None
         - ``seed``, ``num_samples``, ``num_classes``: integers
+        - ``class_names``: a list of strings, or None
         - ``requested_rate``: the model's rate, or None
         - ``realized_rate``: fraction of wrong labels in [0, 1], those of poisoned samples included, None without clean
           labels
@@ -71,6 +74,7 @@ def build_manifest(
         "seed": seed,
         "num_samples": len(noisy),
         "num_classes": num_classes,
+        "class_names": None if class_names is None else list(class_names),
         "requested_rate": None if noise is None else noise.rate,
         "realized_rate": None if clean is None else noise_rate(clean, noisy),
         "transition_counts": counts,
@@ -91,7 +95,8 @@ def show_transitions(trainer: Trainer, folder: str | Path, manifest: Mapping[str
     """
     if manifest["transition_counts"] is None:
         return
-    figure = transition_figure(np.array(manifest["transition_counts"]))
+    names = cast("Sequence[str] | None", manifest.get("class_names"))
+    figure = transition_figure(np.array(manifest["transition_counts"]), names)
     write_figure(folder, "transition", figure)
     show_figure(trainer, "noise/transition", figure)
 
@@ -102,12 +107,14 @@ def write_manifest(
     noisy: Tensor,
     clean: Tensor | None = None,
     poisoned: Tensor | None = None,
+    origins: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``noise.json`` and ``noisy_labels.npz`` into a folder, which is made if missing.
 
     The archive holds int64 (N,) arrays ``noisy`` and, where known, ``clean``, under a backdoor ``poisoned``, bool (N,),
-    and loads with ``allow_pickle=False``;
-    :class:`~lightning_noisy.data.noise.FileNoise` with ``key="noisy"`` gives the labels again. Both files are written
+    and what ``origins`` has: ``class_names`` and the ``path`` or ``row`` of each sample. It loads with
+    ``allow_pickle=False``; :class:`~lightning_noisy.data.noise.FileNoise` with ``key="noisy"`` gives the labels again,
+    each to its sample. Both files are written
     aside and renamed once both are complete, so an interruption leaves the old ones. The manifest is renamed last: its
     ``sha256`` says whether the labels beside it are its own.
 
@@ -119,6 +126,7 @@ def write_manifest(
         noisy: Noisy labels, int64 (N,).
         clean: Clean labels, int64 (N,), or ``None``.
         poisoned: Which samples a backdoor has poisoned, bool (N,), or ``None`` without one.
+        origins: What :func:`~lightning_noisy.data.origins.origin_arrays` gave for the samples.
 
     Raises:
         NoisyLabelError: The manifest is that of other labels.
@@ -133,6 +141,7 @@ def write_manifest(
     entries = [f"  {json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in manifest.items()]
     known = {"noisy": noisy, "clean": clean, "poisoned": poisoned}
     arrays: dict[str, Any] = {name: labels.cpu().numpy() for name, labels in known.items() if labels is not None}
+    arrays |= origins or {}
     folder = Path(folder)
     with written_aside(folder / MANIFEST_FILE) as text, written_aside(folder / LABELS_FILE) as archive:
         text.write(("{\n" + ",\n".join(entries) + "\n}\n").encode())

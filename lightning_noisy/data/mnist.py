@@ -29,6 +29,7 @@ class MNISTDataModule(TorchvisionDataModule):
     """
 
     num_classes = 10
+    size = (28, 28)
     title = "MNIST"
     folder = "MNIST/raw"
     mean = (0.1307,)

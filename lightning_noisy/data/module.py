@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from lightning_noisy.data.labeled_images import LabeledImages, Rows
 from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.origins import Sources, origin_arrays, sources_of
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.split_loaders import SplitLoaders
 from lightning_noisy.data.splits import known_labels_of, split_rows, training_labels
@@ -65,6 +66,8 @@ class NoisyDataModule(SplitLoaders, ABC):
     """
 
     num_classes: int
+    class_names: Sequence[str] | None = None
+    """Names of the classes 0 to K - 1, None where nobody knows them; those in the data from ``setup`` on."""
     num_clean_classes: int | None = None
     """Number of clean classes where some training images belong to none of the ``num_classes``."""
     pixel_range: PixelRange = None
@@ -139,15 +142,17 @@ class NoisyDataModule(SplitLoaders, ABC):
             targets: Given labels at these positions, int64 (N,).
             transform: As :meth:`training_transform` gives it.
         """
+        sources = images.sources_of(rows)
         if images.samples is not None:
-            return InMemoryDataset(images.samples, rows, targets, transform, self.seed, indexed=True)
-        return TrainingDataset(Rows(images.image, rows), targets, transform, self.seed)
+            return InMemoryDataset(images.samples, rows, targets, transform, self.seed, True, sources)
+        return TrainingDataset(Rows(images.image, rows), targets, transform, self.seed, sources)
 
     def evaluation_dataset(self, images: LabeledImages, rows: Tensor, targets: Tensor) -> Dataset[Any]:
         """A data set of samples ``(image, target)``; arguments as for :meth:`training_dataset`."""
+        sources = images.sources_of(rows)
         if images.samples is not None:
-            return InMemoryDataset(images.samples, rows, targets, self.evaluation_transform())
-        return EvaluationDataset(Rows(images.image, rows), targets, self.evaluation_transform())
+            return InMemoryDataset(images.samples, rows, targets, self.evaluation_transform(), sources=sources)
+        return EvaluationDataset(Rows(images.image, rows), targets, self.evaluation_transform(), sources)
 
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:
         """Makes the sampler that gives the order of the training split."""
@@ -172,6 +177,14 @@ class NoisyDataModule(SplitLoaders, ABC):
         return self._in_order(self._scored, persistent_workers=False)
 
     @property
+    def sources(self) -> Sources:
+        """What the samples of the training split are in the user's own data, in the order of their indices.
+
+        Paths, text (N,), or rows of the array or table, int64 (N,), also behind a validation split; from ``setup`` on.
+        """
+        return sources_of(self._train)
+
+    @property
     def attacked_splits(self) -> dict[str, int]:
         """The splits whose images all show a trigger, each with the class that it leads to."""
         return {} if self.backdoor is None else {"backdoor": self.backdoor.target}
@@ -180,7 +193,7 @@ class NoisyDataModule(SplitLoaders, ABC):
     def setup(self, stage: str) -> None:
         images, others = self.training_images(), self.evaluation_images()
         name = type(self).__name__
-        clean, noisy = training_labels(images, self.noise, self.num_classes, self.seed, name)
+        clean, noisy = training_labels(images, self.noise, self.num_classes, self.seed, name, self.class_names)
         original, poisoned = images, torch.zeros(len(noisy), dtype=torch.bool)
         if self.backdoor is not None:
             attack = self.backdoor, self.num_classes, self.pixel_range
@@ -225,8 +238,9 @@ class NoisyDataModule(SplitLoaders, ABC):
             return
         clean, noisy, made = self.clean_targets, self.noisy_targets, (self.noise, self.seed, self.num_clean_classes)
         poisoned = None if self.backdoor is None else self.poisoned
-        manifest = build_manifest(clean, noisy, self.num_classes, *made, self.backdoor, poisoned)
-        write_manifest(folder, manifest, noisy, clean, poisoned)
+        origins = origin_arrays(self.class_names, self.sources)
+        manifest = build_manifest(clean, noisy, self.num_classes, *made, self.backdoor, poisoned, self.class_names)
+        write_manifest(folder, manifest, noisy, clean, poisoned, origins)
         show_transitions(trainer, folder, manifest)
         if self.poisoned.any():
             show_backdoor(trainer, folder, original, images, train[self.poisoned], self.pixel_range)

@@ -42,6 +42,13 @@ class RecordList(ImageList):
     def contradiction(self) -> None:
         """A record has one label."""
 
+    @property
+    @override
+    def sources(self) -> np.ndarray[Any, Any]:
+        """File and record, as ``data_batch_1.bin#17``."""
+        assert self.rows is not None
+        return np.array([b"%s#%d" % pair for pair in zip(self.paths.tolist(), self.rows.tolist(), strict=True)])
+
     @override
     def name(self, index: int) -> str:
         assert self.rows is not None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
@@ -34,6 +36,16 @@ class SplitLoaders(LightningDataModule):
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self._validation: dict[str, Dataset[Any]] = {}
+
+    def photo_transform(self) -> Callable[[Any], Tensor]:
+        """From a PIL image in RGB, as people have them, to what evaluation gives the network: a tensor (C, H, W).
+
+        It needs none of the data.
+
+        Raises:
+            NoisyLabelError: The data are not images that could be made of a photo.
+        """
+        raise NoisyLabelError(f"{type(self).__name__} does not say how a network that it trains sees an image file.")
 
     @property
     def validation_splits(self) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,12 @@ _SPLIT_STREAM = 0x73706C6974  # keeps the split apart from other draws under the
 
 
 def training_labels(
-    images: LabeledImages, noise: LabelNoise | None, num_classes: int, seed: int, owner: str
+    images: LabeledImages,
+    noise: LabelNoise | None,
+    num_classes: int,
+    seed: int,
+    owner: str,
+    class_names: Sequence[str] | None = None,
 ) -> tuple[Tensor | None, Tensor]:
     """Clean labels of a training set, where known, and those of the run, each int64 (N,).
 
@@ -24,6 +31,7 @@ def training_labels(
         num_classes: K.
         seed: Seed of the noise.
         owner: Name of the data module, for messages.
+        class_names: Names of the classes, where they are known.
 
     Raises:
         NoisyLabelError: The set is empty, or comes with noisy labels and gets noise as well.
@@ -38,7 +46,7 @@ def training_labels(
         raise NoisyLabelError(
             f"The training set of {owner} comes with noisy labels, but got noise={noise!r} as well: leave it out."
         )
-    return images.labels, noise.corrupt(given, num_classes, seed, images.image)
+    return images.labels, noise.corrupt_images(images, given, num_classes, seed, class_names)
 
 
 def known_labels_of(clean: Tensor | None, owner: str) -> Tensor:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import torch
+from torch import Tensor
+from torchvision.transforms import v2
 from typing_extensions import override
 
 from lightning_noisy.data.batch_transforms import BatchTransform, Normalize
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
+from lightning_noisy.data.origins import known_class_names
 from lightning_noisy.errors import NoisyLabelError
 
 _UNREADABLE = (RuntimeError, ValueError, AssertionError)  # how torchvision says that files are missing or damaged
@@ -38,6 +42,8 @@ class TorchvisionDataModule(NoisyDataModule):
     """Where its files lie under ``root``."""
     mean: ClassVar[tuple[float, ...]]
     """Mean of each channel over the training set, pixels in [0, 1]."""
+    size: ClassVar[tuple[int, int]]
+    """Height and width of its images."""
     std: ClassVar[tuple[float, ...]]
     """Standard deviation of each channel."""
 
@@ -82,6 +88,15 @@ class TorchvisionDataModule(NoisyDataModule):
     def evaluation_transform(self) -> BatchTransform:
         return Normalize(self.mean, self.std)
 
+    @override
+    def photo_transform(self) -> Callable[[Any], Tensor]:
+        """Brought to the size of the data set's images, and to gray where they are."""
+        colors = [] if len(self.mean) == 3 else [v2.Grayscale()]
+        return cast(
+            Callable[[Any], Tensor],
+            v2.Compose([v2.Resize(self.size), *colors, v2.PILToTensor(), self.evaluation_transform()]),
+        )
+
     def _part(self, train: bool) -> LabeledImages:
         try:
             opened = self.open(train=train)
@@ -92,4 +107,7 @@ class TorchvisionDataModule(NoisyDataModule):
             ) from error
         pixels = torch.as_tensor(opened.data)
         images = pixels.reshape(*pixels.shape[:3], -1).permute(0, 3, 1, 2).contiguous()
+        self.class_names = known_class_names(opened)
+        if self.class_names is not None:  # of CIFAR80N-O the first
+            self.class_names = self.class_names[: self.num_classes]
         return LabeledImages.in_memory(images, torch.as_tensor(opened.targets))

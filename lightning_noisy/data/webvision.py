@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from lightning_noisy.data.image_list import ImageList, class_folders, images_in_folders, is_integer, read_pairs
+from lightning_noisy.data.image_files import class_folders, images_in_folders, is_integer, read_pairs
+from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
 from lightning_noisy.errors import check_argument
 

@@ -17,6 +17,7 @@ from lightning_noisy.checkpoints.check import check_weights
 from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.data.epoch_length import announce_length
+from lightning_noisy.data.origins import check_same_names
 from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
@@ -27,7 +28,7 @@ from lightning_noisy.modules.loading import AsksForParts
 from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.optim import scheduler_configs
-from lightning_noisy.state import LossStores, RunDriver
+from lightning_noisy.state import LossStores, RunDriver, class_names_in_use, saved_class_names
 from lightning_noisy.state.epoch_ends import close_skipped
 
 
@@ -67,6 +68,8 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
+        self.class_names: tuple[str, ...] | None = None
+        """Names of the classes that its weights were trained on, where data or checkpoint tell them."""
         self.loss_stores = LossStores()
         """What its losses keep."""
         self._hits: list[Tensor] = []
@@ -141,11 +144,14 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # `load_from_checkpoint(strict=False)` allows other names without telling the module.
         check_weights(checkpoint["state_dict"], self, names=self._trainer is not None)
+        self.class_names = saved_class_names(checkpoint)
 
     @override
     def setup(self, stage: str) -> None:
         self._run = RunDriver.of(self.trainer)
         self._run.add(self.section)
+        if stage != "fit" and self.trainer.ckpt_path is None:  # else the checkpoint is asked
+            check_same_names(self.class_names, class_names_in_use(self.trainer))
         self.find_splits()
         self.loss_stores.join(self._run, self)
 
@@ -157,6 +163,7 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
     @override
     def on_train_start(self) -> None:
         self._follow_steps()
+        self.class_names = self.run.origins.class_names
         if self.run.labels is not None:
             check_labels(self.run.labels, self.num_classes, "the training labels")
         if RunDriver.in_trainer(self.trainer) is None:  # a trial of Lightning's finders

@@ -1,6 +1,7 @@
 """State that survives a resume and a second process: per-sample stores, metrics of an epoch, and their one owner."""
 
 from lightning_noisy.state.batch_listener import BatchListener
+from lightning_noisy.state.class_names import class_names_in_use, saved_class_names
 from lightning_noisy.state.epoch_sums import EpochSums
 from lightning_noisy.state.loss_stores import LossStores, outermost_losses
 from lightning_noisy.state.members import check_members
@@ -21,6 +22,8 @@ __all__ = [
     "Stateful",
     "TrainingSet",
     "check_members",
+    "class_names_in_use",
     "common_training_set",
     "outermost_losses",
+    "saved_class_names",
 ]

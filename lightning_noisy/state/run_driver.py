@@ -18,12 +18,10 @@ from lightning_noisy.data.epoch_length import announce_length, check_length, fol
 from lightning_noisy.data.index_recorder import record, stop_recording
 from lightning_noisy.data.index_source import IndexSource
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.private_api import (
-    Callback,
-    batches_begun,
-    surrounded,
-)
+from lightning_noisy.data.origins import Origins, check_same_names
+from lightning_noisy.private_api import Callback, batches_begun, surrounded
 from lightning_noisy.state.checkpoints import checkpoint_is_due
+from lightning_noisy.state.class_names import class_names_in_use, saved_class_names
 from lightning_noisy.state.delays import last_epoch, warn_of_late
 from lightning_noisy.state.epoch_ends import begin_again, close_skipped
 from lightning_noisy.state.interruption import Interruption
@@ -76,8 +74,7 @@ class RunDriver(Callback):
     @classmethod
     def in_trainer(cls, trainer: Trainer) -> RunDriver | None:
         """The Trainer's driver; None without one, as while Lightning's finders train without the callbacks."""
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        return next((callback for callback in callbacks if isinstance(callback, cls)), None)
+        return next((one for one in trainer.callbacks if isinstance(one, cls)), None)  # type: ignore[attr-defined]
 
     @property
     @override
@@ -92,6 +89,7 @@ class RunDriver(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._looking = self._trained and trainer.state.fn != TrainerFn.FITTING
         self._interruption.check(trainer, checkpoint)
+        check_same_names(saved_class_names(checkpoint), class_names_in_use(trainer))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,6 +109,8 @@ class RunDriver(Callback):
         # Projects that seed each process differently still need one seed for masks and the like.
         seed = trainer.strategy.broadcast(run_seed(None))
         fresh = batches_begun(trainer) == 0
+        known = Origins() if fresh else self.state.origins
+        self.state.origins = known.following(root, class_names_in_use(trainer))
         self._interruption.take_back(trainer)
         self._resuming = self._trained = True
         follow_resume(trainer)

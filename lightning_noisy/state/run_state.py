@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_noisy.checks import DeferredChecks
 from lightning_noisy.data.batch import Batch
+from lightning_noisy.data.origins import Origins
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.batch_listener import BatchListener
 from lightning_noisy.state.open_batch import OpenBatch
@@ -40,6 +41,8 @@ class RunState:
         """The set of this run; None before training and where no section needs it."""
         self.labels: Tensor | None = None
         """Its given labels, int64 (N,), where they are known."""
+        self.origins = Origins()
+        """What its classes are called and where its samples come from; after a load the classes of the checkpoint."""
         self.learned_labels = Section("The training set", "labels")
         """Where they are not: the labels at each criterion, as they came the first time."""
         self.fresh = True
@@ -193,13 +196,7 @@ class RunState:
         self._over = True
 
     def total_epochs(self, owner: str, given: int | None = None, key: str | None = None) -> int:
-        """The number of epochs E that a schedule spans, see :class:`ScheduleSpans`.
-
-        Args:
-            owner: The schedule's name, for messages.
-            given: What the user gave; None takes the run's first ``max_epochs``.
-            key: What tells it apart from other schedules of the run; None is ``owner``.
-        """
+        """The number of epochs E of a schedule, see :meth:`ScheduleSpans.resolve`; a ``key`` of None is ``owner``."""
         return self.spans.resolve(owner if key is None else key, owner, given, self.max_epochs)
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,6 +206,7 @@ class RunState:
             "num_samples": known.num_samples if known else None,
             "labels_hash": known.labels_hash if known else None,
             "part_hash": known.part_hash if known else None,
+            "class_names": self.origins.class_names and list(self.origins.class_names),
             "seed": self.seed,
             "max_epochs": self.max_epochs,
             "schedules": dict(self.spans.epochs),
@@ -226,6 +224,8 @@ class RunState:
         self.training_set = None
         if state["num_samples"] is not None:
             self.training_set = TrainingSet(state["num_samples"], state["labels_hash"], state["part_hash"])
+        names = state.get("class_names")
+        self.origins = Origins(class_names=names and tuple(names))
         self.seed, self.max_epochs = state["seed"], state["max_epochs"]
         self.spans.epochs = dict(state["schedules"])
         self.open_epoch, self.prepared_epoch = state["open_epoch"], state["prepared_epoch"]

@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 def read(path):
     with np.load(path, allow_pickle=False) as file:
-        assert sorted(file.files) == ["index", "probabilities"]
+        assert sorted(file.files) == ["index", "probabilities", "row"]
         assert (file["index"].dtype, file["probabilities"].dtype) == (np.int64, np.float32)
         return file["index"], file["probabilities"]
 

@@ -473,7 +473,7 @@ def test_evidence_where_nobody_knows_clean_labels(tmp_path, monkeypatch):
     manifest = json.loads((tmp_path / "run" / "noise.json").read_text())
     archive = np.load(tmp_path / "run" / "noisy_labels.npz")
     assert (manifest["realized_rate"], manifest["transition_counts"], manifest["num_samples"]) == (None, None, 48)
-    assert archive.files == ["noisy"]
+    assert archive.files == ["noisy", "row"]
     assert {"val/acc", "train/conf/all"} <= set(seen)
     assert not {"test/acc", "train/conf/clean"} & set(seen)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["realized_noise_rate"] is None

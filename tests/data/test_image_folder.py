@@ -112,8 +112,34 @@ def test_a_folder_without_training_images_is_refused(tmp_path):
         ready(tmp_path)
     for name in CLASSES:
         (tmp_path / "train" / name).mkdir()
-    with pytest.raises(NoisyLabelError, match="The train set of ImageFolderDataModule is empty"):
+    with pytest.raises(NoisyLabelError, match="<class>/<image>`, not without any image"):
         ready(tmp_path)
+
+
+def test_classes_may_lie_in_the_root_and_a_folder_without_images_is_none(tmp_path, recwarn):
+    for name in ("10", "9", "="):
+        write_image(tmp_path / name / "deep" / "a.png", 8 * len(name))
+    (tmp_path / "two\nlines").mkdir()
+    (tmp_path / "two\nlines" / "notes.txt").touch()
+    data = ready(tmp_path)
+    assert data.class_names == ["10", "9", "="]
+    assert data.sources.tolist() == ["10/deep/a.png", "9/deep/a.png", "=/deep/a.png"]
+    assert "Folders without an image count as no class: 'two lines'." in [str(one.message) for one in recwarn]
+    (tmp_path / "test").mkdir()
+    with pytest.raises(NoisyLabelError, match="`root` to be a folder with `train/<class>/<image>`"):
+        ready(tmp_path)
+
+
+def test_copies_with_different_labels_are_kept_and_listed(tmp_path):
+    write_folders(tmp_path, ["train"])
+    content = (tmp_path / "train" / "ant" / "0.jpg").read_bytes()
+    for name, last in (("ant/one.jpg", b"."), ("ant/two.jpg", b"."), ("bee/=copy.jpg", b"."), ("cat/other.jpg", b"!")):
+        (tmp_path / "train" / name).write_bytes(content + last)
+    with pytest.warns(UserWarning, match="3 train images are copies of 1 with different labels and are kept, the f"):
+        data = ready(tmp_path, on_error="skip")
+    assert len(data.noisy_targets) == 19
+    listed = [(path.rpartition("/train/")[2], label) for _, _, path, label in data._problems.copies]
+    assert listed == [("ant/one.jpg'", "ant"), ("ant/two.jpg'", "ant"), ("bee/=copy.jpg'", "bee")]
 
 
 def test_an_image_that_cannot_be_decoded_ends_the_run_with_its_path(tmp_path):
@@ -153,7 +179,7 @@ def test_left_out_images_leave_no_gap(tmp_path, num_workers):
 def test_images_are_checked_once(tmp_path, monkeypatch):
     write_folders(tmp_path)
     data = ready(tmp_path, on_error="skip")
-    monkeypatch.setattr("lightning_noisy.data.image_list.pil_loader", None)
+    monkeypatch.setattr("lightning_noisy.data.image_list.read_photo", None)
     data.setup("test")
     assert len(data.noisy_targets) == 15
 

@@ -3,14 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_noisy.data.image_list import (
-    ImageList,
-    class_folders,
-    images_in_folders,
-    is_integer,
-    read_pairs,
-    sorted_names,
-)
+from lightning_noisy.data.image_files import class_folders, images_in_folders, is_integer, read_pairs, sorted_names
+from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.errors import NoisyLabelError
 from tests._dummies import write_image, write_lines
 

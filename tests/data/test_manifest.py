@@ -33,6 +33,7 @@ def test_a_manifest_counts_what_happened():
         "seed": 3,
         "num_samples": 1000,
         "num_classes": 4,
+        "class_names": None,
         "requested_rate": 0.5,
         "realized_rate": sum(i != j for i, j in pairs) / 1000,
         "transition_counts": [[pairs.count((i, j)) for j in range(4)] for i in range(4)],
@@ -93,7 +94,7 @@ def test_what_nobody_knows_is_none():
     manifest = build_manifest(None, NOISY, 4, None, 0)
 
     unknown = {name for name, value in manifest.items() if value is None}
-    assert unknown == {"noise", "requested_rate", "realized_rate", "transition_counts", "backdoor"}
+    assert unknown == {"noise", "requested_rate", "realized_rate", "transition_counts", "backdoor", "class_names"}
 
 
 @pytest.mark.parametrize(

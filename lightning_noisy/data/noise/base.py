@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from lightning_noisy.data.described import Described
+from lightning_noisy.data.labeled_images import LabeledImages
 
 NOISE_STREAM = 0x6E6F697365  # keeps these draws apart from other draws under the same seed
 
@@ -41,3 +42,22 @@ class LabelNoise(Described, ABC):
         Raises:
             NoisyLabelError: The labels are no classes, or do not fit the noise model, which may need images.
         """
+
+    def corrupt_images(
+        self,
+        images: LabeledImages,
+        targets: Tensor,
+        num_classes: int,
+        seed: int,
+        class_names: Sequence[str] | None = None,
+    ) -> Tensor:
+        """The same for a training set that tells where its samples come from, which noise out of a file asks.
+
+        Args:
+            images: The training set.
+            targets: Its clean labels, see :meth:`corrupt`.
+            num_classes: K.
+            seed: Any integer.
+            class_names: Names of the classes, None where nobody knows them.
+        """
+        return self.corrupt(targets, num_classes, seed, images.image)

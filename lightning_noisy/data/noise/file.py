@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from lightning_noisy.data.array_file import ArrayFile
+from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.noise.base import Images, LabelNoise
+from lightning_noisy.data.noise.labels_of_samples import LabelsOfSamples
+from lightning_noisy.data.origins import checked_sources
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.noise import check_num_classes
 
@@ -18,14 +23,19 @@ class FileNoise(LabelNoise):
     The seed plays no part. The file is opened when the labels are needed, so a data module can be made on a machine
     without it. Pickled files are refused: they can run any code.
 
+    A ``.npz`` that a run has written says in ``path`` or ``row`` (N,) which sample of the user's own data each label
+    belongs to, and in ``class_names`` (K,) what the classes are called. Then each sample gets its own label, and each
+    label the class of its name, whatever the order of either; the file may hold further samples. Other files have one
+    label for each training sample, in the order of the training set.
+
     Args:
-        path: A ``.npy`` or ``.npz`` file with one integer label per training sample, shape (N,), values in [0, K), in
-            the order of the training set.
-        key: Name of the array inside a ``.npz`` file; may be left out where there is only one.
+        path: A ``.npy`` or ``.npz`` file with integer labels, shape (N,), values in [0, K).
+        key: Name of the array inside a ``.npz`` file; may be left out where there is only one, or one ``labels``,
+            beside ``path``, ``row`` and ``class_names``.
 
     Raises:
         NoisyLabelError: Another suffix; at :meth:`corrupt`, a file that is missing, cannot be read, or holds anything
-            but such labels.
+            but such labels; in a data module also a sample without a label, with two, or of a class of another name.
 
     References:
         Wei et al., Learning with Noisy Labels Revisited: A Study Using Real-World Human Annotations, ICLR 2022.
@@ -41,6 +51,23 @@ class FileNoise(LabelNoise):
         """The labels of the file, see :meth:`LabelNoise.corrupt`. ``targets`` give their number and device alone."""
         check_num_classes(num_classes)
         return _labels_of(self.path, self.key, len(targets), num_classes).to(targets.device)
+
+    def corrupt_images(
+        self,
+        images: LabeledImages,
+        targets: Tensor,
+        num_classes: int,
+        seed: int,
+        class_names: Sequence[str] | None = None,
+    ) -> Tensor:
+        """The labels of these samples, see :meth:`LabelNoise.corrupt_images`."""
+        check_num_classes(num_classes)
+        known = LabelsOfSamples.read(ArrayFile(self.path), self.key)
+        if known is None:
+            return self.corrupt(targets, num_classes, seed)
+        told = np.arange(len(targets)) if images.sources is None else images.sources
+        labels = known.of(checked_sources(told, len(targets)), num_classes, class_names)
+        return labels.to(targets.device)
 
 
 def read_labels(path: str | Path, key: str | None, num_samples: int) -> Tensor:

@@ -230,7 +230,7 @@ def test_yaml_and_the_files_of_a_run(tmp_path, monkeypatch, caplog):
     options = {"rate": 0.03, "target": 4, "size": 0.1, "margin": 0.0}
     assert manifest["backdoor"] == {"class": "LocalTrigger", **options, "num_poisoned": 43}
     with np.load(folder / "noisy_labels.npz") as arrays:
-        assert set(arrays) == {"noisy", "clean", "poisoned"}
+        assert set(arrays) == {"noisy", "clean", "poisoned", "row", "class_names"}
         assert arrays["poisoned"].dtype == bool
         assert np.array_equal(arrays["poisoned"], cli.datamodule.poisoned)
         assert (arrays["noisy"][arrays["poisoned"]] == 4).all()

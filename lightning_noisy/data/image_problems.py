@@ -1,0 +1,111 @@
+"""What is wrong with image files: those that cannot be read, and copies that contradict each other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_noisy.data.csv_files import write_csv
+from lightning_noisy.data.image_list import ImageList
+
+SKIPPED_FILE = "skipped_images.csv"
+COPIES_FILE = "contradicting_images.csv"
+
+
+class ImageProblems:
+    """Those of several sets, for the lines and tables that tell of them."""
+
+    def __init__(self) -> None:
+        self.skipped: list[tuple[str, str, str]] = []
+        """Set, image and reason of each that was left out."""
+        self.copies: list[tuple[str, int, str, str]] = []
+        """Set, number of the group, image and label of each that has a copy of another label."""
+
+    def note_skipped(self, split: str, images: ImageList, bad: Mapping[int, str]) -> None:
+        """Images are left out.
+
+        Args:
+            split: The set.
+            images: All of it.
+            bad: Their positions, and why.
+        """
+        if bad:
+            first, why = next(iter(bad.items()))
+            rank_zero_warn(
+                f"{len(bad)} of {len(images)} {split} images cannot be read and are left out, the first "
+                f"{images.name(first)} for: {why}."
+            )
+        self.skipped += [(split, images.name(index), why) for index, why in bad.items()]
+
+    def note_copies(self, split: str, images: ImageList, class_names: Sequence[str]) -> None:
+        """Look for copies with different labels.
+
+        Args:
+            split: The set.
+            images: What is used of it.
+            class_names: Names of the classes.
+        """
+        groups = contradicting_copies(images)
+        if groups:
+            rank_zero_warn(
+                f"{sum(map(len, groups))} {split} images are copies of {len(groups)} with different labels and are "
+                f"kept, the first {images.name(groups[0][0])}."
+            )
+        self.copies += [
+            (split, number, images.name(index), class_names[int(images.labels[index])])
+            for number, group in enumerate(groups, start=1)
+            for index in group
+        ]
+
+    def write(self, folder: Path, prefix: str = "") -> None:
+        """Write ``skipped_images.csv`` and ``contradicting_images.csv``, where there is something to tell.
+
+        Args:
+            folder: Where they go.
+            prefix: How their names begin.
+        """
+        if self.skipped:
+            write_csv(folder / f"{prefix}{SKIPPED_FILE}", ("split", "image", "reason"), self.skipped)
+        if self.copies:
+            write_csv(folder / f"{prefix}{COPIES_FILE}", ("split", "group", "image", "label"), self.copies)
+
+
+def contradicting_copies(images: ImageList) -> list[list[int]]:
+    """Positions of image files with the same content and different labels, a group for each content.
+
+    Only files of equal size are read. Those that cannot be are passed over; a file that is listed twice counts once.
+
+    Args:
+        images: The images.
+    """
+    first = {images.path(index): index for index in reversed(range(len(images)))}
+    sizes = _groups(sorted(first.values()), lambda index: _size(Path(images.path(index))))
+    contents = [group for same in sizes for group in _groups(same, lambda index: _digest(Path(images.path(index))))]
+    return sorted(group for group in contents if len(set(images.labels[group].tolist())) > 1)
+
+
+def _groups(positions: Iterable[int], key: Callable[[int], Hashable | None]) -> list[list[int]]:
+    """Positions with the same key, where several have it."""
+    found: dict[Hashable, list[int]] = {}
+    for position in positions:
+        value = key(position)
+        if value is not None:
+            found.setdefault(value, []).append(position)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        return hashlib.blake2b(path.read_bytes()).digest()
+    except OSError:
+        return None

