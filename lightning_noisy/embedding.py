@@ -154,7 +154,7 @@ def _features(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[int, str]]:
     """Features (M, D) of the images that can be read, their positions (M,), and why others cannot."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = network.network.to(device)
+    model = network.network.to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
     starts = range(0, len(images), _PART)
     done = sum(min(_PART, len(images) - start) for start in starts if _part(folder, start).is_file())
     with tqdm(total=len(images), initial=done, desc="Embedding", unit="image") as bar:
@@ -186,7 +186,7 @@ def _embed_part(loader: Any, model: torch.nn.Module, device: torch.device, path:
     bad: dict[int, str] = {}
     for batch, positions, reasons in loader:
         if batch is not None:
-            features.append(model(batch.to(device)).float().cpu())
+            features.append(model(batch.to(device, memory_format=torch.channels_last)).float().cpu())
         kept += positions
         bad |= reasons
         bar.update(len(positions) + len(reasons))

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.training_dynamics import TrainingDynamics
+from lightning_noisy.data.origins import CLASS_NAMES, PATH, ROW
 from lightning_noisy.data.pictures import picture
 from lightning_noisy.files import check_writable
 from lightning_noisy.reports import LabelIssues
@@ -106,17 +107,18 @@ class LabelIssueReport(TrainingDynamics):
             trainer: The Trainer that has fitted.
         """
         table = self.table()
-        samples, kind, names = self._origins(trainer, len(table["label"]))
+        samples, kind, names = self._origins()
         line = self.collapse(names)
         remarks = [] if line is None else [line]
         truth = None if self._clean is None else self._clean.numpy()
         return issues_from_dynamics(table, samples, kind, names, truth, remarks, self.curves())
 
-    def _origins(self, trainer: Trainer, count: int) -> tuple[NDArray[np.str_], Any, list[str]]:
+    def _origins(self) -> tuple[NDArray[np.str_], Any, list[str]]:
         """What the samples are in the user's own data, of which kind, and what classes are called."""
-        told = from_datamodule(trainer, "class_names")
-        names = list(map(str, range(self.dynamics.num_classes or 0))) if told is None else list(told)
-        return np.arange(count).astype(str), "row", names
+        arrays = self.run.origins.arrays()
+        names = arrays.get(CLASS_NAMES, np.arange(self.dynamics.num_classes or 0)).astype(str).tolist()
+        kind = PATH if PATH in arrays else ROW
+        return arrays[kind].astype(str), kind, names
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(run_folder(trainer) or trainer.default_root_dir) / self.output

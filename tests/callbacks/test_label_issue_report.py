@@ -56,7 +56,7 @@ def test_one_line_in_a_foreign_project(tmp_path):
         assert ("wrong" in row["flags"]) == (1 - confidence >= 0.5 and modal != given[index])
     corrected = [modal if "wrong" in rows[index]["flags"] else int(given[index])
                  for index, modal in enumerate(table["modal_prediction"])]  # fmt: skip
-    assert FileNoise(str(folder / "suggested_labels.npz"), "labels").corrupt(given, 4, 0).tolist() == corrected
+    assert FileNoise(str(folder / "suggested_labels.npz")).corrupt(given, 4, 0).tolist() == corrected
     assert "60 samples, 4 classes" in (folder / "report.html").read_text()
     assert (folder / "cleanlab.npz").is_file()
     assert not (folder / "label_studio").exists()  # rows have no files
