@@ -8,7 +8,6 @@ from lightning_noisy.networks.cnn9 import CNN9
 from lightning_noisy.networks.efficientnet_lite0 import EfficientNetLite0
 from lightning_noisy.networks.mlp import MLP
 from lightning_noisy.networks.preact_resnet import PreActResNet, PreActResNet18, PreActResNet34, WideResNet
-from lightning_noisy.networks.pretrained import Pretrained, pretrained_network
 from lightning_noisy.networks.projected_backbone import ProjectedBackbone
 from lightning_noisy.networks.resnet import CIFARResNet, ResNet18, ResNet34
 from lightning_noisy.networks.small_cnn import SmallCNN
@@ -30,7 +29,6 @@ __all__ = [
     "PreActResNet",
     "PreActResNet18",
     "PreActResNet34",
-    "Pretrained",
     "ProjectedBackbone",
     "ResNet18",
     "ResNet34",
@@ -39,5 +37,4 @@ __all__ = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "WideResNet",
-    "pretrained_network",
 ]
