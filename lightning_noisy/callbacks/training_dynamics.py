@@ -138,7 +138,7 @@ class TrainingDynamics(CriterionCallback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = self.run.origins.class_names
-        line = self.collapse(names and list(names))
+        line = self.collapse(None if names is None else list(names))
         if line is not None:
             rank_zero_warn(line)
 
