@@ -39,6 +39,13 @@ def may_run_again(trainer: Trainer, pl_module: LightningModule) -> bool:
     return own or any(kind.__module__.split(".")[:2] != ["torch", "optim"] or kind is LBFGS for kind in kinds)
 
 
+def backward_factor(trainer: Trainer) -> float:
+    """What a Trainer multiplies a step's loss by before its backward pass: accumulation and a scaler of float16."""
+    scaler = getattr(getattr(trainer, "precision_plugin", None), "scaler", None)
+    scale: float = 1.0 if scaler is None else scaler.get_scale()
+    return scale / getattr(trainer, "accumulate_grad_batches", 1)  # a loop of one's own has none of these
+
+
 def log_interval(trainer: Trainer) -> int:
     """Batches between two logging steps of a Trainer, at least 1: where values are read back anyway."""
     interval: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
