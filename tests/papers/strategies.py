@@ -57,6 +57,10 @@ HALF_OF_ALL = {"SymmetricNoise": {"rate": 0.5, "include_true_class": True}}
 OPEN_SET = {
     "OpenSetNoise": {"closed": {"class_path": "lightning_noisy.data.SymmetricNoise", "init_args": {"rate": 0.8}}}
 }
+RESNET18 = {
+    "class_path": "lightning_noisy.networks.TorchvisionBackbone",
+    "init_args": {"name": "resnet18", "weights": "IMAGENET1K_V1"},
+}
 RESNET50 = {"TorchvisionBackbone": {"name": "resnet50", "weights": "IMAGENET1K_V1"}}
 INCEPTION = {"TimmBackbone": {"name": "inception_resnet_v2"}}
 CNN7 = {"CNN7": {"hidden": 512}}
@@ -137,7 +141,7 @@ JO_SRC = {
     ),
     "jo_src/clothing1m": Settings(
         15,
-        {"TorchvisionBackbone": {"name": "resnet18", "weights": "IMAGENET1K_V1"}},
+        {"HiddenLayerBackbone": {"backbone": RESNET18, "width": 1024}},
         128,
         0.002,
         1e-4,
@@ -368,7 +372,7 @@ MOSTLY = {"noise": {"SymmetricNoise": {"rate": 0.8}}, "data": "CIFAR100DataModul
 OUTSIDERS = {"noise": OPEN_SET, "data": "CIFAR80NODataModule"}
 
 
-def sure(epochs, start, constant_lr, net, batch, lr, data, **images):
+def sure(epochs, start, constant_lr, net, batch, lr, data, images=None, **averages):
     """SAM, a cosine to a constant rate, averaged weights."""
     schedule = {"total_epochs": epochs, "start_epoch": start, "constant_lr": constant_lr}
     return Settings(
@@ -379,11 +383,11 @@ def sure(epochs, start, constant_lr, net, batch, lr, data, **images):
         5e-4,
         {"CosineToConstant": schedule},
         CROSS_ENTROPY,
-        {"AveragedWeights": {"start_epoch": start}},
+        {"AveragedWeights": {"start_epoch": start, **averages}},
         noise={},
         head={"CosineHead": {}},
         data=data,
-        images=images,
+        images=images or {},
         optimizer="SAM",
         strategy=strategy("sure"),
     )
@@ -391,7 +395,7 @@ def sure(epochs, start, constant_lr, net, batch, lr, data, **images):
 
 ROWS = {
     **{f"co_teaching/cifar{classes}": small_loss("co_teaching", "CNN9", classes) for classes in (10, 100)},
-    "co_teaching_plus/cifar10": small_loss("co_teaching_plus", "CNN7", 10, warmup_epochs=20),
+    "co_teaching_plus/cifar10": small_loss("co_teaching_plus", "LeNet", 10, warmup_epochs=20),
     "co_teaching_plus/cifar100": small_loss("co_teaching_plus", "CNN7", 100, warmup_epochs=5),
     "jocor/cifar10": small_loss("jocor", "CNN7", 10, agreement=0.9),
     "jocor/cifar100": small_loss("jocor", "CNN7", 100, agreement=0.85),
@@ -422,8 +426,7 @@ ROWS = {
         32,
         0.01,
         "Clothing1MDataModule",
-        crop="resized",
-        batches_per_epoch=1000,
-        **IMAGENET,
+        {"crop": "resized", "batches_per_epoch": 1000, **IMAGENET},
+        refresh_batches=1000,
     ),
 }
