@@ -24,6 +24,7 @@ from lightning_noisy.cli.embed import embed
 from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
 from lightning_noisy.cli.new_images import SOME_SKIPPED, images_to_predict
+from lightning_noisy.cli.optimizer_option import sam_keeps_the_optimizer
 from lightning_noisy.cli.overview import overview, versions
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
@@ -136,6 +137,7 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_core_arguments_to_parser(parser)
+        watch_option(parser, "model", lambda read, value: sam_keeps_the_optimizer(read))
         watch_option(parser, "data", lambda read, value: noise_stays_with_its_data(read, [f"data: {value}"]))
 
     @override

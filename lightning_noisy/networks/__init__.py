@@ -6,6 +6,8 @@ from lightning_noisy.networks.cnn7 import CNN7
 from lightning_noisy.networks.cnn8 import CNN8
 from lightning_noisy.networks.cnn9 import CNN9
 from lightning_noisy.networks.efficientnet_lite0 import EfficientNetLite0
+from lightning_noisy.networks.hidden_layer import HiddenLayerBackbone
+from lightning_noisy.networks.lenet import LeNet
 from lightning_noisy.networks.mlp import MLP
 from lightning_noisy.networks.preact_resnet import PreActResNet, PreActResNet18, PreActResNet34, WideResNet
 from lightning_noisy.networks.projected_backbone import ProjectedBackbone
@@ -25,6 +27,8 @@ __all__ = [
     "CIFARResNet",
     "Classifier",
     "EfficientNetLite0",
+    "HiddenLayerBackbone",
+    "LeNet",
     "LoneSampleBatchNorm1d",
     "PreActResNet",
     "PreActResNet18",
