@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,embed,doctor,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,audit,tune,compare,doctor,embed,recipes}``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
 from lightning_noisy.checkpoints import AtomicCheckpointIO
+from lightning_noisy.cli.audit import audit
 from lightning_noisy.cli.checkpoint import check_resume
 from lightning_noisy.cli.checks import check_config
 from lightning_noisy.cli.compare import compare_runs
@@ -85,6 +86,7 @@ def run() -> None:
     """The ``lightning-noisy`` command."""
     own: dict[str, Callable[[list[str]], object]] = {
         "tune": lambda arguments: tune(arguments, _fit),
+        "audit": lambda arguments: audit(arguments, _fit),
         "compare": compare_runs,
         "embed": embed,
         "doctor": lambda arguments: doctor(arguments, _fit),
