@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch.trainer.states import TrainerState
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -30,6 +29,7 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, TrainingSet
 from lightning_noisy.targets import TargetPipeline
+from lightning_noisy.trainer_access import stand_in_trainer
 
 _TAKEN = (CDR, CriterionCallback, LossMemory, MaskRefresh, MaskTracker, ScheduleCallback, StepSeed)
 
@@ -40,6 +40,9 @@ class NoisyLoop:
     SELC, gradient switching, soft labels, masks, CDR, schedules by epoch, trackers, losses with memory do what they do
     under a Trainer. The criterion is ``F.cross_entropy``, ``nn.CrossEntropyLoss`` or ``F.nll_loss`` wherever it is
     called, or the module ``criterion``.
+
+    An optimizer that evaluates the loss several times in a step (SAM, LBFGS) gets a closure inside of :meth:`batch`,
+    ``optimizer.step(closure)``. Stores and metrics are those of its first call.
 
     Args:
         module: What is trained; under Fabric the module before ``fabric.setup``.
@@ -93,7 +96,7 @@ class NoisyLoop:
         self._fresh, self._begun, self._batch_idx = True, False, 0
         self._optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
         self._hooks: list[RemovableHandle] = []
-        self.trainer: Any = _stand_in([self._driver, *self.callbacks])
+        self.trainer: Any = stand_in_trainer([self._driver, *self.callbacks], process_rank())
         """What callbacks ask for epoch, step and processes."""
 
     @contextmanager
@@ -211,8 +214,20 @@ class NoisyLoop:
         self._begun = True
         self._tell("on_train_start")
 
-    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The gradients are there, unless a closure brings them: then each call of it is a pass of its own."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._tell("on_before_optimizer_step", optimizer)
+            return None
+        others = {name: value for name, value in kwargs.items() if name != "closure"}
+        return (args[0], partial(self._pass, optimizer, closure)), others
+
+    def _pass(self, optimizer: Optimizer, closure: Callable[[], Any]) -> Any:
+        self._driver.state.open_batch.enter_step()
+        loss = closure()
         self._tell("on_before_optimizer_step", optimizer)
+        return loss
 
     def _after_step(self, *args: Any) -> None:
         self.trainer.global_step += 1
@@ -220,26 +235,6 @@ class NoisyLoop:
     def _tell(self, hook: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self.trainer, self._module, *args)
-
-
-def _stand_in(callbacks: list[Callback]) -> Any:
-    done = SimpleNamespace(current=SimpleNamespace(processed=0), total=SimpleNamespace(ready=0))
-    return SimpleNamespace(
-        callbacks=callbacks,
-        state=TrainerState(),
-        strategy=SimpleNamespace(broadcast=lambda value: value),
-        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=done)),
-        loggers=[],
-        log_dir=None,
-        default_root_dir=".",
-        current_epoch=0,
-        global_step=0,
-        global_rank=process_rank(),
-        is_global_zero=process_rank() == 0,
-        is_last_batch=False,
-        num_training_batches=1,
-        sanity_checking=False,
-    )
 
 
 def _with_criterion(module: nn.Module, criterion: nn.Module) -> nn.Module:

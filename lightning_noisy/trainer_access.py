@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerState
 from torch.optim import LBFGS
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.private_api import data_in_use, is_a
+from lightning_noisy.private_api import Callback, data_in_use, is_a
 
 
 def from_datamodule(trainer: Trainer, name: str) -> Any:
@@ -37,6 +39,13 @@ def may_run_again(trainer: Trainer, pl_module: LightningModule) -> bool:
     own = type(pl_module).optimizer_step is not LightningModule.optimizer_step
     kinds = [type(optimizer) for optimizer in trainer.optimizers]
     return own or any(kind.__module__.split(".")[:2] != ["torch", "optim"] or kind is LBFGS for kind in kinds)
+
+
+def backward_factor(trainer: Trainer) -> float:
+    """What a Trainer multiplies a step's loss by before its backward pass: accumulation and a scaler of float16."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    scale: float = 1.0 if scaler is None else scaler.get_scale()
+    return scale / trainer.accumulate_grad_batches
 
 
 def log_interval(trainer: Trainer) -> int:
@@ -99,3 +108,31 @@ def _leaves(tree: Any, path: LoaderPath = ()) -> Iterator[tuple[LoaderPath, Any]
             yield from _leaves(part, (*path, position))
     else:
         yield path, tree
+
+
+def stand_in_trainer(callbacks: list[Callback], rank: int) -> Any:
+    """What callbacks ask a Trainer for, in a loop of one's own, which keeps it up to date.
+
+    Args:
+        callbacks: Those that take part.
+        rank: This process's.
+    """
+    done = SimpleNamespace(current=SimpleNamespace(processed=0), total=SimpleNamespace(ready=0))
+    return SimpleNamespace(
+        callbacks=callbacks,
+        state=TrainerState(),
+        strategy=SimpleNamespace(broadcast=lambda value: value),
+        precision_plugin=None,
+        accumulate_grad_batches=1,
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=done)),
+        loggers=[],
+        log_dir=None,
+        default_root_dir=".",
+        current_epoch=0,
+        global_step=0,
+        global_rank=rank,
+        is_global_zero=rank == 0,
+        is_last_batch=False,
+        num_training_batches=1,
+        sanity_checking=False,
+    )

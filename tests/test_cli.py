@@ -18,6 +18,7 @@ from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import GeneralizedCrossEntropy
 from lightning_noisy.networks import SmallCNN
+from lightning_noisy.optim import SAM
 from tests._dummies import command_line_error, isolate, quiet, write_image
 
 CONFIG = """
@@ -196,6 +197,27 @@ class TestConfiguration:
         assert isinstance(cli.trainer.optimizers[0], torch.optim.Adam)
         assert cli.trainer.lr_scheduler_configs[0].monitor == "test/acc"
         assert cli.datamodule.noise.rate == 0.2
+
+    def test_sam_goes_around_the_optimizer_that_is_there(self, config):
+        arguments = ["--model.optimizer", "SAM", "--model.optimizer.rho", "0.1"]
+        cli = quiet("fit", config, *arguments, "--model.optimizer.base.momentum", "0.5")
+        (optimizer,) = cli.trainer.optimizers
+        assert (type(optimizer), type(optimizer.base)) == (SAM, torch.optim.SGD)
+        (group,) = optimizer.param_groups
+        assert [group[name] for name in ("rho", "lr", "momentum")] == [0.1, 0.05, 0.5]
+
+    def test_sam_of_another_base_keeps_what_it_takes(self, config, capsys):
+        arguments = ["--model.optimizer", "SAM", "--model.optimizer.base", "Adam"]
+        base = printed_config(capsys, "--config", config, *arguments)["model"]["init_args"]["optimizer"]["init_args"][
+            "base"
+        ]
+        assert base["class_path"] == "torch.optim.Adam"
+        assert base["init_args"]["lr"] == 0.05
+
+    def test_sam_without_a_learning_rate_is_refused(self, config, capsys):
+        Path("second.yaml").write_text("model: {init_args: {optimizer: {class_path: lightning_noisy.optim.SAM}}}")
+        message = command_line_error(capsys, config, "--config", "second.yaml")
+        assert "SAM steps by another optimizer, whose learning rate nobody has told" in message
 
     def test_second_config_replaces_callbacks(self, config, capsys):
         Path("second.yaml").write_text("trainer: {callbacks: [{class_path: lightning_noisy.callbacks.StepSeed}]}")

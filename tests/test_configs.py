@@ -270,7 +270,7 @@ def test_every_paper_config_is_in_the_table():
 
 
 RESETS = {"noise": None, "lr_scheduler": None, "momentum": 0.0, "include_true_class": False, "weights": None}
-RESETS |= {"strategy": "auto", "sync_batchnorm": False}
+RESETS |= {"normalization": "data_set", "strategy": "auto", "sync_batchnorm": False}
 
 
 def without_resets(node):

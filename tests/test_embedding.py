@@ -14,7 +14,8 @@ from lightning_noisy.cli.embed import embed
 from lightning_noisy.data import FeaturesDataModule
 from lightning_noisy.embedding import embed_images, find_images
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.networks import EfficientNetLite0, Pretrained, pretrained_network
+from lightning_noisy.networks import EfficientNetLite0
+from lightning_noisy.networks.pretrained import Pretrained, pretrained_network
 from tests._dummies import write_image
 
 HOSTILE = ["=1+1.png", "a\nb.png", 'c,"d".png', os.fsdecode(b"\xff.png")]

@@ -27,6 +27,7 @@ from lightning_noisy.callbacks import (
 )
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.losses import DynamicsAwareLoss, EarlyLearningRegularization
+from lightning_noisy.optim import SAM
 from tests.foreign import ForeignModule, make_tensors, make_trainer
 from tests.small import assert_same
 
@@ -58,13 +59,21 @@ CASES = {
 }
 
 
-def under_a_trainer(folder, case, epochs):
+def sgd(parameters):
+    return torch.optim.SGD(parameters, 0.1)
+
+
+def sam(parameters):
+    return SAM(parameters, torch.optim.SGD, lr=0.1)
+
+
+def under_a_trainer(folder, case, epochs, optimizer=sgd):
     callbacks, criterion = CASES[case]
     torch.manual_seed(0)
     module, members = ForeignModule(dropout=0.2), callbacks()
     module.criterion = nn.CrossEntropyLoss() if criterion is None else criterion()
     module.training_step = lambda batch, batch_idx: module.criterion(module(batch[0]), batch[1])
-    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), 0.1)
+    module.configure_optimizers = lambda: optimizer(module.parameters())
     make_trainer(folder, [StepSeed(3), *members], epochs).fit(module, DataLoader(TRAIN_SET, 8))
     return state_of(module, members)
 
@@ -76,13 +85,13 @@ def state_of(module, members):
 
 
 class Loop:
-    def __init__(self, case, fabric=None):
+    def __init__(self, case, fabric=None, optimizer=sgd):
         callbacks, criterion = CASES[case]
         torch.manual_seed(0)
         self.module, self.members = Plain(), callbacks()
         self.criterion = F.cross_entropy if criterion is None else criterion()
         own = None if criterion is None else self.criterion
-        self.optimizer, self.model = torch.optim.SGD(self.module.parameters(), 0.1), self.module
+        self.optimizer, self.model = optimizer(self.module.parameters()), self.module
         self.noisy = NoisyLoop(self.module, self.optimizer, [StepSeed(3), *self.members], TRAIN_SET, 3, criterion=own)
         self.backward = torch.Tensor.backward
         if fabric is not None:
@@ -127,6 +136,27 @@ def test_a_loop_equals_a_trainer(tmp_path, case, with_fabric):
     assert not loop.module.classifier._forward_pre_hooks
     if not with_fabric:
         assert not loop.optimizer._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize("with_fabric", [False, True], ids=["plain", "fabric"])
+@pytest.mark.parametrize("case", ["memory", "cdr", "selc"])
+def test_passes_of_a_closure_are_those_of_a_trainer(tmp_path, case, with_fabric):
+    """Memories move in the first pass alone, and callbacks see the gradients of each."""
+    loop = Loop(case, Fabric(accelerator="cpu", devices=1) if with_fabric else None, sam)
+    for epoch in range(3):
+        for x, y, index in DataLoader(IndexedDataset(TRAIN_SET), 8):
+
+            def closure(x=x, y=y):
+                loop.optimizer.zero_grad()
+                loss = loop.criterion(loop.model(x), y)
+                loop.backward(loss)
+                return loss
+
+            with loop.noisy.batch(index, epoch):
+                loop.optimizer.step(closure)
+        loop.noisy.end_epoch()
+    loop.noisy.finish()
+    assert_same(state_of(loop.module, loop.members), under_a_trainer(tmp_path, case, 3, sam))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -44,10 +45,14 @@ class AveragedWeights(Callback):
     Args:
         start_epoch: Epoch s, from 0, the first whose end counts. Published: 120 of 200 (SURE).
         refresh_batch_norm: Whether batch-norm statistics are those of the average; else they are those of w.
+        refresh_batches: Batches of that pass per process and loader, others in each epoch; None takes the whole
+            training set, as SURE's code. Where an epoch is a part of the training set (``batches_per_epoch``), as many
+            batches as it has are a pass over one epoch.
 
     Raises:
-        NoisyLabelError: ``start_epoch`` < 0; at fit, a strategy that shards weights; at validation, a training loader
-            without length or batches without a tensor of images, neither of which can be passed over.
+        NoisyLabelError: ``start_epoch`` < 0, or ``refresh_batches`` < 1; at fit, a strategy that shards weights; at
+            validation, a training loader without length or batches without a tensor of images, neither of which can be
+            passed over.
 
     References:
         Izmailov et al., Averaging Weights Leads to Wider Optima and Better Generalization, UAI 2018.
@@ -59,10 +64,12 @@ class AveragedWeights(Callback):
         Trainer(max_epochs=200, callbacks=[AveragedWeights(start_epoch=120)])
     """
 
-    def __init__(self, start_epoch: int, refresh_batch_norm: bool = True) -> None:
+    def __init__(self, start_epoch: int, refresh_batch_norm: bool = True, refresh_batches: int | None = None) -> None:
         check_count(start_epoch, "start_epoch", 0)
+        check_count(refresh_batches, "refresh_batches", optional=True)
         self.start_epoch = start_epoch
         self.refresh_batch_norm = refresh_batch_norm
+        self.refresh_batches = refresh_batches
         self.average: AveragedModel | None = None
         """The mean weights in the order of ``module.parameters()``, and their number."""
         self._statistics: list[Tensor] = []
@@ -152,7 +159,7 @@ class AveragedWeights(Callback):
         _put(pl_module.parameters(), self.average.parameters())
         training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if self.refresh_batch_norm and training and statistics and not self._statistics:
-            _refresh(trainer, pl_module, self._last_epoch)
+            _refresh(trainer, pl_module, self._last_epoch, self.refresh_batches)
             self._statistics = [value.clone() for value in statistics]
         elif self._statistics:
             _put(statistics, self._statistics)
@@ -183,21 +190,21 @@ def _statistics(module: nn.Module) -> list[Tensor]:
     return [value for norm in _batch_norms(module) for value in norm.buffers()]
 
 
-def _refresh(trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+def _refresh(trainer: Trainer, pl_module: LightningModule, epoch: int, most: int | None) -> None:
     """Batch-norm statistics of the module's weights, equal on all processes."""
     seed = RunDriver.of(trainer).seed
     devices = [] if pl_module.device.type == "cpu" else [pl_module.device]
     with torch.random.fork_rng(devices), trainer.precision_plugin.forward_context():
         torch.manual_seed(hash_seed(_STREAM, seed, epoch, process_rank()))
-        update_bn(_images(trainer, seed, epoch), pl_module)
+        update_bn(_images(trainer, seed, epoch, most), pl_module)
     for norm in _batch_norms(pl_module):
         for value in (norm.running_mean, norm.running_var):
             assert value is not None
             value.copy_(sum_over_processes(value) / process_count())
 
 
-def _images(trainer: Trainer, seed: int, epoch: int) -> Iterator[Tensor]:
-    """The training set once, in shuffled batches with training augmentation; each process its part."""
+def _images(trainer: Trainer, seed: int, epoch: int, most: int | None) -> Iterator[Tensor]:
+    """Shuffled batches of the training set with training augmentation, at most so many; each process its part."""
     for loader in training_loaders(trainer):
         if not hasattr(loader.dataset, "__len__"):
             raise NoisyLabelError(
@@ -210,7 +217,7 @@ def _images(trainer: Trainer, seed: int, epoch: int) -> Iterator[Tensor]:
         batches = DataLoader(
             loader.dataset, size, sampler=sampler, num_workers=loader.num_workers, collate_fn=loader.collate_fn
         )
-        for batch in batches:
+        for batch in islice(batches, most):
             yield _first_tensor(trainer.strategy.batch_to_device(batch))
 
 

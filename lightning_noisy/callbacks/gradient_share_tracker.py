@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_noisy.callbacks.gradient_tracker import GradientTracker
-from lightning_noisy.functional.gradients import before_log_softmax, is_aside
+from lightning_noisy.callbacks.gradient_tracker import GradientTracker, hear_training_gradient
 from lightning_noisy.targets import TargetCall
 from lightning_noisy.tracker_plots import curves_figure, of_groups
 
@@ -66,18 +65,15 @@ class GradientShareTracker(GradientTracker):
     @override
     def look(self, call: TargetCall, logits: Tensor) -> None:
         assert self._clean is not None
-        right, values, sums = self._clean[call.index] == call.given, call.logits, self.section.sums
-        nothing, first = torch.zeros((), device=logits.device), [True]
+        right, sums = self._clean[call.index] == call.given, self.section.sums
+        nothing = torch.zeros((), device=logits.device)
         sums.add(1, clean=nothing, noisy=nothing)  # so that all processes have both
 
         def note(gradient: Tensor) -> None:
-            if is_aside() or not first:
-                return
-            first.clear()
-            norms = before_log_softmax(gradient.detach().to(values), values).double().norm(dim=1)
+            norms = gradient.double().norm(dim=1)
             sums.add(1, clean=(norms * right).sum(), noisy=(norms * ~right).sum())
 
-        logits.register_hook(note)  # type: ignore[no-untyped-call]
+        hear_training_gradient(call, logits, note)
 
     @override
     def epoch_metrics(self) -> dict[str, float]:

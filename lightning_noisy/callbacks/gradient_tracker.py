@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from typing_extensions import override
 from lightning_noisy.callbacks.label_tracker import LabelTracker
 from lightning_noisy.checks import check_labels
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.gradients import before_log_softmax
+from lightning_noisy.functional.gradients import before_log_softmax, is_aside, pass_aside
 from lightning_noisy.targets import TargetCall
 
 
@@ -69,5 +70,27 @@ def logit_gradient(call: TargetCall, logits: Tensor, target: Tensor) -> Tensor:
         target: Labels (B,) or rows (B, K).
     """
     assert call.loss_of is not None
-    (gradient,) = torch.autograd.grad(call.loss_of(target), logits)
+    with pass_aside():
+        (gradient,) = torch.autograd.grad(call.loss_of(target), logits)
     return len(logits) * before_log_softmax(gradient, call.logits)
+
+
+def hear_training_gradient(call: TargetCall, logits: Tensor, note: Callable[[Tensor], None]) -> None:
+    """Call ``note`` with the gradient that trains, (B, K), when the backward pass brings it to the logits, once.
+
+    What the step leaves out of its loss, masks or weighs counts as it does. Of log-probabilities (``F.nll_loss``) the
+    gradient is that of the logits they were made of.
+
+    Args:
+        call: The call of the criterion.
+        logits: Its logits (B, K), with their gradient.
+        note: Gets the gradient, detached.
+    """
+    values, waiting = call.logits, [True]
+
+    def arrive(gradient: Tensor) -> None:
+        if waiting and not is_aside():
+            waiting.clear()
+            note(before_log_softmax(gradient.detach().to(values), values))
+
+    logits.register_hook(arrive)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from typing_extensions import override
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.training_dynamics import TrainingDynamics
 from lightning_noisy.data.origins import CLASS_NAMES, PATH, ROW
+from lightning_noisy.data.photos import read_photo
 from lightning_noisy.data.pictures import picture
 from lightning_noisy.files import check_writable
 from lightning_noisy.reports import LabelIssues
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
+from lightning_noisy.reports.page import Thumbnail
 from lightning_noisy.reports.report import PAGE, TABLE, write_report
 from lightning_noisy.trainer_access import from_datamodule, run_folder, training_loaders
 
@@ -47,6 +50,8 @@ class LabelIssueReport(TrainingDynamics):
         clean_key: Name of the array inside an .npz file.
         title: What the data is called; None: the data module, or the data set.
         pictures: Whether the page shows the samples, where they are images.
+        image_root: Folder that the samples' paths are relative to, where the page shows these files instead: training
+            may have seen features of them alone.
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
@@ -65,6 +70,7 @@ class LabelIssueReport(TrainingDynamics):
         clean_key: str | None = None,
         title: str | None = None,
         pictures: bool = True,
+        image_root: str | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -72,6 +78,7 @@ class LabelIssueReport(TrainingDynamics):
         self.clean_targets = CleanTargets(clean_targets, clean_key)
         self.title = title
         self.pictures = pictures
+        self.image_root = image_root
         self._clean: Tensor | None = None
 
     @override
@@ -129,12 +136,20 @@ class LabelIssueReport(TrainingDynamics):
         loader = training_loaders(trainer)[0] if scored is None else scored()
         return loader.dataset
 
-    def _picture_of(self, trainer: Trainer) -> Any:
-        dataset = self._dataset(trainer)
+    def _picture_of(self, trainer: Trainer) -> Thumbnail:
+        if self.image_root is not None:
+            return partial(_of_file, Path(self.image_root), self._origins()[0])
+        return partial(_of_sample, self._dataset(trainer))
 
-        def show(row: int) -> Image.Image | None:
-            sample = dataset[row]
-            first = sample[0] if isinstance(sample, (list, tuple)) else sample
-            return picture(torch.as_tensor(first)) if isinstance(first, (Tensor, np.ndarray)) else None
 
-        return show
+def _of_file(root: Path, paths: NDArray[np.str_], row: int) -> Image.Image | None:
+    """The image of a path; None where there is none any more."""
+    path = root / str(paths[row])
+    return read_photo(path) if path.is_file() else None
+
+
+def _of_sample(dataset: Any, row: int) -> Image.Image | None:
+    """The image that is first in a sample; None where that is none."""
+    sample = dataset[row]
+    first = sample[0] if isinstance(sample, (list, tuple)) else sample
+    return picture(torch.as_tensor(first)) if isinstance(first, (Tensor, np.ndarray)) else None

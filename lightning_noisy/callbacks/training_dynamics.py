@@ -137,7 +137,8 @@ class TrainingDynamics(CriterionCallback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        line = self.collapse()
+        names = self.run.origins.class_names
+        line = self.collapse(None if names is None else list(names))
         if line is not None:
             rank_zero_warn(line)
 

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,embed,doctor,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,audit,tune,compare,doctor,embed,recipes}``."""
 
 from lightning_noisy.cli.command_line import main, run
 

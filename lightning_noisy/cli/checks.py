@@ -41,7 +41,8 @@ def check_config(subcommand: str, config: Namespace) -> None:
     if subcommand != "fit":
         new_images = config.get("images") is not None
         check_argument(not (new_images and config.untrained), "untrained", "false with `--images`", config.untrained)
-        check_trained(subcommand, path, config.untrained, newest_checkpoint(config.get("config")))
+        untrained = None if new_images else config.untrained
+        check_trained(subcommand, path, untrained, newest_checkpoint(config.get("config")))
     if isinstance(trainer.callbacks, Namespace):
         # For one callback that refuses its arguments, jsonargparse would say that it is no list.
         trainer.callbacks = [trainer.callbacks]
@@ -58,7 +59,7 @@ def _check_numbers(value: Any, path: str) -> None:
         raise NoisyLabelError(f"Expected argument `{path}` to be a number, but got nan.")
 
 
-def check_trained(subcommand: str, checkpoint: Any, untrained: bool, known: Path | None = None) -> None:
+def check_trained(subcommand: str, checkpoint: Any, untrained: bool | None, known: Path | None = None) -> None:
     """Refuse to evaluate random weights, unless that is asked for.
 
     The keyword ``last`` may find no file, which Lightning takes for no checkpoint: that shows when a run starts.
@@ -66,7 +67,7 @@ def check_trained(subcommand: str, checkpoint: Any, untrained: bool, known: Path
     Args:
         subcommand: What was asked for.
         checkpoint: The checkpoint; None without.
-        untrained: Whether random weights are meant.
+        untrained: Whether random weights are meant; None where that is no way out.
         known: A checkpoint that the run has left, for the message.
 
     Raises:
@@ -74,9 +75,9 @@ def check_trained(subcommand: str, checkpoint: Any, untrained: bool, known: Path
     """
     if checkpoint is None and not untrained:
         one = "the file that a `fit` has left" if known is None else f"'{known}', which this run has left"
+        way_out = "" if untrained is None else ", or `--untrained true` if you mean it"
         raise NoisyLabelError(
-            f"`{subcommand}` without a checkpoint would use random weights: give `--ckpt_path` {one}, or "
-            "`--untrained true` if you mean it."
+            f"`{subcommand}` without a checkpoint would use random weights: give `--ckpt_path` {one}{way_out}."
         )
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,tune,compare,embed,doctor,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,audit,tune,compare,doctor,embed,recipes}``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
 from lightning_noisy.checkpoints import AtomicCheckpointIO
+from lightning_noisy.cli.audit import audit
 from lightning_noisy.cli.checkpoint import check_resume
 from lightning_noisy.cli.checks import check_config
 from lightning_noisy.cli.compare import compare_runs
@@ -24,6 +25,7 @@ from lightning_noisy.cli.embed import embed
 from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
 from lightning_noisy.cli.new_images import SOME_SKIPPED, images_to_predict
+from lightning_noisy.cli.optimizer_option import sam_keeps_the_optimizer
 from lightning_noisy.cli.overview import overview, versions
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
@@ -84,6 +86,7 @@ def run() -> None:
     """The ``lightning-noisy`` command."""
     own: dict[str, Callable[[list[str]], object]] = {
         "tune": lambda arguments: tune(arguments, _fit),
+        "audit": lambda arguments: audit(arguments, _fit),
         "compare": compare_runs,
         "embed": embed,
         "doctor": lambda arguments: doctor(arguments, _fit),
@@ -136,6 +139,7 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
     @override
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_core_arguments_to_parser(parser)
+        watch_option(parser, "model", lambda read, value: sam_keeps_the_optimizer(read))
         watch_option(parser, "data", lambda read, value: noise_stays_with_its_data(read, [f"data: {value}"]))
 
     @override

@@ -10,6 +10,7 @@ COMMANDS = {
     "validate": "evaluate a checkpoint on the validation set",
     "test": "evaluate a checkpoint on the test set",
     "predict": "write predictions of a checkpoint: of the test set, or of --images PATH",
+    "audit": "your own folder, table or features: a list of labels that are probably wrong",
     "tune": "search arguments by noisy validation accuracy, then train on all data",
     "compare": "configurations or finished runs over seeds, in one table and figure",
     "embed": "features of your images by a pretrained network, for FeaturesDataModule",

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.random import hash_bits, hash_uniform
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Draws:
@@ -108,76 +110,6 @@ class Compose(BatchTransform):
         for transform in self.transforms:
             images = transform(images, draws)
         return images
-
-
-class RandomCrop(BatchTransform):
-    """A crop at a random place after padding; all places are equally likely.
-
-    Args:
-        size: Height and width of the crop, in pixels.
-        padding: Pixels that are added on each side.
-        fill: Their value.
-    """
-
-    def __init__(self, size: int, padding: int, fill: float = 0.0) -> None:
-        check_count(size, "size")
-        check_count(padding, "padding", least=0)
-        self.size = size
-        self.padding = padding
-        self.fill = fill
-
-    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
-        """Crop images (B, C, H, W) to (B, C, size, size)."""
-        draws = self.needed(draws)
-        padded = F.pad(images, [self.padding] * 4, value=self.fill)
-        windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1)
-        top, left = draws.integers(windows.shape[2]), draws.integers(windows.shape[3])
-        places = (torch.arange(len(images), device=images.device), top.to(images.device), left.to(images.device))
-        return windows.permute(0, 2, 3, 1, 4, 5)[places]
-
-
-class RandomFlip(BatchTransform):
-    """Flips half of the images from left to right."""
-
-    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
-        """Flip images (B, C, H, W)."""
-        draws = self.needed(draws)
-        flipped = (draws.uniform() < 0.5).to(images.device)
-        return torch.where(flipped[:, None, None, None], images.flip(3), images)
-
-
-class Cutout(BatchTransform):
-    """A square of one value at a random place inside each image.
-
-    Args:
-        share: Its side as a share of the image's, in (0, 1).
-        value: The value.
-
-    Raises:
-        NoisyLabelError: ``share`` is outside its range.
-
-    References:
-        DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017, whose square may
-        stick out.
-    """
-
-    def __init__(self, share: float, value: float) -> None:
-        check_argument(0 < share < 1, "share", "a float in (0, 1)", share)
-        self.share = share
-        self.value = value
-
-    def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
-        """Cut a square out of images (B, C, H, W)."""
-        draws = self.needed(draws)
-        rows, columns = (self._band(side, draws).to(images.device) for side in images.shape[2:])
-        return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], self.value)
-
-    def _band(self, side: int, draws: Draws) -> Tensor:
-        """Which of ``side`` positions the square covers, bool (B, side)."""
-        length = round(self.share * side)
-        start = draws.integers(side - length + 1).unsqueeze(1)
-        position = torch.arange(side, device=start.device)
-        return (position >= start) & (position < start + length)
 
 
 class Normalize(BatchTransform):

@@ -13,7 +13,8 @@ from torchvision.transforms import v2
 from typing_extensions import override
 
 from lightning_noisy.data.balanced import BalancedSampler
-from lightning_noisy.data.batch_transforms import Normalize
+from lightning_noisy.data.batch_geometry import PaddingMode, check_padding_mode
+from lightning_noisy.data.batch_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_problems import ImageProblems
 from lightning_noisy.data.labeled_images import LabeledImages, Transform
@@ -23,9 +24,6 @@ from lightning_noisy.data.views import Augmentation, StrongAugment, View, check_
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.trainer_access import run_folder
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageListDataModule(NoisyDataModule):
@@ -48,7 +46,8 @@ class ImageListDataModule(NoisyDataModule):
             224), and leaves training images as they are under ``crop="resized"``, which scales them itself.
         crop: What training images get: ``"resized"``, a random part of 8 to 100 % of the area, scaled; ``"random"``, a
             crop at a random place after ``padding``; ``"center"``, that of evaluation.
-        padding: Black pixels on each side before a random crop.
+        padding: Pixels on each side before a random crop.
+        padding_mode: Black ones, ``"constant"``, or the image mirrored, ``"reflect"``, as in DISC.
         flip: Whether training images are flipped horizontally at random.
         mean: Mean of each channel, pixels in [0, 1]; that of ImageNet by default.
         std: Standard deviation of each channel.
@@ -77,6 +76,7 @@ class ImageListDataModule(NoisyDataModule):
         resize: int | None = None,
         crop: Literal["resized", "random", "center"] = "resized",
         padding: int = 0,
+        padding_mode: PaddingMode = "constant",
         flip: bool = True,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
@@ -96,6 +96,7 @@ class ImageListDataModule(NoisyDataModule):
         )
         check_argument(len(mean) == len(std) == 3, "mean", "three floats, as many as `std`", mean)
         check_argument(all(value > 0 for value in std), "std", "positive floats", std)
+        check_padding_mode(padding_mode)
         check_argument(on_error in ("raise", "skip"), "on_error", "'raise' or 'skip'", on_error)
         check_count(batches_per_epoch, "batches_per_epoch", optional=True)
         check_views(views)
@@ -103,7 +104,7 @@ class ImageListDataModule(NoisyDataModule):
         self.image_size = image_size
         self.resize = resize
         self.crop = crop
-        self.padding = padding
+        self.padding, self.padding_mode = padding, padding_mode
         self.flip = flip
         self.mean = tuple(mean)
         self.std = tuple(std)
@@ -186,7 +187,7 @@ class ImageListDataModule(NoisyDataModule):
         first = [] if self.crop == "resized" and self.resize is None else self._resized()
         crops = {
             "resized": [*first, v2.RandomResizedCrop(size)],
-            "random": [*first, v2.RandomCrop(size, padding=self.padding or None, pad_if_needed=True)],
+            "random": [*first, v2.RandomCrop(size, self.padding or None, True, padding_mode=self.padding_mode)],
             "center": self._center(),
         }
         return [*crops[self.crop], *([v2.RandomHorizontalFlip()] if self.flip else []), v2.PILToTensor()]

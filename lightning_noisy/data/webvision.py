@@ -30,9 +30,9 @@ class WebVisionMiniDataModule(ImageListDataModule):
     ``imagenet_val.txt`` (ELR), ``val.txt``, or ``ILSVRC2012_devkit_t12/data/val.txt`` (NAL) under ``imagenet_root``.
 
     By default images are resized to 320 and scaled to 299 at random, as in DivideMix. For the 256-pixel release ELR+
-    and NAL take ``image_size=227, resize=0, crop="random"``; DISC ``image_size=224, resize=256, crop="random"``, with
-    padding by reflection and the normalization of Clothing1M. DAL takes ``image_size=224, resize=None`` and jitters
-    colors: ``views=["strong"]`` with ``strong=torchvision.transforms.v2.ColorJitter(0.4, 0.4, 0.4, 0.2)``.
+    and NAL take ``image_size=227, resize=0, crop="random"``; DISC ``image_size=224, resize=256, crop="random",
+    padding=28, padding_mode="reflect"`` and the normalization of Clothing1M. DAL takes ``image_size=224, resize=None``
+    and jitters colors: ``views=["strong"]`` with ``strong=torchvision.transforms.v2.ColorJitter(0.4, 0.4, 0.4, 0.2)``.
 
     Args:
         root: Folder that holds WebVision.

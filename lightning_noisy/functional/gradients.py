@@ -87,21 +87,21 @@ def before_log_softmax(gradient: Tensor, logits: Tensor) -> Tensor:
 
 
 class _Passes:
-    """Which backward pass runs: for all threads, since autograd has threads of its own."""
+    """Which pass runs: for all threads, since autograd has threads of its own."""
 
     aside = False
 
 
 @contextmanager
 def pass_aside() -> Iterator[None]:
-    """Around a backward pass that is no training: what listens to gradients leaves it out."""
-    _Passes.aside = True
+    """Around a loss and a backward pass that are no training: what listens to them leaves them out."""
+    before, _Passes.aside = _Passes.aside, True
     try:
         yield
     finally:
-        _Passes.aside = False
+        _Passes.aside = before
 
 
 def is_aside() -> bool:
-    """Whether the backward pass of now is no training."""
+    """Whether the loss or the backward pass of now is no training."""
     return _Passes.aside

@@ -12,10 +12,10 @@ from typing_extensions import override
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import abstention_terms, cross_entropy
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.losses.counting import CountingLoss
 
 
-class DeepAbstainingClassifier(NoisyLabelLoss):
+class DeepAbstainingClassifier(CountingLoss):
     r"""Deep abstaining classifier (DAC): an output of its own takes the samples that are not worth learning.
 
     .. math::
@@ -39,7 +39,8 @@ class DeepAbstainingClassifier(NoisyLabelLoss):
     :math:`\mathcal{L}_{CE}^{(K + 1)}`.
 
     The running mean is a statistic of the batch: with several processes it is that of all their samples, a collective
-    that all of them enter, with batches of one size.
+    that all of them enter, with batches of one size. Where an optimizer evaluates the loss several times in a step
+    (SAM), the first pass moves it.
 
     Reference: S. Thulasidasan et al., "Combating Label Noise in Deep Learning Using Abstention", ICML 2019.
 
@@ -151,7 +152,8 @@ class DeepAbstainingClassifier(NoisyLabelLoss):
         if not self.training:
             return cross_entropy(logits, target)
         weighted, price = abstention_terms(logits, target, self.eps)
-        self._note(weighted, epoch, total_epochs)
+        if self.moves:
+            self._note(weighted, epoch, total_epochs)
         if epoch < self.warmup_epochs:
             return cross_entropy(logits, target)
         return weighted + self.alpha(epoch).to(price) * price

@@ -6,9 +6,10 @@ from lightning_noisy.networks.cnn7 import CNN7
 from lightning_noisy.networks.cnn8 import CNN8
 from lightning_noisy.networks.cnn9 import CNN9
 from lightning_noisy.networks.efficientnet_lite0 import EfficientNetLite0
+from lightning_noisy.networks.hidden_layer import HiddenLayerBackbone
+from lightning_noisy.networks.lenet import LeNet
 from lightning_noisy.networks.mlp import MLP
 from lightning_noisy.networks.preact_resnet import PreActResNet, PreActResNet18, PreActResNet34, WideResNet
-from lightning_noisy.networks.pretrained import Pretrained, pretrained_network
 from lightning_noisy.networks.projected_backbone import ProjectedBackbone
 from lightning_noisy.networks.resnet import CIFARResNet, ResNet18, ResNet34
 from lightning_noisy.networks.small_cnn import SmallCNN
@@ -26,11 +27,12 @@ __all__ = [
     "CIFARResNet",
     "Classifier",
     "EfficientNetLite0",
+    "HiddenLayerBackbone",
+    "LeNet",
     "LoneSampleBatchNorm1d",
     "PreActResNet",
     "PreActResNet18",
     "PreActResNet34",
-    "Pretrained",
     "ProjectedBackbone",
     "ResNet18",
     "ResNet34",
@@ -39,5 +41,4 @@ __all__ = [
     "TimmBackbone",
     "TorchvisionBackbone",
     "WideResNet",
-    "pretrained_network",
 ]

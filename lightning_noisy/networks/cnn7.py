@@ -5,19 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.networks.batch_norm import LoneSampleBatchNorm1d
 from lightning_noisy.networks.convolutions import convolutions
+from lightning_noisy.networks.hidden_layer import hidden_layer
 
 _IMAGE_SIZE = 32
 _FLAT = 16 * (_IMAGE_SIZE // 2**3) ** 2
-
-
-def _hidden_layer(width: int) -> nn.Sequential:
-    """Linear, batch normalization, ReLU; the linear layer starts Kaiming normal, its bias at zero."""
-    linear = nn.Linear(_FLAT, width)
-    nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
-    nn.init.zeros_(linear.bias)
-    return nn.Sequential(linear, LoneSampleBatchNorm1d(width), nn.ReLU(inplace=True))
 
 
 class CNN7(nn.Module):
@@ -64,7 +56,7 @@ class CNN7(nn.Module):
             nn.MaxPool2d(2),
             nn.Flatten(),
         )
-        self.projection = _hidden_layer(hidden) if hidden else nn.Identity()
+        self.projection = hidden_layer(_FLAT, hidden) if hidden else nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, 32, 32) to features (B, 256) or (B, ``hidden``)."""

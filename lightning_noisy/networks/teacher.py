@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any, Literal, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from typing_extensions import override
 
@@ -14,8 +15,6 @@ from lightning_noisy.networks.classifier import Classifier, Outputs
 
 Statistics = Literal["batch", "copied", "averaged"]
 """What batch normalization of a teacher works with: the batch it sees, the student's statistics, or their average."""
-
-_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 def check_teacher(decay: float, statistics: str, prefix: str = "") -> None:
@@ -58,7 +57,7 @@ class Teacher(AveragedModel):
 
     def __init__(self, student: Classifier, decay: float, statistics: Statistics = "batch") -> None:
         check_teacher(decay, statistics)
-        super().__init__(student, multi_avg_fn=self._average, use_buffers=statistics == "averaged")
+        super().__init__(student, use_buffers=statistics == "averaged")
         self.decay = decay
         self.statistics = statistics
         self.requires_grad_(False)
@@ -76,10 +75,23 @@ class Teacher(AveragedModel):
         """Follow the student, which has made a step."""
         self.update_parameters(student)
 
+    @override
+    def update_parameters(self, model: nn.Module) -> None:
+        # That of the base reads its counter back twice, which waits for an accelerator.
+        parameters = zip(self.module.parameters(), model.parameters(), strict=True)
+        buffers = list(zip(self.module.buffers(), model.buffers(), strict=True))
+        pairs = [(own.detach(), new.detach().to(own.device)) for own, new in chain(parameters, buffers)]
+        averaged = pairs if self.use_buffers else pairs[: len(pairs) - len(buffers)]
+        average = get_ema_multi_avg_fn(self.decay)  # type: ignore[no-untyped-call]
+        for floats in (True, False):
+            kind = [pair for pair in averaged if pair[0].is_floating_point() == floats]
+            if kind:
+                average(*map(list, zip(*kind, strict=True)), None)
+        for own, new in pairs[len(averaged) :]:
+            own.copy_(new)
+        self.n_averaged += 1
+
     @torch.no_grad()
     def outputs(self, images: Any) -> Outputs:
         """What it says of a batch of images, or of a list of views of it, without a gradient."""
         return cast(Classifier, self.module).outputs(images)
-
-    def _average(self, own: _Tensors, student: _Tensors, updates: Tensor | int) -> None:
-        get_ema_multi_avg_fn(self.decay)(own, student, updates)  # type: ignore[no-untyped-call]

@@ -41,16 +41,17 @@ class SAM(Optimizer):
 
     Args:
         params: Parameters or groups; a group may have its own ``rho`` and ``adaptive``.
-        base: Makes the optimizer that steps, from parameters. From Python a class or ``functools.partial`` too, with
-            the further keywords of ``SAM`` as its own.
+        base: Makes the optimizer that steps, from parameters; None is SGD. From Python a class or
+            ``functools.partial`` too, with the further keywords of ``SAM`` as its own. On the command line
+            ``--model.optimizer SAM`` goes around the optimizer that the configuration has.
         rho: Radius :math:`\rho \ge 0`. Published: 0.05; adaptive: 2.0 or 0.5.
         adaptive: Whether a weight's share of the radius is proportional to its size.
         **options: Arguments of ``base``, e.g. ``lr=0.1``.
 
     Raises:
-        NoisyLabelError: ``rho`` < 0; in a step: no closure, as float16 with a gradient scaler leaves it out; gradient
-            accumulation, whose earlier batches the second pass would lack; a strategy that shards parameters; a closure
-            without gradients in the second pass.
+        NoisyLabelError: ``rho`` < 0; neither ``base`` nor ``lr``; in a step: no closure, as float16 with a gradient
+            scaler leaves it out; gradient accumulation, whose earlier batches the second pass would lack; a strategy
+            that shards parameters; a closure without gradients in the second pass.
 
     References:
         Foret et al., Sharpness-Aware Minimization for Efficiently Improving Generalization, ICLR 2021.
@@ -71,14 +72,20 @@ class SAM(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        base: OptimizerCallable = torch.optim.SGD,
+        base: OptimizerCallable | None = None,
         rho: float = 0.05,
         adaptive: bool = False,
         **options: Any,
     ) -> None:
         check_argument(rho >= 0, "rho", "a float of at least 0", rho)
+        if base is None and "lr" not in options:
+            raise NoisyLabelError(
+                "SAM steps by another optimizer, whose learning rate nobody has told: give `base`, in YAML "
+                "{class_path: SGD, init_args: {lr: 0.1}} and on the command line `--model.optimizer.base SGD "
+                "--model.optimizer.base.lr 0.1`, or from Python `lr`."
+            )
         super().__init__(params, {"rho": rho, "adaptive": adaptive})
-        self.base = base(self.param_groups, **options)
+        self.base = (torch.optim.SGD if base is None else base)(self.param_groups, **options)
         """The optimizer that steps."""
         self._share()
 

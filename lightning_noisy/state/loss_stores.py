@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_noisy.losses import NoisyLabelLoss
+from lightning_noisy.losses.counting import CountingLoss
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of
@@ -34,10 +35,15 @@ class LossStores:
     def join(self, run: RunState, root: nn.Module) -> None:
         """Let a run own what the losses of a module keep: at each stage, so that also a test's checkpoint has it.
 
+        Losses that count batches learn which one is open.
+
         Args:
             run: The run.
             root: The LightningModule. A loss inside another one belongs to that.
         """
+        for part in root.modules():
+            if isinstance(part, CountingLoss):
+                part.open_batch = run.open_batch
         named = [(name, loss) for name, loss in outermost_losses(root) if loss.store_shapes(num_classes=2)]
         losses = [loss for _, loss in named]
         if losses != self._losses:

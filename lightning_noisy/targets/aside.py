@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_noisy.functional.gradients import pass_aside
 from lightning_noisy.targets.functional_criterion import FunctionalCriterion
 from lightning_noisy.targets.module_criterion import ModuleCriterion
 from lightning_noisy.targets.signature import BoundCall
@@ -37,5 +38,5 @@ def loss_aside(
     if "parameters" in kwargs:
         kwargs["parameters"] = (torch.zeros(1, device=call.logits.device),)  # a penalty of nothing
     devices = [call.logits.device] if call.logits.is_cuda else []
-    with torch.enable_grad(), torch.random.fork_rng(devices=devices):
+    with pass_aside(), torch.enable_grad(), torch.random.fork_rng(devices=devices):
         return place.aside(args, kwargs).mean()

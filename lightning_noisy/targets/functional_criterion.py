@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.functional.gradients import is_aside
 from lightning_noisy.losses.class_weights import ChangedTarget
 from lightning_noisy.private_api import in_checkpointed_region
 from lightning_noisy.targets.signature import CriterionSignature
@@ -94,7 +95,7 @@ class _CriterionMode(TorchFunctionMode):
         self._functions = {FUNCTIONS[name] for name in criterion.names}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func not in self._functions:
+        if func not in self._functions or is_aside():
             return func(*args, **kwargs) if kwargs else func(*args)
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():

@@ -45,6 +45,7 @@ from lightning_noisy.networks import SmallCNN
 from lightning_noisy.targets import TargetPipeline
 from tests._dummies.two_networks import CoTeaching
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.modules.strategies import make_strategy
 from tests.small import NUM_CLASSES, SmallDataModule, assert_same, make_module
 
 X, GIVEN, CLEAN = make_tensors(num_samples=26)
@@ -286,6 +287,53 @@ def test_the_bias_is_that_of_the_criterion_s_own_gradient(tmp_path):
         for index, z, target in seen.of(0)
     ]
     assert tracker.history[0]["train/gradient_bias/summed"] == pytest.approx(np.concatenate(norms).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_the_bias_of_a_strategy_is_that_of_what_it_selects(tmp_path, batches):
+    """The second network learns from what the first one finds easy, and from nothing else."""
+    tracker, logits = GradientBiasTracker(criterion="losses.1"), [None, None]
+    module, data = make_strategy("CoTeaching"), SmallDataModule(seed=0, val_fraction=0.0)
+    module.networks.double()
+    share = GradientShareTracker(criterion="losses.1", every_n_steps=1)  # whose hook stands at the same logits
+    seen = []
+
+    class Logits(Callback):
+        def on_train_start(self, trainer, pl_module):
+            for number, loss in enumerate(pl_module.losses):
+                loss.register_forward_pre_hook(lambda _, args, at=number: logits.__setitem__(at, args[0].detach()))
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append((trainer.current_epoch, batch[2].numpy(), *(z.double().numpy().copy() for z in logits)))
+
+    unnamed, others = GradientBiasTracker(), GradientBiasTracker(criterion="losses.0")
+    callbacks = [share, tracker, Logits(), unnamed, others]
+    make_trainer(tmp_path, callbacks, accumulate_grad_batches=batches, precision="64-true").fit(module, datamodule=data)
+    given, clean = data.noisy_targets.numpy(), data.clean_targets.numpy()
+    total, length, trained = np.zeros((48, 4)), np.zeros(48), np.zeros(48)
+    for epoch, index, first, second in seen:
+        kept = 8 if epoch == 0 else 4  # floor(0.6 * 8)
+        losses = -np.log(softmax(first)[np.arange(8), given[index]])
+        easy = np.argsort(losses)[:kept]
+        gradient = np.zeros((8, 4))
+        gradient[easy] = 8 / kept * (softmax(second) - one_hot(given[index]))[easy]
+        error = gradient - (softmax(second) - one_hot(clean[index]))
+        total[index] += error
+        length[index] += np.linalg.norm(error, axis=1)
+        trained[index] += epoch * np.linalg.norm(gradient, axis=1)
+    expected = np.linalg.norm(total, axis=1).mean(), length.mean()
+    assert list(tracker.history[1].values()) == pytest.approx(expected, rel=1e-6)
+    assert list(unnamed.history[1].values()) == list(others.history[1].values())
+    noisy = trained[given != clean].sum() / trained.sum()
+    assert share.history[1]["train/gradient_share/losses.1/noisy"] == pytest.approx(noisy, rel=1e-9)
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_the_bias_of_a_sum_is_refused(tmp_path, functional):
+    step = (lambda m, x, y: F.cross_entropy(m(x), y, reduction="sum")) if functional else None
+    project, name = Project(nn.CrossEntropyLoss(reduction="sum"), step), "F.cross_entropy" if functional else None
+    with pytest.raises(NoisyLabelError, match="sums over the batch"):
+        run(tmp_path, [GradientBiasTracker(CLEAN, criterion=name)], project)
 
 
 def test_a_changed_target_has_the_class_weight_of_the_given_label_and_a_clean_one_its_own(tmp_path):

@@ -6,18 +6,8 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from lightning_noisy.data.batch_transforms import (
-    BatchTransform,
-    Compose,
-    Cutout,
-    Draws,
-    EachImage,
-    Normalize,
-    RandomCrop,
-    RandomFlip,
-    Unchanged,
-    Views,
-)
+from lightning_noisy.data.batch_geometry import Cutout, RandomCrop, RandomFlip
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Draws, EachImage, Normalize, Unchanged, Views
 from lightning_noisy.data.epoch_index import EpochIndex
 from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.image_datasets import TrainingDataset
@@ -68,6 +58,25 @@ def test_a_crop_is_a_window_of_the_padded_image(padding, fill):
         np.testing.assert_array_equal(crop, padded[:, y : y + SIDE, x : x + SIDE])
     assert made.dtype == torch.uint8
     assert made.shape == IMAGES.shape
+
+
+@pytest.mark.parametrize(("padding", "shape"), [(2, (8, 8)), (7, (8, 8)), (3, (8, 5)), (0, (8, 8))])
+def test_a_crop_by_reflection_has_torchvision_s_pixels(padding, shape):
+    images = IMAGES[:, :, : shape[0], : shape[1]]
+    made = RandomCrop(5, padding, padding_mode="reflect")(images, draws())
+    same = draws()
+    top, left = (same.integers(side + 2 * padding - 4).tolist() for side in shape)
+    for image, y, x, crop in zip(images, top, left, made, strict=True):
+        padded = v2.functional.pad(image, [padding] * 4, padding_mode="reflect")
+        assert torch.equal(crop, v2.functional.crop(padded, y, x, 5, 5))
+    assert made.dtype == torch.uint8
+
+
+def test_a_crop_by_reflection_needs_more_pixels_than_it_adds():
+    with pytest.raises(NoisyLabelError, match="`padding` to be less than the side of images of 8 x 8, but got 8"):
+        RandomCrop(SIDE, 8, padding_mode="reflect")(IMAGES, draws())
+    with pytest.raises(NoisyLabelError, match="`padding_mode` to be 'constant' or 'reflect'"):
+        RandomCrop(SIDE, 2, padding_mode="edge")
 
 
 def test_a_crop_may_be_smaller_and_of_floats():

@@ -68,24 +68,31 @@ def statistics(name):
     return [np.array(values).reshape(3, 1, 1) for values in STATISTICS[name]]
 
 
-def pixels(name, images):
+OTHERS = {"imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), "none": ([0.0] * 3, [1.0] * 3)}
+
+
+def pixels(name, images, normalization=None):
     """Bytes again, from what the papers' normalization makes of them."""
-    mean, std = statistics(name)
+    of_another = OTHERS.get(normalization)
+    mean, std = statistics(name) if of_another is None else (np.array(v).reshape(3, 1, 1) for v in of_another)
     values = (images.double().numpy() * std + mean) * 255
     assert np.abs(values - values.round()).max() < 1e-3
     return values.round().astype(int)
 
 
-def test_training_images_are_cropped_after_padding_by_4_and_flipped(name):
-    data = ready(name)
+@pytest.mark.parametrize(
+    ("normalization", "mode"), [("data_set", "constant"), ("none", "reflect"), ("imagenet", "constant")]
+)
+def test_training_images_are_cropped_after_padding_by_4_and_flipped(name, normalization, mode):
+    data = ready(name, normalization=normalization, padding_mode=mode)
     images, target, index = read(data.train_dataloader())
     original = encoded(TRAINING, 0).transpose(0, 3, 1, 2)
     crops, flips = [], 0
-    for found, n in zip(pixels(name, images), index.tolist(), strict=True):
+    for found, n in zip(pixels(name, images, normalization), index.tolist(), strict=True):
         row, column = found[0, 16, 16] - 1, found[1, 16, 16] - 1
         flipped = found[1, 16, 17] < found[1, 16, 16]
         top, left = row - 16 + 4, column - (15 if flipped else 16) + 4
-        padded = np.pad(original[n], ((0, 0), (4, 4), (4, 4)))
+        padded = np.pad(original[n], ((0, 0), (4, 4), (4, 4)), mode)
         expected = padded[:, top : top + 32, left : left + 32]
         assert np.array_equal(found, expected[:, :, ::-1] if flipped else expected)
         crops.append((top, left))
@@ -96,9 +103,10 @@ def test_training_images_are_cropped_after_padding_by_4_and_flipped(name):
     assert 0.4 < flips / TRAINING < 0.6
 
 
-def test_evaluation_is_the_whole_image_normalized(name):
-    images, target = read(ready(name).test_dataloader())
-    mean, std = statistics(name)
+@pytest.mark.parametrize("normalization", ["data_set", *OTHERS])
+def test_evaluation_is_the_whole_image_normalized(name, normalization):
+    images, target = read(ready(name, normalization=normalization).test_dataloader())
+    mean, std = (np.array(v).reshape(3, 1, 1) for v in OTHERS.get(normalization, STATISTICS[name]))
 
     expected = (encoded(TEST, 100).transpose(0, 3, 1, 2) / 255 - mean) / std
     assert images.dtype == torch.float32
@@ -112,6 +120,12 @@ def test_the_validation_split_is_not_augmented(name):
 
     assert len(images) == 30
     assert (pixels(name, images)[:, :2] == encoded(1, 0).transpose(0, 3, 1, 2)[:, :2]).all()
+
+
+@pytest.mark.parametrize("argument", ["normalization", "padding_mode"])
+def test_an_unknown_word_is_refused(name, argument):
+    with pytest.raises(NoisyLabelError, match=f"`{argument}` to be '"):
+        MODULES[name]("folder", **{argument: "unknown"})
 
 
 def test_both_parts_come_from_the_folder_without_a_download(name):

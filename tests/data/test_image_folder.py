@@ -265,11 +265,11 @@ def bytes_of(images, mean=MEAN, std=STD):
     return values.round().astype(int)
 
 
-@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize(("padding", "mode"), [(0, "constant"), (2, "constant"), (2, "reflect")])
 @pytest.mark.parametrize("flip", [True, False])
-def test_random_crops(tmp_path, padding, flip):
-    whole = np.pad(write_coded(tmp_path), ((0, 0), (padding, padding), (padding, padding)))
-    data = ready(tmp_path, image_size=10, resize=0, crop="random", padding=padding, flip=flip)
+def test_random_crops(tmp_path, padding, mode, flip):
+    whole = np.pad(write_coded(tmp_path), ((0, 0), (padding, padding), (padding, padding)), mode)
+    data = ready(tmp_path, image_size=10, resize=0, crop="random", padding=padding, padding_mode=mode, flip=flip)
     images, _, index = read(data.train_dataloader())
     places, flips = set(), 0
     for crop, n in zip(bytes_of(images), index.tolist(), strict=True):
@@ -406,6 +406,7 @@ def test_an_epoch_larger_than_the_training_set_is_refused(tmp_path):
         ({"crop": "middle"}, "`crop` to be 'resized', 'random' or 'center', but got 'middle'"),
         ({"padding": 4}, "`padding` to be 0 without a random crop, but got 4"),
         ({"padding": -1, "crop": "random"}, "`padding` to be"),
+        ({"padding_mode": "edge"}, "`padding_mode` to be 'constant' or 'reflect'"),
         ({"mean": (0.5,)}, "`mean` to be three floats"),
         ({"std": (0.5,)}, "`mean` to be three floats"),
         ({"std": (0.5, 0.0, 0.5)}, "`std` to be positive floats"),

@@ -10,6 +10,7 @@ import torch
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses import DeepAbstainingClassifier
+from lightning_noisy.optim import SAM
 from tests.foreign import make_trainer
 from tests.losses.numpy_oracle import Array, softmax
 from tests.small import NUM_CLASSES, SmallDataModule, make_module
@@ -123,6 +124,25 @@ def test_another_number_of_outputs() -> None:
     with pytest.raises(NoisyLabelError) as caught:
         loss(torch.tensor(BATCHES[0]), LABELS, epoch=0)
     assert str(caught.value) == "Expected argument `logits` to be of 6 outputs, K + 1, but got 5."
+
+
+def test_the_first_of_sam_s_passes_moves_the_mean(tmp_path: Path) -> None:
+    module, calls = make_module(DeepAbstainingClassifier(1, momentum=0.8)), []
+    module.make_optimizer = lambda parameters: SAM(parameters, torch.optim.SGD, lr=0.05)
+    module.make_lr_scheduler = None
+    module.loss.register_forward_pre_hook(
+        lambda loss, args: calls.append((args[0].detach().double().numpy(), args[1].numpy())) if loss.training else None
+    )
+    make_trainer(tmp_path, max_epochs=2).fit(module, datamodule=SmallDataModule(seed=0))
+    mean = None
+    assert len(calls) == 2 * 2 * 5
+    for number, (logits, labels) in enumerate(calls[::2]):
+        entropy = -np.log(softmax(logits[:, :-1])[np.arange(8), labels])
+        now = ((1 - softmax(logits)[:, -1]) * entropy).mean()
+        mean = now if mean is None else 0.2 * now + 0.8 * mean
+        if number == 5:  # the first batch after the warm-up
+            assert module.loss.alpha_start.item() == pytest.approx(mean / 64, rel=1e-5)
+    assert module.loss.mean.item() == pytest.approx(mean, rel=1e-5)
 
 
 def test_module_has_one_more_output_and_evaluates_without_it(tmp_path: Path) -> None:

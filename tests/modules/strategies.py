@@ -34,6 +34,7 @@ class Strategy:
 
 
 SMALL_LOSS = {"forget_rate": 1.0}
+ABOVE_ONE, INFINITE, MOST_SMOOTHED = 1 + 1e-6, float("inf"), 1 - 1 / NUM_CLASSES
 
 STRATEGIES: dict[str, Strategy] = {
     "CoTeaching": Strategy({"forget_rate": 0.4, "ramp_epochs": 2}, too_large=SMALL_LOSS),
@@ -44,17 +45,56 @@ STRATEGIES: dict[str, Strategy] = {
     "SED": Strategy(
         {"warmup_epochs": 1, "threshold_momentum": 0.5, "weight_momentum": 0.5},
         views=2,
-        too_large={"threshold_momentum": 1.0, "weight_momentum": 1.0, "teacher_decay": 1.5},
+        too_large={"threshold_momentum": 1.0, "weight_momentum": 1.0, "teacher_decay": ABOVE_ONE},
     ),
     "Decoupling": Strategy({"warmup_epochs": 1}),
-    "DivideMix": Strategy({"warmup_epochs": 1, "agreement_epochs": 1}, views=2, distributed=False),
-    "GSSDivideMix": Strategy({"warmup_epochs": 1, "loss_window": 2}, views=2, distributed=False),
-    "UNICON": Strategy({"warmup_epochs": 1, "projection_width": 4}, views=4, distributed=False),
-    "ELRPlus": Strategy({"warmup_epochs": 1, "rampup_steps": 9, "decay_steps": 9}, distributed=False),
+    "DivideMix": Strategy(
+        {"warmup_epochs": 1, "agreement_epochs": 1},
+        views=2,
+        distributed=False,
+        too_large={"threshold": 1.0, "alpha": INFINITE},
+    ),
+    "GSSDivideMix": Strategy(
+        {"warmup_epochs": 1, "loss_window": 2},
+        views=2,
+        distributed=False,
+        too_large={
+            "threshold": 1.0,
+            "alpha": INFINITE,
+            "unlabeled_weight_of_draw": ABOVE_ONE,
+            "lam_labeled": (1.0, 1.0, 1.0),
+            "lam_unlabeled": (1.0, 1.0, 1.0),
+        },
+    ),
+    "UNICON": Strategy(
+        {"warmup_epochs": 1, "projection_width": 4}, views=4, distributed=False, too_large={"alpha": INFINITE}
+    ),
+    "ELRPlus": Strategy(
+        {"warmup_epochs": 1, "rampup_steps": 9, "decay_steps": 9},
+        distributed=False,
+        too_large={"momentum": 1.0, "decay": ABOVE_ONE, "alpha": INFINITE},
+    ),
     "SURE": Strategy(distributed=False),
     "SPRL": Strategy({"warmup_epochs": 0, "full_epochs": 0, "total_epochs": 3}),
-    "JoSRC": Strategy({"warmup_epochs": 1, "total_epochs": 3}, views=2),
-    "CoLDL": Strategy({"warmup_epochs": 1, "total_epochs": 3}, views=2, distributed=False),
+    "JoSRC": Strategy(
+        {"warmup_epochs": 1, "total_epochs": 3},
+        views=2,
+        too_large={
+            "smoothing": MOST_SMOOTHED + 1e-6,
+            **dict.fromkeys(("threshold", "final_threshold", "consistency", "teacher_decay"), ABOVE_ONE),
+        },
+    ),
+    "CoLDL": Strategy(
+        {"warmup_epochs": 1, "total_epochs": 3},
+        views=2,
+        distributed=False,
+        too_large={
+            "drop_rate": 1.0,
+            "final_drop_rate": 1.0,
+            "smoothing": MOST_SMOOTHED + 1e-6,
+            "consistency": ABOVE_ONE,
+        },
+    ),
 }
 
 

@@ -12,6 +12,8 @@ from lightning_noisy.networks import (
     CNN9,
     MLP,
     CIFARResNet,
+    HiddenLayerBackbone,
+    LeNet,
     PreActResNet,
     ResNet18,
     ResNet34,
@@ -30,6 +32,9 @@ BACKBONES = {
     "cnn8_gray": lambda: CNN8(in_channels=1),
     "cnn9": CNN9,
     "cnn9_gray": lambda: CNN9(in_channels=1),
+    "lenet": LeNet,
+    "lenet_gray": lambda: LeNet(in_channels=1),
+    "hidden_layer": lambda: HiddenLayerBackbone(LeNet(), 20),
     "preact_resnet10": lambda: PreActResNet([1, 1, 1, 1]),
     "preact_resnet10_he": lambda: PreActResNet([1, 1, 1, 1], variant="he"),
     "preact_resnet_gray": lambda: PreActResNet([1, 2], [4, 6], stem_width=5, in_channels=1),
@@ -123,6 +128,8 @@ def test_a_copy_is_independent(backbone):
     [
         (["CNN7"], CNN7, 256),
         (["CNN7", "--backbone.hidden=512"], CNN7, 512),
+        (["LeNet"], LeNet, 84),
+        (["HiddenLayerBackbone", "--backbone.backbone=CNN7", "--backbone.width=5"], HiddenLayerBackbone, 5),
         (["CNN9", "--backbone.dropout=0.5"], CNN9, 128),
         (["PreActResNet18"], networks.PreActResNet18, 512),
         (["PreActResNet34", "--backbone.variant=he"], networks.PreActResNet34, 512),
@@ -143,7 +150,7 @@ def test_short_names_resolve_on_the_command_line(arguments, network, num_feature
 
 
 LONE_SAMPLES = ["small_cnn", "cnn7_hidden", "cnn8", "cnn9", "preact_resnet10", "preact_resnet10_he", "wide_resnet"]
-LONE_SAMPLES += ["resnet18", "mlp", "mlp_norm"]
+LONE_SAMPLES += ["lenet", "hidden_layer", "resnet18", "mlp", "mlp_norm"]
 
 
 @pytest.mark.parametrize("name", LONE_SAMPLES)

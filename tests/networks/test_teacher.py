@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import get_ema_multi_avg_fn as ema
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
@@ -115,3 +117,27 @@ def test_a_copy_follows_its_own_student_and_a_loaded_one_goes_on() -> None:
 def test_arguments_outside_their_range(options: dict[str, Any], name: str) -> None:
     with pytest.raises(NoisyLabelError, match=f"`{name}`"):
         Teacher(make_student(), **{"decay": 0.9, **options})
+
+
+@pytest.mark.parametrize("statistics", ["batch", "averaged"])
+def test_an_update_reads_nothing_back_from_an_accelerator(statistics: Any) -> None:
+    student = make_student().to("meta")  # a device whose values cannot be read
+    teacher = Teacher(student, 0.9, statistics).to("meta")
+    with pytest.raises(RuntimeError, match="meta"):
+        bool(teacher.n_averaged)
+    teacher.update(student)
+
+
+def test_its_state_is_that_of_torch_s_average() -> None:
+    student = make_student()
+    teacher, reference = (
+        Teacher(student, 0.9, "averaged"),
+        AveragedModel(student, multi_avg_fn=ema(0.9), use_buffers=True),
+    )
+    reference.n_averaged.fill_(1)
+    for _ in range(3):
+        learn(student)
+        teacher.update(student)
+        reference.update_parameters(student)
+    assert list(teacher.state_dict()) == list(reference.state_dict())
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in reference.state_dict().items())

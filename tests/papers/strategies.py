@@ -57,15 +57,15 @@ HALF_OF_ALL = {"SymmetricNoise": {"rate": 0.5, "include_true_class": True}}
 OPEN_SET = {
     "OpenSetNoise": {"closed": {"class_path": "lightning_noisy.data.SymmetricNoise", "init_args": {"rate": 0.8}}}
 }
+RESNET18 = {
+    "class_path": "lightning_noisy.networks.TorchvisionBackbone",
+    "init_args": {"name": "resnet18", "weights": "IMAGENET1K_V1"},
+}
 RESNET50 = {"TorchvisionBackbone": {"name": "resnet50", "weights": "IMAGENET1K_V1"}}
 INCEPTION = {"TimmBackbone": {"name": "inception_resnet_v2"}}
 CNN7 = {"CNN7": {"hidden": 512}}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CLOTHES = {"mean": [0.6959, 0.6537, 0.6371], "std": [0.3113, 0.3192, 0.3214]}
-CIFAR = {
-    10: {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]},
-    100: {"mean": [0.5071, 0.4865, 0.4409], "std": [0.2673, 0.2564, 0.2762]},
-}
 
 
 def falling(start):
@@ -83,12 +83,10 @@ def cosine(epochs, **arguments):
     return {"CosineAnnealingLR": {"T_max": epochs, **arguments}}
 
 
-def not_augmented(classes):
-    """A view that is normalized alone."""
-    path = "torchvision.transforms.v2"
-    steps = [{"class_path": f"{path}.ConvertImageDtype"}]
-    steps += [{"class_path": f"{path}.Normalize", "init_args": CIFAR[classes]}]
-    return {"views": [{"class_path": f"{path}.Compose", "init_args": {"transforms": steps}}]}
+PLAIN = {
+    "views": [{"class_path": "torchvision.transforms.v2.ConvertImageDtype"}],
+    "normalization": "none",
+}
 
 
 def by_adam(classes, net, strategy, **further):
@@ -101,7 +99,7 @@ def by_adam(classes, net, strategy, **further):
 def small_loss(name, net, classes, **arguments):
     """The strategies of Co-teaching's kind."""
     own = strategy(name, forget_rate=0.5, **arguments)
-    return by_adam(classes, net, own, images=not_augmented(classes))
+    return by_adam(classes, net, own, images=PLAIN)
 
 
 def on_cifar(classes, epochs, net, lr, wd, schedule, strategy, **further):
@@ -110,6 +108,7 @@ def on_cifar(classes, epochs, net, lr, wd, schedule, strategy, **further):
     return Settings(epochs, net, 128, lr, wd, schedule, CROSS_ENTROPY, {}, **given)
 
 
+LIKE_IMAGENET = {"normalization": "imagenet"}
 WEAK, FOUR = {"views": ["weak", "weak"]}, {"views": ["weak", "weak", "strong", "strong"]}
 IMAGENET_POLICY = {"class_path": "lightning_noisy.data.StrongAugment", "init_args": {"policy": "imagenet"}}
 CO_LDL = on_cifar(
@@ -136,13 +135,13 @@ JO_SRC = {
         {},
         noise=OPEN_SET,
         data="CIFAR80NODataModule",
-        images=WEAK,
+        images={**WEAK, **LIKE_IMAGENET},
         strategy=strategy("jo_src", warmup_epochs=10, smoothing=0.6, threshold=0.75, consistency=0.5),
         **ADAM,
     ),
     "jo_src/clothing1m": Settings(
         15,
-        {"TorchvisionBackbone": {"name": "resnet18", "weights": "IMAGENET1K_V1"}},
+        {"HiddenLayerBackbone": {"backbone": RESNET18, "width": 1024}},
         128,
         0.002,
         1e-4,
@@ -292,6 +291,7 @@ def disc(warmup, momentum=0.99, hard_weight=1.0):
     return strategy("disc", warmup_epochs=warmup, momentum=momentum, hard_weight=hard_weight)
 
 
+REFLECT = {"padding_mode": "reflect"}
 DISC = {  # without momentum
     **{
         f"disc/cifar{classes}": on_cifar(
@@ -303,7 +303,7 @@ DISC = {  # without momentum
             drops(80, 160),
             disc(20),
             noise=SYMMETRIC,
-            images=strong(magnitude),
+            images={**strong(magnitude), **REFLECT},
             sgd={},
         )
         for classes, magnitude in ((10, 5), (100, 10))
@@ -317,7 +317,7 @@ DISC = {  # without momentum
         5e-4,
         drops(50, 80),
         disc(10),
-        {"padding": 8, **CLOTHES, **strong(10)},
+        {"padding": 8, **REFLECT, **CLOTHES, **strong(10)},
         sgd={},
     ),
     "disc/webvision": of_images(
@@ -329,7 +329,7 @@ DISC = {  # without momentum
         5e-4,
         drops(60, 80),
         disc(15),
-        {"image_size": 224, "resize": 256, "crop": "random", "padding": 28, **CLOTHES, **strong(10)},
+        {"image_size": 224, "resize": 256, "crop": "random", "padding": 28, **REFLECT, **CLOTHES, **strong(10)},
         sgd={},
     ),
     "disc/clothing1m": of_images(
@@ -341,7 +341,7 @@ DISC = {  # without momentum
         5e-4,
         drops(50, 80),
         disc(10, 0.95),
-        {"batches_per_epoch": 1000, "padding": 28, **strong(10)},
+        {"batches_per_epoch": 1000, "padding": 28, **REFLECT, **strong(10)},
         sgd={},
     ),
 }
@@ -358,7 +358,7 @@ def sed(threshold, weight, decay, consistency=1.0):
     )
 
 
-STRONG = {"views": ["weak", "strong"]}
+STRONG = {"views": ["weak", "strong"], **LIKE_IMAGENET}
 
 
 def of_sed(lr, final_lr, strategy, **data):
@@ -372,7 +372,7 @@ MOSTLY = {"noise": {"SymmetricNoise": {"rate": 0.8}}, "data": "CIFAR100DataModul
 OUTSIDERS = {"noise": OPEN_SET, "data": "CIFAR80NODataModule"}
 
 
-def sure(epochs, start, constant_lr, net, batch, lr, data, **images):
+def sure(epochs, start, constant_lr, net, batch, lr, data, images=None, **averages):
     """SAM, a cosine to a constant rate, averaged weights."""
     schedule = {"total_epochs": epochs, "start_epoch": start, "constant_lr": constant_lr}
     return Settings(
@@ -383,11 +383,11 @@ def sure(epochs, start, constant_lr, net, batch, lr, data, **images):
         5e-4,
         {"CosineToConstant": schedule},
         CROSS_ENTROPY,
-        {"AveragedWeights": {"start_epoch": start}},
+        {"AveragedWeights": {"start_epoch": start, **averages}},
         noise={},
         head={"CosineHead": {}},
         data=data,
-        images=images,
+        images=images or {},
         optimizer="SAM",
         strategy=strategy("sure"),
     )
@@ -395,7 +395,7 @@ def sure(epochs, start, constant_lr, net, batch, lr, data, **images):
 
 ROWS = {
     **{f"co_teaching/cifar{classes}": small_loss("co_teaching", "CNN9", classes) for classes in (10, 100)},
-    "co_teaching_plus/cifar10": small_loss("co_teaching_plus", "CNN7", 10, warmup_epochs=20),
+    "co_teaching_plus/cifar10": small_loss("co_teaching_plus", "LeNet", 10, warmup_epochs=20),
     "co_teaching_plus/cifar100": small_loss("co_teaching_plus", "CNN7", 100, warmup_epochs=5),
     "jocor/cifar10": small_loss("jocor", "CNN7", 10, agreement=0.9),
     "jocor/cifar100": small_loss("jocor", "CNN7", 100, agreement=0.85),
@@ -404,7 +404,10 @@ ROWS = {
     "co_ldl/cifar80no": CO_LDL._replace(**OUTSIDERS),
     **{
         f"sprl/cifar{classes}": by_adam(
-            classes, "ResNet18", strategy("sprl", warmup_epochs=20, resistance=10.0, ramp_epochs=None)
+            classes,
+            "ResNet18",
+            strategy("sprl", warmup_epochs=20, resistance=10.0, ramp_epochs=None),
+            images={"normalization": "none"},
         )
         for classes in (10, 100)
     },
@@ -423,8 +426,7 @@ ROWS = {
         32,
         0.01,
         "Clothing1MDataModule",
-        crop="resized",
-        batches_per_epoch=1000,
-        **IMAGENET,
+        {"crop": "resized", "batches_per_epoch": 1000, **IMAGENET},
+        refresh_batches=1000,
     ),
 }

@@ -1,5 +1,6 @@
 """The classes that a network was trained on are in its checkpoint, and other ones are refused."""
 
+import csv
 import os
 
 import numpy as np
@@ -9,7 +10,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_noisy import NoisyLabelModule
-from lightning_noisy.callbacks import ConfidenceTracker, LabelWriter, PosteriorWriter, PredictionWriter
+from lightning_noisy.callbacks import (
+    ConfidenceTracker,
+    LabelIssueReport,
+    LabelWriter,
+    PosteriorWriter,
+    PredictionWriter,
+)
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.errors import NoisyLabelError
 from tests.foreign import ForeignModule, make_tensors, make_trainer
@@ -75,13 +82,17 @@ def test_loaders_of_a_foreign_project_are_held_to_it_as_well(tmp_path):
 
 
 def test_files_of_a_run_name_rows_and_classes(tmp_path):
-    fitted(tmp_path, [LabelWriter(), PosteriorWriter()])
+    fitted(tmp_path, [LabelWriter(), PosteriorWriter(), LabelIssueReport()])
     data = Named()
     data.setup("fit")
     rows = data.sources
     assert sorted(set(range(48)) - set(rows.tolist())) != []  # the validation split lies in between
     assert torch.equal(data.training_images().labels[rows], data.clean_targets)
-    for name in ("labels.npz", "posterior.npz"):
+    with (tmp_path / "label_issues" / "label_issues.csv").open(newline="", encoding="utf-8") as file:
+        listed = {int(row["row"]): row["given"] for row in csv.DictReader(file)}
+    shown = ["ant", "'=1+1", "two\nlines", "?"]
+    assert listed == {row: shown[label] for row, label in zip(rows.tolist(), data.noisy_targets.tolist(), strict=True)}
+    for name in ("labels.npz", "posterior.npz", "label_issues/suggested_labels.npz"):
         with np.load(tmp_path / name, allow_pickle=False) as file:
             assert np.array_equal(file["row"], rows)
             assert file["class_names"].tolist() == NAMES

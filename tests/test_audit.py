@@ -1,0 +1,120 @@
+"""From people's own data to the list of wrong labels."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
+
+from lightning_noisy.cli import audit as command
+from lightning_noisy.cli import run
+from lightning_noisy.cli.audit import configuration
+from lightning_noisy.networks.pretrained import Pretrained
+from tests._dummies import isolate
+
+COLORS = {"blue": (20, 40, 230), "green": (30, 220, 20), "red": (240, 20, 30)}
+PER_CLASS, WRONG = 30, {"blue": "red", "green": "blue"}
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    isolate(monkeypatch, tmp_path)
+
+    def mean_color(name, weights):
+        size = v2.Compose([v2.Resize((2, 2)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+        return Pretrained("mean", nn.Flatten(), size)
+
+    monkeypatch.setattr(command, "pretrained_network", mean_color)
+    return tmp_path
+
+
+def images(root):
+    """Squares of three colors; every tenth of two classes lies in the folder of another."""
+    rng, wrong = np.random.default_rng(0), set()
+    for name, color in COLORS.items():
+        for number in range(PER_CLASS):
+            given = WRONG.get(name, name) if number % 10 == 0 else name
+            path = root / given / f"{name}_{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noisy = np.clip(np.array(color) + rng.normal(0, 12, (8, 8, 3)), 0, 255)
+            Image.fromarray(noisy.astype(np.uint8)).save(path)
+            if given != name:
+                wrong.add(f"{given}/{path.name}")
+    return wrong
+
+
+def audit(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["lightning-noisy", "audit", *map(str, arguments)])
+    run()
+    return capsys.readouterr().out
+
+
+def flagged(folder):
+    with (folder / "label_issues" / "label_issues.csv").open(newline="") as file:
+        return {row["path"]: row["suggested"] for row in csv.DictReader(file) if row["flags"] == "wrong"}
+
+
+def test_a_folder(folder, monkeypatch, capsys):
+    wrong = images(folder / "photos")
+    said = audit(monkeypatch, capsys, "photos", "--epochs", "40")
+    output = Path("runs/audit/photos")
+    assert set(flagged(output)) == wrong
+    assert all(suggested == Path(path).name.partition("_")[0] for path, suggested in flagged(output).items())
+    assert (output / "audit.yaml").read_text() in said
+    assert yaml.safe_load((output / "audit.yaml").read_text())["data"]["init_args"]["path"] == str(
+        output / "features.npz"
+    )
+    assert "data:image/jpeg;base64," in (output / "label_issues" / "report.html").read_text()
+    with np.load(output / "label_issues" / "suggested_labels.npz", allow_pickle=False) as file:
+        names = file["class_names"][file["labels"]].tolist()
+        assert names == [Path(path).name.partition("_")[0] for path in file["path"]]
+
+
+def test_a_table(folder, monkeypatch, capsys):
+    wrong = images(folder / "photos")
+    rows = [(str(path.relative_to(folder)), path.parent.name) for path in sorted((folder / "photos").rglob("*.png"))]
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label"), *rows])
+    audit(monkeypatch, capsys, "labels.csv", "--output", "found", "--epochs", "40")
+    assert set(flagged(folder / "found")) == {f"photos/{path}" for path in wrong}
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("nowhere", "relative to the working directory"),
+        ("flat", "has no labels to audit"),
+        ("no_y.npz", "it lacks"),
+        ("odd.npz", "`x` (N, D) and `y` (N,)"),
+        ("missing.npz", "missing.npz"),
+    ],
+)
+def test_what_is_refused(path, says, folder, monkeypatch, capsys):
+    (folder / "flat").mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "flat" / "a.png")
+    np.savez(folder / "no_y.npz", x=np.zeros((3, 2)))
+    np.savez(folder / "odd.npz", x=np.zeros((3, 2)), y=np.zeros(4, int))
+    with pytest.raises(SystemExit) as stopped:
+        audit(monkeypatch, capsys, path)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert (stopped.value.code, len(said)) == (2, 1)
+    assert says in said[0]
+
+
+def test_settings_follow_the_number_of_samples(folder):
+    np.savez(folder / "few.npz", x=np.zeros((9, 5), np.float32), y=np.arange(9) % 3)
+    np.savez(folder / "many.npz", x=np.zeros((10_000, 5), np.float32), y=np.arange(10_000) % 4)
+    few, many = (configuration(folder / name, Path("runs/x"), None, 3, {}) for name in ("few.npz", "many.npz"))
+    assert few["model"]["init_args"]["backbone"]["init_args"] == {"in_features": 5, "hidden": []}
+    assert many["model"]["init_args"]["backbone"]["init_args"] == {"in_features": 5, "hidden": [512]}
+    assert (few["model"]["init_args"]["num_classes"], many["model"]["init_args"]["num_classes"]) == (3, 4)
+    assert few["data"]["init_args"]["noise_std"] > 0
+    assert few["seed_everything"] == 3
