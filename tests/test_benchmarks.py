@@ -654,7 +654,7 @@ def test_strategies_tables_and_figure():
         "| SED | - | - | - | 55.00 (50.00 to 60.00) | 35.00 | 80.00 | 2 |",
     ]
     assert selection[2:] == ["| SED | - | - | - | 50.00 | 75.00 | 75.00 |"]
-    assert arguments[3].startswith("| SED | warmup_epochs 4, threshold_momentum 0.5905, ")
+    assert arguments[3].startswith("| SED | warmup_epochs 5, threshold_momentum 0.5905, ")
     beside = {"runs": {0: seen("ELR", "worse", 0, [0.5], 0.5, None), 1: seen("GCE", "aggre", 0, [0.7], 0.7, None)}}
     assert strategy_tables.summary(record, beside).splitlines()[2:] == [
         "| CE | 40.00 | 10.00 | 1 |",
