@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from benchmarks import (
     loader,
     methods,
     moves,
+    photos,
     strategies,
     strategy_cost,
     strategy_tables,
@@ -692,3 +694,18 @@ def test_a_round_of_costs_is_of_whole_epochs_after_the_warm_up():
     seconds, size = strategy_cost.one_round(STRATEGIES["SED"], batches=2)
     assert seconds > 0
     assert 0 <= size <= 1
+
+
+def test_photos_of_the_benchmark(tmp_path):
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
+    data = SimpleNamespace(data=pixels, targets=[number % 4 for number in range(400)], classes=list("abcd"))
+    truth = photos.make_folder(tmp_path / "photos", data, 400)
+    assert sorted(str(path.relative_to(tmp_path / "photos")) for path in tmp_path.rglob("*.jpg")) == sorted(truth)
+    assert all(truth[path] == "abcd"[int(Path(path).stem) % 4] for path in truth)
+    wrong = np.mean([path[0] != name for path, name in truth.items()])
+    assert 0.12 < wrong < 0.25  # 0.245 drawn, of which a quarter are right again
+    rows = photos.make_table(tmp_path / "t.csv", truth).read_text().splitlines()
+    assert rows[0] == "image,label"
+    assert len(rows) == 401
+    assert all(row.split("/")[1] == row.split(",")[1] for row in rows[1:])
