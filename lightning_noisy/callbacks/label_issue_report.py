@@ -25,7 +25,7 @@ from lightning_noisy.reports import LabelIssues
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
 from lightning_noisy.reports.page import Thumbnail
 from lightning_noisy.reports.report import PAGE, TABLE, write_report
-from lightning_noisy.trainer_access import from_datamodule, run_folder, training_loaders
+from lightning_noisy.trainer_access import from_datamodule, run_folder
 
 
 class LabelIssueReport(TrainingDynamics):
@@ -133,8 +133,7 @@ class LabelIssueReport(TrainingDynamics):
     def _dataset(self, trainer: Trainer) -> Any:
         """The training set, without augmentation where the data module has it so."""
         scored = getattr(getattr(trainer, "datamodule", None), "scoring_loader", None)
-        loader = training_loaders(trainer)[0] if scored is None else scored()
-        return loader.dataset
+        return self.run.origins.dataset if scored is None else scored().dataset
 
     def _picture_of(self, trainer: Trainer) -> Thumbnail:
         if self.image_root is not None:

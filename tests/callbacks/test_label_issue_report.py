@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from lightning_noisy import NoisyLabelError
+from lightning_noisy import NoisyLabelError, NoisyLoop
 from lightning_noisy.callbacks import LabelIssueReport
 from lightning_noisy.data import FileNoise, SymmetricNoise
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
@@ -60,6 +60,17 @@ def test_one_line_in_a_foreign_project(tmp_path):
     assert "60 samples, 4 classes" in (folder / "report.html").read_text()
     assert (folder / "cleanlab.npz").is_file()
     assert not (folder / "label_studio").exists()  # rows have no files
+
+
+def test_a_loop_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, given, _ = make_tensors()
+    module, report = torch.nn.Linear(6, 4), LabelIssueReport()
+    noisy = NoisyLoop(module, torch.optim.SGD(module.parameters(), 0.1), [report], TensorDataset(x, given))
+    noisy.update(torch.randn(24, 4), given, torch.arange(24), 0)
+    noisy.end_epoch()
+    noisy.finish()
+    assert len(rows_of(tmp_path / "label_issues" / "label_issues.csv")) == 24
 
 
 def test_our_data_module_knows_its_truth(tmp_path):
