@@ -8,8 +8,16 @@ from typing import Any, Literal
 from torchvision.datasets import CIFAR10, CIFAR100
 from typing_extensions import override
 
-from lightning_noisy.data.batch_geometry import PaddingMode, RandomCrop, RandomFlip, check_padding_mode
-from lightning_noisy.data.batch_transforms import IMAGENET_MEAN, IMAGENET_STD, BatchTransform, Normalize
+from lightning_noisy.data.batch_transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BatchTransform,
+    Normalize,
+    PaddingMode,
+    RandomCrop,
+    RandomFlip,
+    check_padding_mode,
+)
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.data.views import Augmentation, StrongAugment, View, batch_view_transform, check_views
 from lightning_noisy.errors import check_argument

@@ -13,8 +13,13 @@ from torchvision.transforms import v2
 from typing_extensions import override
 
 from lightning_noisy.data.balanced import BalancedSampler
-from lightning_noisy.data.batch_geometry import PaddingMode, check_padding_mode
-from lightning_noisy.data.batch_transforms import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from lightning_noisy.data.batch_transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Normalize,
+    PaddingMode,
+    check_padding_mode,
+)
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_problems import ImageProblems
 from lightning_noisy.data.labeled_images import LabeledImages, Transform

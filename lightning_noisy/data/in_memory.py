@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from lightning_noisy.data.batch_transforms import Draws, of_batches
+from lightning_noisy.data.batch_transforms import Draws
+from lightning_noisy.data.batch_views import of_batches
 
 
 class InMemoryDataset(Dataset[Any]):

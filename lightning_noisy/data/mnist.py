@@ -11,8 +11,7 @@ from typing import Any
 from torchvision.datasets import MNIST, FashionMNIST
 from typing_extensions import override
 
-from lightning_noisy.data.batch_geometry import RandomCrop, RandomFlip
-from lightning_noisy.data.batch_transforms import BatchTransform, Compose
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, RandomCrop, RandomFlip
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.files import written_aside

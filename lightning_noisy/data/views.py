@@ -8,8 +8,8 @@ from typing import Any, Literal
 from torch import Tensor
 from torchvision.transforms import v2
 
-from lightning_noisy.data.batch_geometry import Cutout
-from lightning_noisy.data.batch_transforms import BatchTransform, Compose, EachImage, Views
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Cutout
+from lightning_noisy.data.batch_views import EachImage, Views
 from lightning_noisy.data.labeled_images import Transform
 from lightning_noisy.errors import check_argument, check_count
 

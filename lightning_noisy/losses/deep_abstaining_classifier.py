@@ -12,7 +12,7 @@ from typing_extensions import override
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import abstention_terms, cross_entropy
 from lightning_noisy.losses._batch import batch_mean
-from lightning_noisy.losses.counting import CountingLoss
+from lightning_noisy.losses._counting import CountingLoss
 
 
 class DeepAbstainingClassifier(CountingLoss):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_noisy.losses import NoisyLabelLoss
-from lightning_noisy.losses.counting import CountingLoss
+from lightning_noisy.losses._counting import CountingLoss
 from lightning_noisy.state.run_state import RunState
 from lightning_noisy.state.section import Section
 from lightning_noisy.state.training_set import training_set_of

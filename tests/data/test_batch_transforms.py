@@ -6,8 +6,17 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from torchvision.transforms import v2
 
-from lightning_noisy.data.batch_geometry import Cutout, RandomCrop, RandomFlip
-from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Draws, EachImage, Normalize, Unchanged, Views
+from lightning_noisy.data.batch_transforms import (
+    BatchTransform,
+    Compose,
+    Cutout,
+    Draws,
+    Normalize,
+    RandomCrop,
+    RandomFlip,
+    Unchanged,
+)
+from lightning_noisy.data.batch_views import EachImage, Views
 from lightning_noisy.data.epoch_index import EpochIndex
 from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.image_datasets import TrainingDataset

@@ -67,7 +67,8 @@ def test_every_loss_spells_its_keywords_out() -> None:
     for kind in kinds():
         parameters = inspect.signature(kind.losses).parameters
         is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        assert not is_open or hasattr(kind, "own_requires") or kind.__module__.startswith("tests."), kind
+        written = not inspect.isabstract(kind) and not kind.__module__.startswith("tests.")
+        assert not is_open or hasattr(kind, "own_requires") or not written, kind
 
 
 @pytest.mark.parametrize(
