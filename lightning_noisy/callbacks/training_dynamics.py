@@ -18,7 +18,6 @@ from lightning_noisy.functional.collapse import collapse_message, collapsed_clas
 from lightning_noisy.functional.dynamics import DynamicsTable
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
-_CONFIDENCE, _MARGIN, _PREDICTION, _GIVEN = range(4)
 _STEPS, _NOT_SEEN = 254, 255
 
 
@@ -91,10 +90,8 @@ class TrainingDynamics(CriterionCallback):
         if visits is None or self.dynamics.num_classes is None:
             return {}
         assert self.run.open_epoch is not None
-        self.dynamics.add(self.run.open_epoch, visits.values)
+        predicted = self.dynamics.add(self.run.open_epoch, visits.values).counts()[0]
         visits.values.fill_(float("nan"))
-        predicted = self.dynamics.predicted
-        assert predicted is not None
         return {self.metric("train", "classes_predicted"): float((predicted > 0).sum())}
 
     def table(self) -> dict[str, NDArray[Any]]:
@@ -120,9 +117,8 @@ class TrainingDynamics(CriterionCallback):
 
     @property
     def lost(self) -> list[int]:
-        """Classes that have labels and were (almost) never predicted in the last epoch."""
-        predicted, given = self.dynamics.predicted, self.dynamics.given
-        return [] if predicted is None or given is None else collapsed_classes(predicted, given)
+        """Classes that have labels and are (almost) never predicted, by the last visit of each sample."""
+        return [] if self.dynamics.table is None else collapsed_classes(*self.dynamics.table.counts())
 
     def collapse(self, names: list[str] | None = None) -> str | None:
         """The line about classes that are (almost) never predicted; None where all are.
@@ -130,10 +126,11 @@ class TrainingDynamics(CriterionCallback):
         Args:
             names: What the classes are called.
         """
-        if not self.lost or self.dynamics.given is None:
+        lost = self.lost
+        if not lost or self.dynamics.table is None:
             return None
-        share = self.dynamics.given[self.lost].sum() / self.dynamics.given.sum()
-        return collapse_message(self.lost, float(share), names)
+        given = self.dynamics.table.counts()[1]
+        return collapse_message(lost, float(given[lost].sum() / given.sum()), names)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,15 +146,11 @@ class _Rows:
     def __init__(self) -> None:
         self.table: DynamicsTable | None = None
         self.num_classes: int | None = None
-        self.predicted: Tensor | None = None
-        """How often each class was predicted in the last epoch, (K,)."""
-        self.given: Tensor | None = None
-        """How often each class was given there, (K,)."""
         self.curves: list[Tensor] = []
         """Confidence of each epoch in 254ths, uint8 (N,); 255 where a sample was not seen."""
 
-    def add(self, epoch: int, visits: Tensor) -> None:
-        """Add an epoch's rows (N, 4); NaN where a sample was not seen."""
+    def add(self, epoch: int, visits: Tensor) -> DynamicsTable:
+        """Add an epoch's rows (N, 4), NaN where a sample was not seen; returns the table."""
         assert self.num_classes is not None
         if self.table is None:
             self.table = DynamicsTable(len(visits), self.num_classes)
@@ -165,12 +158,10 @@ class _Rows:
         if known != self.num_classes:
             raise NoisyLabelError(f"The checkpoint's training dynamics know {known} classes, not {self.num_classes}.")
         self.table.to(visits.device)
-        seen = visits[~visits[:, _CONFIDENCE].isnan()]
-        counts = (torch.bincount(seen[:, place].long(), minlength=self.num_classes) for place in (_PREDICTION, _GIVEN))
-        self.predicted, self.given = (count.cpu() for count in counts)
         confidence, margin, prediction, label = visits.unbind(dim=1)
         self.table.add(epoch, confidence, margin, prediction, label)
         self.curves.append((confidence.nan_to_num(_NOT_SEEN / _STEPS) * _STEPS).round().to(torch.uint8).cpu())
+        return self.table
 
     def enter_batch(self) -> None:
         """Nothing: rows change between epochs."""
@@ -183,18 +174,15 @@ class _Rows:
 
     def reset(self) -> None:
         """Begin without a past."""
-        self.table = self.predicted = self.given = None
-        self.curves = []
+        self.table, self.curves = None, []
 
     def state_dict(self) -> dict[str, Any]:
         """All as tensors and numbers."""
-        counts = {} if self.predicted is None else {"predicted": self.predicted, "given": self.given}
         table = {} if self.table is None else self.table.state_dict()
-        return {"table": table, "classes": self.num_classes, "curves": list(self.curves), **counts}
+        return {"table": table, "classes": self.num_classes, "curves": list(self.curves)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was saved."""
         self.table = DynamicsTable.restored(state["table"]) if state["table"] else None
         self.num_classes = state["classes"]
-        self.predicted, self.given = state.get("predicted"), state.get("given")
         self.curves = list(state["curves"])

@@ -6,6 +6,8 @@ from torch import Tensor
 
 LEAST_SHARE = 0.1
 """A class that is predicted for fewer than this share of its labels counts as given up."""
+LEAST_LABELS = 5
+"""A class of fewer labels is not judged."""
 
 
 def collapsed_classes(predicted: Tensor, given: Tensor) -> list[int]:
@@ -13,12 +15,16 @@ def collapsed_classes(predicted: Tensor, given: Tensor) -> list[int]:
 
     A class counts where it is predicted fewer times than a tenth of its number of labels. Noise alone moves the counts
     much less: with 40 % of the labels moved to other classes, predictions of the right class are still more than half.
+    Rare classes, of fewer than 5 labels or than a tenth of the mean class, are not judged: of a long tail some are
+    never predicted by any network.
 
     Args:
         predicted: How often each class was predicted, (K,), over the samples of ``given``.
         given: How often each class is given, (K,).
     """
-    lost = (given > 0) & (predicted.double() < LEAST_SHARE * given.double())
+    present = given[given > 0].double()
+    least = max(LEAST_LABELS, LEAST_SHARE * present.mean().item()) if len(present) else 1
+    lost = (given >= least) & (predicted.double() < LEAST_SHARE * given.double())
     return [int(label) for label in lost.nonzero().squeeze(1)]
 
 

@@ -89,10 +89,11 @@ class DynamicsTable:
     def figures(self) -> dict[str, Tensor]:
         """What is known of each sample, (N,): floats are NaN, and classes and epochs -1, where it was never seen.
 
-        ``visits``, ``label`` (given), ``confidence`` (mean), ``trend`` (slope per epoch), ``variability`` (standard
-        deviation), ``final_confidence``, ``margin`` (mean: the area under the margin, AUM), ``forgotten`` (times),
-        ``last_forgotten`` and ``first_learned`` (epochs), ``last_prediction``, ``modal_prediction`` (the most frequent;
-        of equals the last prediction, else the lowest class) and ``modal_share`` (of the epochs).
+        ``visits``, ``label`` (given), ``confidence`` (mean), ``trend`` (slope per epoch, 0 of a single one),
+        ``variability`` (standard deviation), ``final_confidence``, ``margin`` (mean: the area under the margin, AUM),
+        ``forgotten`` (times), ``last_forgotten`` and ``first_learned`` (epochs), ``last_prediction``,
+        ``modal_prediction`` (the most frequent; of equals the last prediction, else the lowest class) and
+        ``modal_share`` (of the epochs).
         """
         rows, unseen = self.rows, self.rows["visits"] == 0
         count = rows["visits"].float()
@@ -117,6 +118,13 @@ class DynamicsTable:
             "last_prediction": rows["prediction"].long(),
             "modal_prediction": modal.masked_fill(unseen, NEVER),
         }
+
+    def counts(self) -> tuple[Tensor, Tensor]:
+        """How often each class is predicted and given, int64 (K,) each: by every sample's last visit."""
+        seen, classes = self.rows["visits"] > 0, self.rows["votes"].shape[1]
+        last = (self.rows[name][seen].long() for name in ("prediction", "label"))
+        predicted, given = (torch.bincount(column, minlength=classes).cpu() for column in last)
+        return predicted, given
 
     def to(self, device: torch.device | str) -> DynamicsTable:
         """Move it; returns itself."""

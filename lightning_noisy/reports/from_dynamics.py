@@ -36,7 +36,7 @@ def issues_from_dynamics(
     and the score is at least 0.5. The share of such labels is the estimated noise rate. Its interval reaches from those
     that nine of ten epochs contradict to all whose score is above 0.3: a wide one, since neither the errors of the
     network nor the wrong labels that it has learned can be told apart from within. Samples that were never seen have a
-    score of 0 and are flagged.
+    score of 0, are flagged, and count for no share.
 
     Args:
         table: Figures of each sample, as :meth:`TrainingDynamics.table` gives them, (N,) each.
@@ -60,7 +60,7 @@ def issues_from_dynamics(
         suggested=suggested,
         score=score,
         cut=CUT,
-        noise_rate=_noise_rate(score, suggested != given, table["modal_share"]),
+        noise_rate=_noise_rate(score[~unseen], (suggested != given)[~unseen], table["modal_share"][~unseen]),
         columns={name: table[name] for name in _COLUMNS},
         components=_components(score[~unseen]),
         curves=curves,
@@ -71,6 +71,8 @@ def issues_from_dynamics(
 
 
 def _noise_rate(score: NDArray[np.float64], other: NDArray[np.bool_], modal_share: NDArray[np.float64]) -> NoiseRate:
+    if len(score) == 0:
+        return NoiseRate(0.0, 0.0, 1.0)
     share = float(np.mean((score >= CUT) & other))
     sure = float(np.mean((score >= CUT) & other & (modal_share > _SURE)))
     return NoiseRate(share, min(sure, share), max(share, float(np.mean(score > _DOUBTED))))

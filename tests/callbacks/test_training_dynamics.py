@@ -87,6 +87,16 @@ def test_a_class_that_is_given_up_is_said(tmp_path, recwarn):
     assert dynamics.collapse(["a", "b", "c", "d"]).startswith("2 classes are (almost) never predicted, though 50%")
 
 
+def test_an_epoch_that_was_cut_short_is_no_collapse(tmp_path, recwarn):
+    x, _, clean = make_tensors()
+    torch.manual_seed(0)
+    loader = make_loader(IndexedDataset(TensorDataset(x, clean)), batch_size=2)
+    dynamics = TrainingDynamics()
+    make_trainer(tmp_path, [dynamics], 40, max_steps=12 * 30 + 3).fit(ForeignModule(), loader)
+    assert dynamics.dynamics.table.counts()[1].sum() == 24
+    assert not [one for one in recwarn if "never predicted" in str(one.message)]
+
+
 def test_a_network_that_knows_all_classes_says_nothing(tmp_path, recwarn):
     _, _, dynamics = fit(tmp_path, 30)
     assert dynamics.lost == []

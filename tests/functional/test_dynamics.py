@@ -90,9 +90,12 @@ def test_a_saved_table_goes_on():
 
 
 def test_classes_that_are_given_up():
-    predicted, given = torch.tensor([9, 10, 0, 0, 500]), torch.tensor([100, 100, 0, 5, 100])
-    assert collapsed_classes(predicted, given) == [0, 3]
+    predicted, given = torch.tensor([9, 10, 0, 0, 500, 0]), torch.tensor([100, 100, 0, 5, 100, 12])
+    assert collapsed_classes(predicted, given) == [0, 5]  # of 63.4 labels a class; five are too few to judge
+    assert collapsed_classes(torch.tensor([8, 0]), torch.tensor([4, 4])) == []
+    assert collapsed_classes(torch.tensor([10, 0]), torch.tensor([5, 5])) == [1]
     assert collapsed_classes(given, given) == []
+    assert collapsed_classes(torch.zeros(3), torch.zeros(3)) == []
     said = collapse_message([0, 3], 0.345, ["ant", "bee", "cat", "dog", "eel"])
     assert said.startswith("2 classes are (almost) never predicted, though 34% of the labels are theirs: ant, dog. ")
     assert collapse_message([2], 0.1).startswith(
