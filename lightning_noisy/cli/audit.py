@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,12 +160,7 @@ def _sizes(features: Path) -> tuple[int, int, int]:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="lightning-noisy audit",
-        description=_DESCRIPTION,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("audit", _DESCRIPTION)
     parser.add_argument("path", metavar="PATH", help="folder, CSV table or .npz file")
     parser.add_argument("--output", help="the run's folder (runs/audit/NAME)")
     parser.add_argument("--epochs", type=int, help="of the head (20)")

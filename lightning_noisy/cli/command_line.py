@@ -104,7 +104,7 @@ def run() -> None:
 
 
 def _list_recipes(arguments: Sequence[str]) -> None:
-    parser = CommandParser(prog="lightning-noisy recipes", description="List what `fit --config NAME` takes by name.")
+    parser = CommandParser("recipes", "List what `fit --config NAME` takes by name.")
     parser.add_argument("filter", nargs="?", default="", metavar="FILTER", help="only names with this in them")
     print(recipe_list(parser.parse_args(arguments).filter))
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -122,12 +122,7 @@ def seeds(text: str) -> list[int]:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="lightning-noisy compare",
-        description=_DESCRIPTION,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("compare", _DESCRIPTION)
     parser.add_argument("runs", nargs="+", metavar="RUN", help="configuration, recipe, or folder of finished runs")
     parser.add_argument("--seeds", default="0", help="of configurations, as 0-4 or 0,3,7 (%(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (%(default)s)")

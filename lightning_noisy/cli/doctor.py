@@ -6,7 +6,6 @@ import os
 import statistics
 import time
 import warnings
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -177,9 +176,4 @@ def _say(name: str, value: str) -> None:
 
 
 def _parser() -> CommandParser:
-    return CommandParser(
-        prog="lightning-noisy doctor",
-        description=_DESCRIPTION,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    return CommandParser("doctor", _DESCRIPTION)

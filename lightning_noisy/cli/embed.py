@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,9 +40,7 @@ def embed(arguments: Sequence[str]) -> None:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="lightning-noisy embed", description=_DESCRIPTION, formatter_class=RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("embed", _DESCRIPTION)
     parser.add_argument("path", metavar="PATH", help="a folder with one for each class, a CSV table, or a flat folder")
     parser.add_argument("--model", default=LITE, help=f"of torchvision or timm, or {LITE}, the default")
     parser.add_argument(

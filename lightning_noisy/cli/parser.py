@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +15,16 @@ from lightning_noisy.recipes import config_chain, config_values, is_file
 
 
 class CommandParser(ArgumentParser):
-    """Of a command that is not Lightning's; it refuses in one line."""
+    """Of a command that is not Lightning's; it refuses in one line, and takes no half-written option.
+
+    Args:
+        name: The command.
+        description: What it does; lines stay as they are.
+    """
+
+    def __init__(self, name: str, description: str) -> None:
+        program = f"lightning-noisy {name}"
+        super().__init__(program, None, description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
 
     @override
     def error(self, message: str) -> NoReturn:

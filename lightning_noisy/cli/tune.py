@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import product
@@ -97,12 +96,7 @@ def search_grid(searches: Sequence[str]) -> list[Values]:
 
 
 def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="lightning-noisy tune",
-        description=_DESCRIPTION,
-        formatter_class=RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = CommandParser("tune", _DESCRIPTION)
     parser.add_argument("--search", action="append", default=[], metavar="NAME=VALUE,VALUE...", help="may come again")
     parser.add_argument("--val_fraction", type=float, default=0.1, help="share kept for validation (%(default)s)")
     parser.add_argument("--monitor", default="val/acc", help="what chooses (%(default)s)")
