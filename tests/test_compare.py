@@ -98,6 +98,15 @@ def test_a_training_that_failed_is_said_and_done_again(trainings):
     assert trainings.seen == [("quickstart", 0), ("quickstart", 1), ("quickstart", 1)]
 
 
+def test_a_folder_of_somebody_else_stays(trainings, folder):
+    own = folder / "runs/comparison/quickstart/seed_0/notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(NoisyLabelError, match="was not made by this command"):
+        compare_runs(["quickstart"])
+    assert own.read_text() == "mine"
+
+
 def test_results_of_other_arguments_are_not_taken(trainings, folder):
     (folder / "own.yaml").write_text("base: quickstart\n")
     compare_runs(["own.yaml"])

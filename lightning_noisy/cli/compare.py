@@ -193,8 +193,8 @@ def _check_same(job: Job) -> None:
     """Refuse a folder that holds something else."""
     path = job.folder / _COMMAND
     if not path.exists():
-        if job.done:
-            raise NoisyLabelError(f"'{job.folder}' has a run that this command did not make: give another `--output`.")
+        if job.folder.exists():
+            raise NoisyLabelError(f"'{job.folder}' was not made by this command: give another `--output`.")
         return
     if json.loads(path.read_text()) != json.loads(json.dumps(job.asked)):
         raise NoisyLabelError(
