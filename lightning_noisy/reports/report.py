@@ -30,7 +30,6 @@ def write_report(folder: Path, issues: LabelIssues, title: str, thumbnail: Thumb
         thumbnail: Makes the picture of a sample by its position.
     """
     write_table(folder / TABLE, issues)
-    write_page(folder / PAGE, issues, title, thumbnail)
     write_cleanlab(folder / "cleanlab.npz", issues)
     if issues.kind == "path":
         write_label_studio(folder / "label_studio", issues)
@@ -42,3 +41,4 @@ def write_report(folder: Path, issues: LabelIssues, title: str, thumbnail: Thumb
     }
     with written_aside(folder / LABELS) as file:
         np.savez(file, **arrays)
+    write_page(folder / PAGE, issues, title, thumbnail)  # last: it reads images, which may be gone
