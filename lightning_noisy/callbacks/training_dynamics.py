@@ -77,9 +77,9 @@ class TrainingDynamics(CriterionCallback):
         """Note what the batch's samples are taken for."""
         given = call.given.unsqueeze(1)
         confidence = call.probabilities.gather(1, given).squeeze(1)
-        others = call.logits.float().scatter(1, given, -torch.inf).amax(dim=1)
-        margin = call.logits.float().gather(1, given).squeeze(1) - others
-        columns = confidence, margin, call.logits.argmax(dim=1), call.given
+        logits = call.logits.float()
+        margin = logits.gather(1, given).squeeze(1) - logits.scatter(1, given, -torch.inf).amax(dim=1)
+        columns = confidence, margin, logits.argmax(dim=1), call.given
         store = self.section.store("visit", (len(columns),), fill=float("nan"), device=call.logits.device)
         store.update(call.index, torch.stack([column.float() for column in columns], dim=1))
         self.dynamics.num_classes = call.num_classes
