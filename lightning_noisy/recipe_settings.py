@@ -31,12 +31,19 @@ def recipe_settings(name: str) -> Settings:
     """
     settings: Settings = {}
     for config in config_chain(name):
-        settings = _on_top(settings, yaml.safe_load(config.text))
+        settings = on_top(settings, yaml.safe_load(config.text))
     return settings
 
 
-def _on_top(lower: Settings, upper: Settings) -> Settings:
-    """Another class keeps the arguments that it takes too; ``key+`` appends; a class of before need not be named."""
+def on_top(lower: Settings, upper: Settings) -> Settings:
+    """Settings with others on top, as the command line merges them; neither is changed.
+
+    Another class keeps the arguments that it takes too; ``key+`` appends; a class of before need not be named.
+
+    Args:
+        lower: What stands.
+        upper: What changes.
+    """
     if upper.get("class_path", lower.get("class_path")) != lower.get("class_path"):
         kept = {key: value for key, value in lower.get("init_args", {}).items() if _takes(upper["class_path"], key)}
         lower = {"class_path": upper["class_path"], "init_args": kept} if kept else {}
@@ -48,7 +55,7 @@ def _on_top(lower: Settings, upper: Settings) -> Settings:
         if key.endswith("+"):
             result[key.removesuffix("+")] = [*(below or []), *value]
         else:
-            result[key] = _on_top(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+            result[key] = on_top(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return result
 
 

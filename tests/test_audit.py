@@ -16,7 +16,7 @@ from torchvision.transforms import v2
 
 from lightning_noisy.cli import audit as command
 from lightning_noisy.cli import run
-from lightning_noisy.cli.audit import configuration
+from lightning_noisy.cli.audit_settings import as_run, feature_settings
 from lightning_noisy.networks.pretrained import Pretrained
 from tests._dummies import isolate
 
@@ -109,12 +109,64 @@ def test_what_is_refused(path, says, folder, monkeypatch, capsys):
     assert says in said[0]
 
 
-def test_settings_follow_the_number_of_samples(folder):
-    np.savez(folder / "few.npz", x=np.zeros((9, 5), np.float32), y=np.arange(9) % 3)
-    np.savez(folder / "many.npz", x=np.zeros((10_000, 5), np.float32), y=np.arange(10_000) % 4)
-    few, many = (configuration(folder / name, Path("runs/x"), None, 3, {}) for name in ("few.npz", "many.npz"))
-    assert few["model"]["init_args"]["backbone"]["init_args"] == {"in_features": 5, "hidden": []}
-    assert many["model"]["init_args"]["backbone"]["init_args"] == {"in_features": 5, "hidden": [512]}
-    assert (few["model"]["init_args"]["num_classes"], many["model"]["init_args"]["num_classes"]) == (3, 4)
-    assert few["data"]["init_args"]["noise_std"] > 0
-    assert few["seed_everything"] == 3
+def expected(many, width, classes):
+    """Every setting of a head that finds wrong labels, by the number of samples, and all that depends on the run."""
+    return {
+        "seed_everything": 3,
+        "trainer": {
+            "max_epochs": 7,
+            "gradient_clip_val": 5.0,
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+                "init_args": {"save_dir": "runs", "name": "x", "version": ""},
+            },
+            "callbacks": [
+                {"class_path": "lightning_noisy.callbacks.StepSeed"},
+                {"class_path": "lightning_noisy.callbacks.ConfidenceTracker"},
+                {"class_path": "lightning_noisy.callbacks.LabelIssueReport", "init_args": {"title": "t"}},
+            ],
+        },
+        "model": {
+            "class_path": "lightning_noisy.NoisyLabelModule",
+            "init_args": {
+                "num_classes": classes,
+                "backbone": {
+                    "class_path": "lightning_noisy.networks.MLP",
+                    "init_args": {"in_features": width, "hidden": [512] if many else []},
+                },
+                "head": {"class_path": "lightning_noisy.heads.LinearHead"},
+                "loss": {
+                    "class_path": "lightning_noisy.losses.EarlyLearningRegularization",
+                    "init_args": {"lam": 3.0, "momentum": 0.7},
+                },
+                "optimizer": {
+                    "class_path": "torch.optim.SGD",
+                    "init_args": {
+                        "lr": 0.1 if many else 0.005,
+                        "momentum": 0.9,
+                        "weight_decay": 0.0 if many else 0.01,
+                    },
+                },
+                "lr_scheduler": {
+                    "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
+                    "init_args": {"T_max": 7},
+                },
+            },
+        },
+        "data": {
+            "class_path": "lightning_noisy.data.FeaturesDataModule",
+            "init_args": {
+                "path": "x.npz",
+                "batch_size": 384 if many else 64,
+                "noise_std": 0.0 if many else 0.5,
+            },
+        },
+    }
+
+
+@pytest.mark.parametrize(("samples", "many"), [(9_999, False), (10_000, True)])
+def test_settings_follow_the_number_of_samples(folder, samples, many):
+    np.savez("x.npz", x=np.zeros((samples, 5), np.float32), y=np.arange(samples) % 3)
+    head = feature_settings(Path("x.npz"))
+    assert as_run(head, Path("runs/x"), 7, 3, {"title": "t"}) == expected(many, 5, 3)
+    assert as_run(head, Path("runs/x"), None, 3, {})["trainer"]["max_epochs"] == 20

@@ -15,7 +15,7 @@ from torchvision.models import get_model
 
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.cli import main, run
-from lightning_noisy.recipe_settings import _on_top, recipe_settings
+from lightning_noisy.recipe_settings import on_top, recipe_settings
 from lightning_noisy.recipes import config_chain, config_values, recipe_names
 from tests import papers
 from tests._dummies import (
@@ -32,7 +32,9 @@ from tests.papers.settings import Settings, acting, brief, named, plain, stepper
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(ROOT.rglob("*.yaml"))
-PAPER_CONFIGS = [path for path in CONFIGS if path.parent != ROOT]
+OWN_CONFIGS = sorted((ROOT / "own").iterdir())
+"""They are for people's own data; `tests/test_own_recipes.py` runs them."""
+PAPER_CONFIGS = [path for path in CONFIGS if path.parent != ROOT and path not in OWN_CONFIGS]
 FOLDERS = {"Animal10NDataModule": 10, "WebVisionMiniDataModule": 50, "Clothing1MDataModule": 14}
 CLASSES = {"CIFAR10DataModule": 10, "CIFAR100DataModule": 100, "CIFAR80NODataModule": 80, **FOLDERS}
 CHANGED = {"backbone", "batch_size", "num_workers", "image_size", "resize", "batches_per_epoch", "max_epochs"}
@@ -81,6 +83,7 @@ one_of_each = pytest.mark.parametrize(
     [
         pytest.param(config, marks=pytest.mark.slow) if re.fullmatch("|".join(SIBLINGS), name_of(config)) else config
         for config in CONFIGS
+        if config not in OWN_CONFIGS
     ],
     ids=name_of,
 )
@@ -377,14 +380,14 @@ def test_a_recipe_says_only_what_differs(config):
     own = yaml.safe_load(config.read_text())
     own.pop("base", None)
     *lower, _ = config_chain(str(config))
-    below = reduce(_on_top, (yaml.safe_load(one.text) for one in lower), {})
-    whole = _on_top(below, own)
+    below = reduce(on_top, (yaml.safe_load(one.text) for one in lower), {})
+    whole = on_top(below, own)
     assert whole == read(config)
     for number in range(len(list(leaves(own)))):
         fewer = yaml.safe_load(yaml.safe_dump(own))
         node, key = list(leaves(fewer))[number]
         value = node.pop(key)
-        assert _on_top(below, fewer) != whole, f"{key}: {value}"
+        assert on_top(below, fewer) != whole, f"{key}: {value}"
 
 
 def leaves(node):

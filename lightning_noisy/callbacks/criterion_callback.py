@@ -74,10 +74,18 @@ class CriterionCallback(Callback, ABC):
     def state_key(self) -> str:
         return self._generate_state_key(criterion=self.criterion)
 
+    def take_part(self, run: RunState) -> None:
+        """Keep what is kept in a run.
+
+        Args:
+            run: The run; what it has loaded for the callback's section is taken over.
+        """
+        run.add(self.section)
+        self._run = run
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._run = RunDriver.of(trainer)
-        self._run.add(self.section)
+        self.take_part(RunDriver.of(trainer))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -17,7 +17,6 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.training_dynamics import TrainingDynamics
-from lightning_noisy.data.origins import CLASS_NAMES, PATH, ROW
 from lightning_noisy.data.photos import read_photo
 from lightning_noisy.data.pictures import picture
 from lightning_noisy.files import check_writable
@@ -79,7 +78,6 @@ class LabelIssueReport(TrainingDynamics):
         self.title = title
         self.pictures = pictures
         self.image_root = image_root
-        self._clean: Tensor | None = None
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,41 +89,46 @@ class LabelIssueReport(TrainingDynamics):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         assert self.section.num_samples is not None
-        self._clean = self.clean_targets.resolve(trainer, self.section.num_samples, torch.device("cpu"))
+        truth = self.clean_targets.resolve(trainer, self.section.num_samples, torch.device("cpu"))
         if self.clean_targets.source is None and from_datamodule(trainer, "realized_noise_rate") == 0:
-            self._clean = None  # labels that nobody has changed are as they came, not right
+            truth = None  # labels that nobody has changed are as they came, not right
+        data = getattr(trainer, "datamodule", None) or self._dataset(trainer)
+        self.facts.truth, self.facts.title = truth, self.title or type(data).__name__
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
         written = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
-        if not written or self.dynamics.table is None:
-            return
-        folder, issues = self._folder(trainer), self.issues(trainer)
-        title = self.title or type(getattr(trainer, "datamodule", None) or self._dataset(trainer)).__name__
-        write_report(folder, issues, title, self._picture_of(trainer) if self.pictures else None)
+        if written and self.dynamics.table is not None:
+            self.write(self._folder(trainer), self._picture_of(trainer) if self.pictures else None)
+
+    def issues(self) -> LabelIssues:
+        """The ranked labels, after a fit.
+
+        Raises:
+            NoisyLabelError: No epoch has ended yet.
+        """
+        table, names = self.table(), self._class_names()
+        line = self.collapse(names)
+        remarks = [] if line is None else [line]
+        truth = None if self.facts.truth is None else self.facts.truth.numpy()
+        return issues_from_dynamics(table, self.facts.samples, self.facts.kind, names, truth, remarks, self.curves())
+
+    def write(self, folder: Path, thumbnail: Thumbnail | None = None) -> None:
+        """Write the report, and say in a line what it has found.
+
+        Args:
+            folder: Where its files go.
+            thumbnail: Makes the picture of a sample by its position.
+        """
+        issues = self.issues()
+        write_report(folder, issues, self.facts.title or "", thumbnail)
         found, share = int(issues.wrong.sum()), issues.noise_rate.share
         rank_zero_info(f"{found} of {len(issues)} labels look wrong ({share:.1%}): {folder / PAGE}")
 
-    def issues(self, trainer: Trainer) -> LabelIssues:
-        """The ranked labels.
-
-        Args:
-            trainer: The Trainer that has fitted.
-        """
-        table = self.table()
-        samples, kind, names = self._origins()
-        line = self.collapse(names)
-        remarks = [] if line is None else [line]
-        truth = None if self._clean is None else self._clean.numpy()
-        return issues_from_dynamics(table, samples, kind, names, truth, remarks, self.curves())
-
-    def _origins(self) -> tuple[NDArray[np.str_], Any, list[str]]:
-        """What the samples are in the user's own data, of which kind, and what classes are called."""
-        arrays = self.run.origins.arrays()
-        names = arrays.get(CLASS_NAMES, np.arange(self.dynamics.num_classes or 0)).astype(str).tolist()
-        kind = PATH if PATH in arrays else ROW
-        return arrays[kind].astype(str), kind, names
+    def _class_names(self) -> list[str]:
+        known = self.run.origins.class_names
+        return [str(label) for label in range(self.dynamics.num_classes or 0)] if known is None else list(known)
 
     def _folder(self, trainer: Trainer) -> Path:
         return Path(run_folder(trainer) or trainer.default_root_dir) / self.output
@@ -137,14 +140,23 @@ class LabelIssueReport(TrainingDynamics):
 
     def _picture_of(self, trainer: Trainer) -> Thumbnail:
         if self.image_root is not None:
-            return partial(_of_file, Path(self.image_root), self._origins()[0])
+            return pictures_below(self.image_root, self.facts.samples)
         return partial(_of_sample, self._dataset(trainer))
 
 
-def _of_file(root: Path, paths: NDArray[np.str_], row: int) -> Image.Image | None:
-    """The image of a path; None where there is none any more."""
-    path = root / str(paths[row])
-    return read_photo(path) if path.is_file() else None
+def pictures_below(root: str | Path, paths: NDArray[np.str_]) -> Thumbnail:
+    """From the position of a sample to the image of its path; None where there is none any more.
+
+    Args:
+        root: The folder that paths are relative to.
+        paths: Of all samples, (N,).
+    """
+
+    def picture_of(row: int) -> Image.Image | None:
+        path = Path(root, str(paths[row])).expanduser()
+        return read_photo(path) if path.is_file() else None
+
+    return picture_of
 
 
 def _of_sample(dataset: Any, row: int) -> Image.Image | None:

@@ -13,11 +13,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.callbacks.sample_facts import SampleFacts
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
 from lightning_noisy.functional.dynamics import DynamicsTable
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
+DYNAMICS, FACTS = "dynamics", "facts"
+"""Names of the parts that a section with training dynamics has."""
 _STEPS, _NOT_SEEN = 254, 255
 
 
@@ -43,8 +46,9 @@ class TrainingDynamics(CriterionCallback):
     that has labels and is (almost) never predicted is said in a line: a network that has given up a class ranks its
     labels wrongly.
 
-    Memory: 73 bytes a sample, 2 K for the counts of predicted classes, and one for each epoch (:meth:`curves`). In a
-    loop without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
+    Memory: 73 bytes a sample, 2 K for the counts of predicted classes, one for each epoch (:meth:`curves`), and its
+    path or row. Checkpoints have all of it, so that ``lightning-noisy report`` can rank the labels later. In a loop
+    without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
 
     Args:
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
@@ -66,8 +70,12 @@ class TrainingDynamics(CriterionCallback):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.dynamics = _Rows()
-        self.section.parts["dynamics"] = self.dynamics
+        self.dynamics, self.facts = _Rows(), SampleFacts()
+        self.section.parts |= {DYNAMICS: self.dynamics, FACTS: self.facts}
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.facts.name(self.run.origins.arrays())
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:

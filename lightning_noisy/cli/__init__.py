@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,audit,tune,compare,doctor,embed,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,audit,report,tune,compare,embed,doctor,recipes}``."""
 
 from lightning_noisy.cli.command_line import main, run
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from lightning.pytorch import Trainer
 
+from lightning_noisy.cli.audit_settings import as_run, feature_settings
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.embedding import embed_images, find_images
-from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.errors import NoisyLabelError, check_count
 from lightning_noisy.files import check_writable, written_aside
 from lightning_noisy.networks.pretrained import LITE, pretrained_network
 
@@ -21,8 +21,6 @@ _DESCRIPTION = """\
 Find the labels that are probably wrong, and train a classifier: features of the images by a pretrained network, a
 robust head on them, then `label_issues.csv`, `report.html` and `suggested_labels.npz` in `OUTPUT/label_issues`.
 PATH is a folder with one for each class, a CSV table of paths and labels, or an .npz file with `x` and `y`."""
-_MANY = 10_000  # samples from which on a hidden layer learns more than it memorizes
-_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
 def audit(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> Path:
@@ -48,7 +46,7 @@ def audit(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> Path
     config = output / "audit.yaml"
     check_writable(config, "output")
     features = Path(options.path) if Path(options.path).suffix == ".npz" else _embedded(options, output)
-    settings = configuration(features, output, options.epochs, options.seed, _report(Path(options.path)))
+    settings = as_run(feature_settings(features), output, options.epochs, options.seed, _report(Path(options.path)))
     written = yaml.safe_dump(settings, sort_keys=False)
     with written_aside(config) as file:
         file.write(written.encode())
@@ -56,72 +54,6 @@ def audit(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> Path
     fit(["--config", str(config)])
     print(f"The same again, after a change: lightning-noisy fit --config {config}")
     return output / "label_issues"
-
-
-def configuration(
-    features: Path, output: Path, epochs: int | None, seed: int, report: dict[str, Any]
-) -> dict[str, Any]:
-    """What ``fit`` runs, as plain values.
-
-    Args:
-        features: A file with ``x`` (N, D) and ``y`` (N,).
-        output: The run's folder.
-        epochs: Their number; None is 20.
-        seed: Of all draws.
-        report: Arguments of ``LabelIssueReport``.
-
-    Raises:
-        NoisyLabelError: The file has no labels, or is no such file.
-    """
-    samples, width, classes = _sizes(features)
-    many, count = samples >= _MANY, epochs or 20
-    package = "lightning_noisy"
-    optimizer = {"lr": 0.1, "momentum": 0.9} if many else {"lr": 0.005, "momentum": 0.9, "weight_decay": 0.01}
-    callbacks: list[Any] = [
-        {"class_path": f"{package}.callbacks.StepSeed"},
-        {"class_path": f"{package}.callbacks.ConfidenceTracker"},
-        {"class_path": f"{package}.callbacks.LabelIssueReport", "init_args": report},
-    ]
-    return {
-        "seed_everything": seed,
-        "trainer": {
-            "max_epochs": count,
-            "gradient_clip_val": 5.0,
-            "logger": {
-                "class_path": _LOGGER,
-                "init_args": {"save_dir": str(output.parent), "name": output.name, "version": ""},
-            },
-            "callbacks": callbacks,
-        },
-        "model": {
-            "class_path": f"{package}.NoisyLabelModule",
-            "init_args": {
-                "num_classes": classes,
-                "backbone": {
-                    "class_path": f"{package}.networks.MLP",
-                    "init_args": {"in_features": width, "hidden": [512] if many else []},
-                },
-                "head": {"class_path": f"{package}.heads.LinearHead"},
-                "loss": {
-                    "class_path": f"{package}.losses.EarlyLearningRegularization",
-                    "init_args": {"lam": 3.0, "momentum": 0.7},
-                },
-                "optimizer": {"class_path": "torch.optim.SGD", "init_args": optimizer},
-                "lr_scheduler": {
-                    "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
-                    "init_args": {"T_max": count},
-                },
-            },
-        },
-        "data": {
-            "class_path": f"{package}.data.FeaturesDataModule",
-            "init_args": {
-                "path": str(features),
-                "batch_size": 384 if many else 64,
-                "noise_std": 0.0 if many else 0.5,
-            },
-        },
-    }
 
 
 def _report(path: Path) -> dict[str, Any]:
@@ -143,20 +75,6 @@ def _embedded(options: Namespace, output: Path) -> Path:
     problems = embed_images(source, network, features, num_workers=options.num_workers)
     problems.write(output, "")
     return features
-
-
-def _sizes(features: Path) -> tuple[int, int, int]:
-    """Samples N, width D and classes K of a file."""
-    try:
-        with np.load(features, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
-            names = file["class_names"] if "class_names" in file.files else ()
-    except (OSError, ValueError, KeyError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but {why}.") from error
-    shaped = x.ndim == 2 and y.ndim == 1 and len(x) == len(y) > 0
-    check_argument(shaped, "PATH", "a file with `x` (N, D) and `y` (N,)", f"{x.shape} and {y.shape}")
-    return len(x), x.shape[1], max(int(y.max()) + 1, len(names), 2)
 
 
 def _parser() -> CommandParser:

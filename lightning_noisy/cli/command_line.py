@@ -1,4 +1,4 @@
-"""The command line: ``lightning-noisy {fit,validate,test,predict,audit,tune,compare,doctor,embed,recipes}``."""
+"""The command line: ``lightning-noisy {fit,validate,test,predict,audit,report,tune,compare,embed,doctor,recipes}``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from lightning_noisy.cli.optimizer_option import sam_keeps_the_optimizer
 from lightning_noisy.cli.overview import overview, versions
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
+from lightning_noisy.cli.report import report
 from lightning_noisy.cli.start import Start
 from lightning_noisy.cli.tune import tune
 from lightning_noisy.modules import StrategyModule
@@ -89,6 +90,7 @@ def run() -> None:
         "audit": lambda arguments: audit(arguments, _fit),
         "compare": compare_runs,
         "embed": embed,
+        "report": report,
         "doctor": lambda arguments: doctor(arguments, _fit),
         "recipes": _list_recipes,
         "--version": lambda arguments: print(versions()),

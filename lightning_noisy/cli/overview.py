@@ -11,6 +11,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test set",
     "predict": "write predictions of a checkpoint: of the test set, or of --images PATH",
     "audit": "your own folder, table or features: a list of labels that are probably wrong",
+    "report": "that list for a run that has ended, from its checkpoint",
     "tune": "search arguments by noisy validation accuracy, then train on all data",
     "compare": "configurations or finished runs over seeds, in one table and figure",
     "embed": "features of your images by a pretrained network, for FeaturesDataModule",

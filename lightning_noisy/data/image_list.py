@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torchvision.transforms import v2
 from typing_extensions import Self
 
 from lightning_noisy.collectives import gather_over_processes, process_count, process_rank
@@ -157,6 +158,23 @@ class ImageList:
             return self.load(index)
         except Exception as error:
             return _reason(error)
+
+    def squares(self, side: int, threads: int = 1) -> Tensor:
+        """All images as bytes, uint8 (N, 3, side, side): the shorter side is brought to ``side``, the longer cropped.
+
+        Args:
+            side: In pixels.
+            threads: Images that are decoded at the same time.
+
+        Raises:
+            NoisyLabelError: One cannot be read.
+        """
+        made = torch.empty(len(self), 3, side, side, dtype=torch.uint8)
+        squared = v2.Compose([v2.Resize(side), v2.CenterCrop(side), v2.PILToTensor()])
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            for index, image in enumerate(pool.map(lambda at: squared(self[at]), range(len(self)))):
+                made[index] = image
+        return made
 
     def _problem(self, index: int) -> str | None:
         image = self.readable(index)

@@ -78,14 +78,14 @@ def test_our_data_module_knows_its_truth(tmp_path):
     trainer = make_trainer(tmp_path, [report], 2)
     trainer.fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=0))
     truth = trainer.datamodule.clean_targets.numpy()
-    assert np.array_equal(report.issues(trainer).truth, truth)
+    assert np.array_equal(report.issues().truth, truth)
 
 
 def test_labels_that_nobody_changed_are_not_the_truth(tmp_path):
     report = LabelIssueReport()
     trainer = make_trainer(tmp_path, [report], 1)
     trainer.fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=SmallDataModule(seed=0, noise=SymmetricNoise(0.0)))
-    assert report.issues(trainer).truth is None
+    assert report.issues().truth is None
 
 
 def test_nothing_is_written_in_a_dry_run(tmp_path):

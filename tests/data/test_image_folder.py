@@ -333,6 +333,27 @@ def test_training_images_are_resized_where_asked_for(tmp_path, crop, resize, sid
     assert min(image.size) == side
 
 
+def test_images_in_memory_are_decoded_once_to_squares(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 40, 60, 3), dtype=np.uint8)
+    for number, photo in enumerate(pixels):
+        path = tmp_path / ("train", "test")[number % 2] / "ab"[number // 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(path)
+    data = ready(tmp_path, image_size=14, in_memory=True, crop="random", flip=False, batch_size=3)
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    wide = [np.array(Image.fromarray(photo).resize((24, 16), Image.Resampling.BILINEAR)) for photo in pixels]
+    squares = np.stack([photo[:, 4:20].transpose(2, 0, 1) for photo in wide])
+    assert (bytes_of(read(data.test_dataloader())[0]) == squares[[1, 3, 5], :, 1:15, 1:15]).all()
+    images, _, index = read(data.train_dataloader())
+    for number, crop in zip(index.tolist(), bytes_of(images), strict=True):
+        places = [squares[2 * number, :, y : y + 14, x : x + 14] for y in range(3) for x in range(3)]
+        assert any((crop == place).all() for place in places)
+    assert data.sources.tolist() == ["train/a/0.png", "train/a/2.png", "train/b/4.png"]
+    with pytest.raises(NoisyLabelError, match="argument `resize`"):
+        ready(tmp_path, in_memory=True, resize=0)
+
+
 def test_small_images_are_padded(tmp_path):
     write_coded(tmp_path, 4)
     data = ready(tmp_path, image_size=32, resize=0, crop="random", val_fraction=0.5)

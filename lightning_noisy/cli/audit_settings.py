@@ -1,0 +1,69 @@
+"""What ``lightning-noisy audit`` has ``fit`` run: a recipe of ``own/`` with what depends on the data on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.recipe_settings import Settings, on_top, recipe_settings
+
+_MANY = 10_000  # samples from which on a hidden layer learns more than it memorizes
+_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
+_REPORT = "lightning_noisy.callbacks.LabelIssueReport"
+
+
+def feature_settings(features: Path) -> Settings:
+    """A head on features: a linear one, trained with noise, of fewer than 10,000 samples, else a hidden layer.
+
+    Args:
+        features: A file with ``x`` (N, D) and ``y`` (N,).
+
+    Raises:
+        NoisyLabelError: The file has no labels, or is no such file.
+    """
+    samples, width, classes = _sizes(features)
+    recipe = "own/features-many" if samples >= _MANY else "own/features"
+    model = {"num_classes": classes, "backbone": {"in_features": width}}
+    return on_top(recipe_settings(recipe), {"model": model, "data": {"path": str(features)}})
+
+
+def as_run(settings: Settings, output: Path, epochs: int | None, seed: int, report: Settings) -> Settings:
+    """The same as a run of a folder.
+
+    Args:
+        settings: Of ``fit``.
+        output: The run's folder.
+        epochs: Their number; None leaves it.
+        seed: Of all draws.
+        report: Arguments of ``LabelIssueReport``.
+    """
+    logger = {"save_dir": str(output.parent), "name": output.name, "version": ""}
+    callbacks = [
+        {**callback, "init_args": report} if callback["class_path"] == _REPORT else callback
+        for callback in settings["trainer"]["callbacks"]
+    ]
+    changes: dict[str, Any] = {
+        "seed_everything": seed,
+        "trainer": {"logger": {"class_path": _LOGGER, "init_args": logger}, "callbacks": callbacks},
+    }
+    if epochs is not None:
+        changes["trainer"]["max_epochs"] = epochs
+        changes["model"] = {"lr_scheduler": {"T_max": epochs}}
+    return on_top(settings, changes)
+
+
+def _sizes(features: Path) -> tuple[int, int, int]:
+    """Samples N, width D and classes K of a file."""
+    try:
+        with np.load(features, allow_pickle=False) as file:
+            x, y = file["x"], file["y"]
+            names = file["class_names"] if "class_names" in file.files else ()
+    except (OSError, ValueError, KeyError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but {why}.") from error
+    shaped = x.ndim == 2 and y.ndim == 1 and len(x) == len(y) > 0
+    check_argument(shaped, "PATH", "a file with `x` (N, D) and `y` (N,)", f"{x.shape} and {y.shape}")
+    return len(x), x.shape[1], max(int(y.max()) + 1, len(names), 2)

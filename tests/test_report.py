@@ -1,0 +1,148 @@
+"""The report of a run that has ended, from its checkpoint alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import TensorDataset
+
+from lightning_noisy.callbacks import ConfidenceTracker, LabelIssueReport, TrainingDynamics
+from lightning_noisy.cli import run
+from lightning_noisy.data import IndexedDataset
+from tests._dummies import isolate, quiet, write_image
+from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.small import SmallDataModule, make_module
+
+EQUAL = ("label_issues.csv", "suggested_labels.npz", "cleanlab.npz")
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch, tmp_path):
+    isolate(monkeypatch, tmp_path)
+    return tmp_path
+
+
+def report(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["lightning-noisy", "report", *map(str, arguments)])
+    run()
+
+
+def refused(monkeypatch, capsys, *arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        report(monkeypatch, *arguments)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert stopped.value.code == 2
+    return line
+
+
+def same(first, second, names=EQUAL):
+    return all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+class Tensors(TensorDataset):
+    """Samples of a foreign project that have paths, hostile ones among them, and classes that have names."""
+
+    class_names = ("a", "b", "=c", "d\n")
+
+    def __init__(self, *tensors):
+        super().__init__(*tensors)
+        self.sources = [b"x/\xff.png", "é/=1.png".encode(), *(f"{i}.png".encode() for i in range(2, len(self)))]
+
+
+def foreign_fit(folder, callbacks, epochs=3, **options):
+    x, given, _ = make_tensors()
+    torch.manual_seed(0)
+    loader = make_loader(IndexedDataset(Tensors(x, given)), batch_size=5, shuffle=True)
+    checkpoints = ModelCheckpoint(folder / "checkpoints", **options)
+    trainer = make_trainer(folder, [*callbacks, checkpoints], epochs, enable_checkpointing=True)
+    trainer.fit(ForeignModule(), loader)
+
+
+def test_a_foreign_project(folder, monkeypatch, caplog):
+    clean = make_tensors()[2]
+    foreign_fit(folder / "run", [LabelIssueReport(clean_targets=clean, title="mine"), ConfidenceTracker(clean)])
+    report(monkeypatch, folder / "run", "--output", folder / "later")
+    assert same(folder / "run" / "label_issues", folder / "later", (*EQUAL, "report.html", "fiftyone/data.json"))
+    assert "labels look wrong (" in caplog.messages[-1]
+
+
+def test_the_last_of_several_checkpoints(folder, monkeypatch):
+    foreign_fit(folder / "run", [LabelIssueReport()], save_top_k=-1)
+    newest, *_ = sorted((folder / "run" / "checkpoints").iterdir(), reverse=True)
+    for path in newest, folder / "run":
+        report(monkeypatch, path, "--output", folder / path.name)
+        assert same(folder / "run" / "label_issues", folder / path.name)
+    oldest = min((folder / "run" / "checkpoints").iterdir())
+    report(monkeypatch, oldest, "--output", folder / "early")
+    assert not same(folder / "run" / "label_issues", folder / "early")
+
+
+def test_training_dynamics_alone(folder, monkeypatch):
+    foreign_fit(folder / "watched", [TrainingDynamics()])
+    foreign_fit(folder / "reported", [LabelIssueReport()])
+    report(monkeypatch, folder / "watched")
+    assert same(folder / "reported" / "label_issues", folder / "watched" / "label_issues")
+    assert "<h1>watched</h1>" in (folder / "watched" / "label_issues" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("where", ["validation", "last batch", "inside"])
+def test_an_epoch_that_the_checkpoint_ends_counts(where, folder, monkeypatch):
+    """Written in the validation, or by its last batch, a checkpoint has an epoch that no metrics are made of yet."""
+    options = {
+        "validation": {"save_on_train_epoch_end": False},
+        "last batch": {"every_n_train_steps": 10, "save_top_k": -1},
+        "inside": {"every_n_train_steps": 7, "save_top_k": -1},
+    }
+    for epochs in (1, 2):
+        checkpoints = ModelCheckpoint(folder / f"{epochs}" / "checkpoints", **options[where])
+        trainer = make_trainer(
+            folder / f"{epochs}", [LabelIssueReport(), checkpoints], epochs, enable_checkpointing=True
+        )
+        data = SmallDataModule(seed=0, batch_size=4)
+        trainer.fit(make_module(torch.nn.CrossEntropyLoss()), datamodule=data)
+        assert trainer.num_training_batches == 10
+    report(monkeypatch, folder / "2", "--output", folder / "later")
+    assert same(folder / ("1" if where == "inside" else "2") / "label_issues", folder / "later")
+
+
+def test_photos_on_the_command_line(folder, monkeypatch):
+    for number in range(12):
+        write_image(Path("photos", "ab"[number % 2], f"{number}.png"), 20 * number, (40, 40))
+    small = ["SmallCNN", "--model.backbone.in_channels=3", "--data.image_size=16", "--data.num_workers=0"]
+    cli = quiet("fit", "own/photos", "--model.num_classes=2", "--trainer.max_epochs=1", "--model.backbone", *small)
+    written = Path(cli.trainer.log_dir, "label_issues")
+    report(monkeypatch, cli.trainer.log_dir, "--output", "later", "--image_root", "photos")
+    assert same(written, Path("later"))
+    assert "data:image/jpeg;base64," in Path("later", "report.html").read_text()
+
+
+def test_what_is_refused(folder, monkeypatch, capsys):
+    assert "folder of a run that has one" in refused(monkeypatch, capsys, folder)
+    foreign_fit(folder / "plain", [ConfidenceTracker()])
+    assert "--trainer.callbacks+=LabelIssueReport" in refused(monkeypatch, capsys, folder / "plain")
+    foreign_fit(folder / "bare", [])
+    assert "--trainer.callbacks+=LabelIssueReport" in refused(monkeypatch, capsys, folder / "bare")
+    foreign_fit(folder / "early", [LabelIssueReport()], every_n_train_steps=2, save_top_k=-1)
+    first = min((folder / "early" / "checkpoints").iterdir(), key=lambda path: path.stat().st_mtime)
+    assert "first epoch had ended" in refused(monkeypatch, capsys, first)
+    assert "checkpoints of 3 runs" in refused(monkeypatch, capsys, folder)
+    (folder / "torn.ckpt").write_bytes(first.read_bytes()[:500])
+    assert "cut short" in refused(monkeypatch, capsys, folder / "torn.ckpt")
+    torch.save({"weight": torch.zeros(1)}, folder / "weights.ckpt")
+    assert "state dict alone" in refused(monkeypatch, capsys, folder / "weights.ckpt")
+
+
+def test_rows_have_no_pictures(folder, monkeypatch, capsys):
+    x, given, _ = make_tensors()
+    loader = make_loader(IndexedDataset(TensorDataset(x, given)), batch_size=5)
+    make_trainer(folder, [LabelIssueReport()], 1, enable_checkpointing=True).fit(ForeignModule(), loader)
+    assert "leave out `--image_root`" in refused(monkeypatch, capsys, folder, "--image_root", folder)
+    report(monkeypatch, folder, "--output", folder / "later")
+    with np.load(folder / "later" / "suggested_labels.npz") as file:
+        assert file["row"].tolist() == list(range(24))
