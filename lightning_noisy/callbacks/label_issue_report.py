@@ -112,7 +112,9 @@ class LabelIssueReport(TrainingDynamics):
         line = self.collapse(names)
         remarks = [] if line is None else [line]
         truth = None if self.facts.truth is None else self.facts.truth.numpy()
-        return issues_from_dynamics(table, self.facts.samples, self.facts.kind, names, truth, remarks, self.curves())
+        return issues_from_dynamics(
+            table, self.beliefs(), self.facts.samples, self.facts.kind, names, truth, remarks, self.curves()
+        )
 
     def write(self, folder: Path, thumbnail: Thumbnail | None = None) -> None:
         """Write the report, and say in a line what it has found.

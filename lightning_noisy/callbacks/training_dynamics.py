@@ -42,13 +42,16 @@ class TrainingDynamics(CriterionCallback):
     - ``label``: the given label; ``visits``: in how many epochs the sample was seen. Of one that never was, floats are
       NaN and classes -1.
 
+    :meth:`beliefs` has the mean log-probability of each class, from which
+    :func:`~lightning_noisy.functional.label_posterior.label_posterior` tells which labels are wrong.
+
     Logged is ``train/classes_predicted``, the number of classes that were predicted. At the end of training a class
     that has labels and is (almost) never predicted is said in a line: a network that has given up a class ranks its
     labels wrongly.
 
-    Memory: 73 bytes a sample, 2 K for the counts of predicted classes, one for each epoch (:meth:`curves`), and its
-    path or row. Checkpoints have all of it, so that ``lightning-noisy report`` can rank the labels later. In a loop
-    without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
+    Memory: 57 bytes a sample, 10 K for beliefs and counts of predicted classes, one for each epoch (:meth:`curves`),
+    and its path or row. Checkpoints have all of it, so that ``lightning-noisy report`` can rank the labels later. In a
+    loop without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
 
     Args:
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
@@ -83,13 +86,9 @@ class TrainingDynamics(CriterionCallback):
 
     def observe_target(self, call: TargetCall) -> None:
         """Note what the batch's samples are taken for."""
-        given = call.given.unsqueeze(1)
-        confidence = call.probabilities.gather(1, given).squeeze(1)
-        logits = call.logits.float()
-        margin = logits.gather(1, given).squeeze(1) - logits.scatter(1, given, -torch.inf).amax(dim=1)
-        columns = confidence, margin, logits.argmax(dim=1), call.given
-        store = self.section.store("visit", (len(columns),), fill=float("nan"), device=call.logits.device)
-        store.update(call.index, torch.stack([column.float() for column in columns], dim=1))
+        store = self.section.store("visit", (call.num_classes + 1,), fill=float("nan"), device=call.logits.device)
+        likely = call.logits.float().log_softmax(dim=1)
+        store.update(call.index, torch.cat([likely, call.given.unsqueeze(1).float()], dim=1))
         self.dynamics.num_classes = call.num_classes
 
     @override
@@ -111,6 +110,16 @@ class TrainingDynamics(CriterionCallback):
         if self.dynamics.table is None:
             raise NoisyLabelError("TrainingDynamics has seen no epoch to its end: fit first.")
         return {name: np.asarray(column.cpu()) for name, column in self.dynamics.table.figures().items()}
+
+    def beliefs(self) -> NDArray[np.float32]:
+        """Mean log-probability of each class over the epochs, (N, K); zeros where a sample was never seen.
+
+        Raises:
+            NoisyLabelError: No epoch has ended yet.
+        """
+        if self.dynamics.table is None:
+            raise NoisyLabelError("TrainingDynamics has seen no epoch to its end: fit first.")
+        return np.asarray(self.dynamics.table.beliefs().cpu())
 
     def curves(self) -> NDArray[np.float32]:
         """Confidence of each sample by epoch, in steps of 1/254, (N, E); NaN where it was not seen.
@@ -158,7 +167,7 @@ class _Rows:
         """Confidence of each epoch in 254ths, uint8 (N,); 255 where a sample was not seen."""
 
     def add(self, epoch: int, visits: Tensor) -> DynamicsTable:
-        """Add an epoch's rows (N, 4), NaN where a sample was not seen; returns the table."""
+        """Add an epoch's log-probabilities and labels (N, K + 1), NaN where a sample was not seen."""
         assert self.num_classes is not None
         if self.table is None:
             self.table = DynamicsTable(len(visits), self.num_classes)
@@ -166,8 +175,9 @@ class _Rows:
         if known != self.num_classes:
             raise NoisyLabelError(f"The checkpoint's training dynamics know {known} classes, not {self.num_classes}.")
         self.table.to(visits.device)
-        confidence, margin, prediction, label = visits.unbind(dim=1)
-        self.table.add(epoch, confidence, margin, prediction, label)
+        likely, label = visits[:, :-1], visits[:, -1].nan_to_num(0).long()
+        self.table.add(epoch, likely, label)
+        confidence = likely.gather(1, label.unsqueeze(1)).squeeze(1).exp()
         self.curves.append((confidence.nan_to_num(_NOT_SEEN / _STEPS) * _STEPS).round().to(torch.uint8).cpu())
         return self.table
 

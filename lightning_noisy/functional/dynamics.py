@@ -1,4 +1,4 @@
-"""How each sample was learned: running figures of its confidence, margin and predictions over epochs."""
+"""How each sample was learned: running figures of its confidence, margin, beliefs and predictions over epochs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lightning_noisy.errors import NoisyLabelError
 
 NEVER = -1
 """Epoch of what has not happened, class of what was not predicted."""
+_LEAST = -100.0  # log-probability: one of minus infinity would be the mean of all epochs
 
 
 class DynamicsTable:
@@ -16,11 +17,12 @@ class DynamicsTable:
 
     With p the confidence in the given label in an epoch, z its logit and z' the highest other one, it keeps the count
     of epochs, means of p and of the margin z - z', the scatter of p, its slope over epochs (all by Welford's updates in
-    float32, so that nothing cancels), how often the label was forgotten, and how often each class was predicted.
+    float32, so that nothing cancels), how often the label was forgotten, how often each class was predicted, and the
+    mean log-probability of each class.
 
     Args:
         num_samples: N.
-        num_classes: K. ``votes`` takes 2 N K bytes, everything else 50 N.
+        num_classes: K. ``votes`` and ``belief`` take 6 N K bytes, everything else 50 N.
         device: Where it lives.
     """
 
@@ -44,34 +46,35 @@ class DynamicsTable:
             "right": filled(0, torch.bool),
             "prediction": filled(NEVER, torch.int32),
             "votes": filled(0, torch.int16, num_classes),
+            "belief": filled(0, torch.float32, num_classes),
         }
         """The columns, each (N, ...)."""
 
-    def add(self, epoch: int, confidence: Tensor, margin: Tensor, prediction: Tensor, label: Tensor) -> None:
+    def add(self, epoch: int, log_probabilities: Tensor, label: Tensor) -> None:
         """Add an epoch.
 
         Args:
             epoch: Its number, from 0.
-            confidence: Probability of the given label, (N,); NaN of samples that were not seen.
-            margin: Its logit less the highest other one, (N,).
-            prediction: Predicted class, (N,).
+            log_probabilities: Of each class, (N, K); NaN in rows of samples that were not seen.
             label: Given label, (N,).
         """
-        seen = (~confidence.isnan()).nonzero().squeeze(1)
+        seen = (~log_probabilities.isnan().any(dim=1)).nonzero().squeeze(1)
         old = {name: column[seen] for name, column in self.rows.items() if name != "votes"}
-        now, count = confidence[seen].float(), (old["visits"] + 1).float()
+        given, likely = label[seen].long().unsqueeze(1), log_probabilities[seen].float()
+        now, count = likely.gather(1, given).squeeze(1).exp(), (old["visits"] + 1).float()
+        others = likely.scatter(1, given, -torch.inf).amax(dim=1)
         step, time = now - old["confidence"], epoch - old["epoch"]
         mean = old["confidence"] + step / count
         middle = old["epoch"] + time / count
-        predicted, given = prediction[seen], label[seen]
-        right = predicted == given
+        predicted = likely.argmax(dim=1)
+        right = predicted == given.squeeze(1)
         forgot = old["right"] & ~right
         self._write(
             seen,
             visits=old["visits"] + 1,
             confidence=mean,
             scatter=old["scatter"] + step * (now - mean),
-            margin=old["margin"] + (margin[seen].float() - old["margin"]) / count,
+            margin=old["margin"] + (likely.gather(1, given).squeeze(1) - others - old["margin"]) / count,
             epoch=middle,
             epoch_scatter=old["epoch_scatter"] + time * (epoch - middle),
             joint=old["joint"] + time * (now - mean),
@@ -79,12 +82,20 @@ class DynamicsTable:
             forgotten=old["forgotten"] + forgot,
             last_forgotten=torch.where(forgot, epoch, old["last_forgotten"]),
             first_learned=torch.where(right & (old["first_learned"] == NEVER), epoch, old["first_learned"]),
-            label=given,
+            label=given.squeeze(1),
             right=right,
             prediction=predicted,
+            belief=old["belief"] + (likely.clamp(min=_LEAST) - old["belief"]) / count.unsqueeze(1),
         )
         votes = self.rows["votes"]
-        votes[seen, predicted.long()] += torch.ones_like(predicted, dtype=votes.dtype)
+        votes[seen, predicted] += torch.ones_like(predicted, dtype=votes.dtype)
+
+    def beliefs(self) -> Tensor:
+        """Mean log-probability of each class over the epochs, float32 (N, K); zeros where a sample was never seen.
+
+        Their softmax is the geometric mean of an epoch's probabilities.
+        """
+        return self.rows["belief"]
 
     def figures(self) -> dict[str, Tensor]:
         """What is known of each sample, (N,): floats are NaN, and classes and epochs -1, where it was never seen.

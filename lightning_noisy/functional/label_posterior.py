@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ from lightning_noisy.functional.noise import as_targets
 
 _STEPS, _CHANGE = 200, 1e-5
 _ROWS = 1 << 16  # that are in double precision at once
-_START = 0.7  # of all labels are right
+_HALVINGS, _WIDEST = 40, 30.0  # of the logarithm of a factor
+_LEAST, _PRECISION = 1e-300, 1e-15
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,32 +36,33 @@ class LabelPosterior:
         return float(self.wrong.mean()) if len(self.wrong) else 0.0
 
 
-def label_posterior(logits: Tensor, labels: Tensor, temperature: float = 1.0) -> LabelPosterior:
+def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     r"""Probability that each label is wrong, with the noise model that explains all labels best.
 
-    A network's belief :math:`\pi_i = \operatorname{softmax}(z_i / \tau)` is taken for the distribution of a sample's
-    class y before its label is seen, and labels for draws from :math:`T_{yj} = P(\tilde y = j \mid y)`. Then
+    A network's belief :math:`\pi_i = \operatorname{softmax}(z_i)` is taken for the distribution of a sample's class y
+    before its label is seen, and labels for draws from :math:`T_{yj} = P(\tilde y = j \mid y)`. But the network has
+    seen the label in training, and believes in it more than it should: by a factor :math:`e^\beta`, the same for all.
 
     .. math::
-        q_{ik} = \frac{\pi_{ik} T_{k \tilde y_i}}{\sum_l \pi_{il} T_{l \tilde y_i}}, \qquad
-        T_{kj} = \frac{\sum_{i: \tilde y_i = j} q_{ik} + K \bar T_{kj}}{\sum_i q_{ik} + K},
+        q_{ik} \propto \pi_{ik} e^{-\beta [k = \tilde y_i]} T_{k \tilde y_i}, \qquad
+        T_{kj} = \frac{\sum_{i: \tilde y_i = j} q_{ik} + K \bar T_{kj}}{\sum_i q_{ik} + K}, \qquad
+        \frac 1 N \sum_i (1 - q_{i \tilde y_i}) = \rho
 
-    which is iterated to a fixed point (expectation maximization, from 70 % right labels). The score of a label is
-    :math:`1 - q_{i \tilde y_i}`. :math:`\bar T` has the same share of wrong labels in all classes, equally often each
-    wrong class; K samples of it stand for what few samples of a class cannot tell. So a label that hardly ever is wrong
-    needs more doubt than one that often is: cats that are called dogs are found among pets, trucks called dogs are not
-    invented.
+    are iterated to a fixed point (expectation maximization, from :math:`\bar T`). The score of a label is
+    :math:`1 - q_{i \tilde y_i}`. :math:`\rho` is :func:`confident_noise_rate`; without it every label explains itself.
+    :math:`\bar T` has wrong labels at this rate in all classes, equally often each wrong class; K samples of it stand
+    for what few samples of a class cannot tell. So a label that hardly ever is wrong needs more doubt than one that
+    often is: where dogs are called cats, a doubtful cat is suspected before a doubtful truck.
 
     After Dawid and Skene, Maximum Likelihood Estimation of Observer Error-Rates, Applied Statistics 1979, with one
-    observer and a network's belief instead of class frequencies.
+    observer, and a network's belief instead of class frequencies.
 
     Args:
         logits: Of each sample, (N, K), any floating dtype; for a mean over epochs mean logits.
-        labels: Given labels, integers (N,), in [0, K).
-        temperature: :math:`\tau`, above 0; above 1 it trusts labels more.
+        labels: Given labels, int64 (N,), in [0, K).
 
     Raises:
-        NoisyLabelError: Shapes that do not fit, logits that are not finite, a temperature of 0 or less.
+        NoisyLabelError: Shapes that do not fit, or logits that are not finite.
 
     Example:
         >>> import torch
@@ -70,40 +73,91 @@ def label_posterior(logits: Tensor, labels: Tensor, temperature: float = 1.0) ->
     fits = logits.ndim == 2 and labels.shape == logits.shape[:1] and logits.shape[1] >= 2
     check_argument(fits, "logits", "(N, K) with labels (N,)", f"{tuple(logits.shape)} and {tuple(labels.shape)}")
     check_argument(bool(logits.isfinite().all()), "logits", "finite numbers", "others")
-    check_argument(0 < temperature < float("inf"), "temperature", "a finite float > 0", temperature)
     given = as_targets(labels, logits.shape[1], "labels").cpu()
-    beliefs = (logits.detach().float().cpu() / temperature).softmax(dim=1)
-    transition = _pooled(_START, logits.shape[1])
+    beliefs = logits.detach().float().cpu().softmax(dim=1)
+    rate = confident_noise_rate(beliefs, given)
+    transition, factor = _pooled(rate, logits.shape[1]), 1.0
     for _ in range(_STEPS):
-        before, transition = transition, _estimate(beliefs, given, transition)
+        before = transition
+        factor = _own_factor(beliefs, given, transition, rate)
+        transition = _estimate(beliefs, given, transition, factor)
         if (transition - before).abs().max() < _CHANGE:
             break
+    factor = _own_factor(beliefs, given, transition, rate)
     wrong, best = torch.empty(len(given), dtype=torch.float64), torch.empty_like(given)
-    for rows in torch.arange(len(given)).split(_ROWS):
-        posterior = _posterior(beliefs[rows], given[rows], transition)
+    for rows in _chunks(len(given)):
+        posterior = _posterior(beliefs[rows], given[rows], transition, factor)
         wrong[rows] = 1 - posterior.gather(1, given[rows].unsqueeze(1)).squeeze(1)
         best[rows] = posterior.argmax(dim=1)
     return LabelPosterior(wrong.clamp(0, 1), best, transition)
 
 
-def _posterior(beliefs: Tensor, given: Tensor, transition: Tensor) -> Tensor:
-    """How probable each class is (B, K), given the network's belief and the label."""
+def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
+    """The share of wrong labels by what a network believes firmly.
+
+    A sample counts for class k where its belief in k is at least the mean belief in k of the samples that are labelled
+    k; for the likeliest of several such classes. Of the samples of each label that count for a class, the share that
+    counts for another one is that label's noise rate. Scales of beliefs cancel: a timid network and one that is too
+    sure of itself give the same.
+
+    Reference: Northcutt et al., Confident Learning, JAIR 2021. Its joint distribution, of which this is the part off
+    the diagonal.
+
+    Args:
+        beliefs: Probabilities (N, K).
+        labels: Given labels, int64 (N,).
+
+    Returns:
+        In [0, 1]; 0 without samples.
+    """
+    classes = beliefs.shape[1]
+    labelled = torch.bincount(labels, minlength=classes)
+    means = torch.zeros(classes).index_add_(0, labels, beliefs.gather(1, labels.unsqueeze(1)).squeeze(1))
+    firm = beliefs >= means / labelled  # NaN where nothing is labelled so: never
+    counts = firm.any(dim=1)
+    other = beliefs.masked_fill(~firm, -1).argmax(dim=1) != labels
+    each = torch.bincount(labels[counts], minlength=classes).clamp(min=1)
+    wrong = torch.bincount(labels[counts & other], minlength=classes) / each
+    return float((wrong * labelled).sum() / max(1, len(labels)))
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(first, first + _ROWS) for first in range(0, count, _ROWS)]
+
+
+def _pooled(rate: float, classes: int) -> Tensor:
+    """Noise that is the same in all classes, (K, K)."""
+    pooled = torch.full((classes, classes), rate / (classes - 1), dtype=torch.float64)
+    return pooled.fill_diagonal_(1 - rate)
+
+
+def _posterior(beliefs: Tensor, given: Tensor, transition: Tensor, factor: float) -> Tensor:
+    """How probable each class is (B, K), given the network's belief, less what is its label's own, and the label."""
     joint = beliefs * transition.T[given]
-    return joint / joint.sum(dim=1, keepdim=True)
+    own = given.unsqueeze(1)
+    joint = joint.scatter(1, own, joint.gather(1, own) / factor)
+    return joint / joint.sum(dim=1, keepdim=True).clamp(min=_LEAST)
 
 
-def _estimate(beliefs: Tensor, given: Tensor, transition: Tensor) -> Tensor:
+def _estimate(beliefs: Tensor, given: Tensor, transition: Tensor, factor: float) -> Tensor:
     """How probable each label is for each class, by the posteriors under the last estimate."""
     classes = len(transition)
     counts = torch.zeros_like(transition)  # label x class
-    for rows in torch.arange(len(given)).split(_ROWS):
-        counts.index_add_(0, given[rows], _posterior(beliefs[rows], given[rows], transition))
-    right = float(counts.trace() / counts.sum()) if len(given) else _START
-    pooled = _pooled(right, classes)
-    return (counts.T + classes * pooled) / (counts.sum(dim=0).unsqueeze(1) + classes)
+    for rows in _chunks(len(given)):
+        counts.index_add_(0, given[rows], _posterior(beliefs[rows], given[rows], transition, factor))
+    right = float(counts.trace() / counts.sum()) if len(given) else 1.0
+    return (counts.T + classes * _pooled(1 - right, classes)) / (counts.sum(dim=0).unsqueeze(1) + classes)
 
 
-def _pooled(right: float, classes: int) -> Tensor:
-    """Noise that is the same in all classes, (K, K)."""
-    pooled = torch.full((classes, classes), (1 - right) / (classes - 1), dtype=torch.float64)
-    return pooled.fill_diagonal_(right)
+def _own_factor(beliefs: Tensor, given: Tensor, transition: Tensor, rate: float) -> float:
+    """The factor by which labels weigh too much in beliefs, such that the expected share of wrong ones is the rate."""
+    odds = []  # of each label to be right, as logarithms
+    for rows in _chunks(len(given)):
+        right = _posterior(beliefs[rows], given[rows], transition, 1.0).gather(1, given[rows].unsqueeze(1)).squeeze(1)
+        odds.append(right.clamp(_LEAST, 1 - _PRECISION).logit())
+    low, high = -_WIDEST, _WIDEST
+    for _ in range(_HALVINGS if odds else 0):
+        middle = (low + high) / 2
+        expected = sum(float((middle - chunk).sigmoid().sum()) for chunk in odds) / len(given)
+        low, high = (middle, high) if expected < rate else (low, middle)
+    return math.exp((low + high) / 2)

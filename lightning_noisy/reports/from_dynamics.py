@@ -8,12 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from lightning_noisy.functional.label_posterior import LabelPosterior, label_posterior
 from lightning_noisy.functional.mixture import beta_mixture
 from lightning_noisy.reports.label_issues import SCORE_BINS, UNSEEN, LabelIssues, NoiseRate
 
 CUT = 0.5
-_SURE, _DOUBTED = 0.9, 0.3
+_SURE = 0.5  # of the likeliest class, over epochs
 _COLUMNS = (
     "confidence", "trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned",
     "last_prediction", "modal_share", "visits",
@@ -22,6 +24,7 @@ _COLUMNS = (
 
 def issues_from_dynamics(
     table: Mapping[str, NDArray[Any]],
+    beliefs: NDArray[np.float32],
     samples: NDArray[np.str_],
     kind: Literal["path", "row"],
     class_names: Sequence[str],
@@ -29,17 +32,20 @@ def issues_from_dynamics(
     remarks: Sequence[str] = (),
     curves: NDArray[np.floating] | None = None,
 ) -> LabelIssues:
-    r"""Rank labels by the mean confidence that training had in them.
+    r"""Rank labels by how probable it is that they are wrong.
 
-    The score of a label is :math:`1 - \bar p`, with :math:`\bar p` the mean over epochs of the probability of the given
-    class. Suggested is the class that was predicted in most epochs; a label counts as wrong where that is another one
-    and the score is at least 0.5. The share of such labels is the estimated noise rate. Its interval reaches from those
-    that nine of ten epochs contradict to all whose score is above 0.3: a wide one, since neither the errors of the
-    network nor the wrong labels that it has learned can be told apart from within. Samples that were never seen have a
-    score of 0, are flagged, and count for no share.
+    The score of a label is its posterior probability to be wrong, suggested is the most probable class
+    (:func:`~lightning_noisy.functional.label_posterior.label_posterior` of the geometric mean over epochs of the
+    network's probabilities). A label counts as wrong where another class is suggested and the score is at least 0.5.
+    The mean score is the estimated noise rate; its interval reaches from the labels that are wrong with a probability
+    above 0.9 to those with one above 0.1. It is a wide one, and no confidence interval: whether the network itself is
+    right cannot be told from within. Samples that were never seen have a score of 0, are flagged, and count for no
+    share.
 
     Args:
         table: Figures of each sample, as :meth:`TrainingDynamics.table` gives them, (N,) each.
+        beliefs: Mean log-probabilities, as :meth:`TrainingDynamics.beliefs` gives them, (N, K) or wider: outputs beyond
+            the classes stand for none.
         samples: Path or row of each sample, (N,).
         kind: Which of them.
         class_names: Names of the K classes.
@@ -47,11 +53,12 @@ def issues_from_dynamics(
         remarks: What a reader has to know first.
         curves: Confidence by epoch, (N, E).
     """
-    unseen = table["visits"] == 0
+    seen = table["visits"] > 0
     given = np.maximum(table["label"], 0).astype(np.int64)
-    suggested = np.where(unseen, given, table["modal_prediction"]).astype(np.int64)
-    suggested = np.where(suggested < len(class_names), suggested, given)  # an output that stands for no class
-    score = np.where(unseen, 0.0, 1 - table["confidence"].astype(np.float64)).clip(0, 1)
+    known = torch.from_numpy(beliefs[seen, : len(class_names)])
+    found = label_posterior(known, torch.from_numpy(given[seen]))
+    suggested, score = given.copy(), np.zeros(len(given))
+    suggested[seen], score[seen] = found.best.numpy(), found.wrong.numpy()
     return LabelIssues(
         samples=samples,
         kind=kind,
@@ -60,22 +67,34 @@ def issues_from_dynamics(
         suggested=suggested,
         score=score,
         cut=CUT,
-        noise_rate=_noise_rate(score[~unseen], (suggested != given)[~unseen], table["modal_share"][~unseen]),
+        noise_rate=_noise_rate(found),
         columns={name: table[name] for name in _COLUMNS},
-        components=_components(score[~unseen]),
+        components=_components(score[seen]),
         curves=curves,
         truth=truth,
-        marked={UNSEEN: unseen} if unseen.any() else {},
-        remarks=tuple(remarks),
+        marked={UNSEEN: ~seen} if not seen.all() else {},
+        remarks=(*remarks, *_unsure(known)),
     )
 
 
-def _noise_rate(score: NDArray[np.float64], other: NDArray[np.bool_], modal_share: NDArray[np.float64]) -> NoiseRate:
-    if len(score) == 0:
+def _noise_rate(found: LabelPosterior) -> NoiseRate:
+    if len(found.wrong) == 0:
         return NoiseRate(0.0, 0.0, 1.0)
-    share = float(np.mean((score >= CUT) & other))
-    sure = float(np.mean((score >= CUT) & other & (modal_share > _SURE)))
-    return NoiseRate(share, min(sure, share), max(share, float(np.mean(score > _DOUBTED))))
+    share, (sure, possible) = found.noise_rate, ((found.wrong > limit).double().mean() for limit in (0.9, 0.1))
+    return NoiseRate(share, min(share, float(sure)), max(share, float(possible)))
+
+
+def _unsure(logits: Tensor) -> list[str]:
+    """A line where the network knows too little to contradict labels."""
+    if len(logits) == 0:
+        return []
+    middle = float(logits.softmax(dim=1).amax(dim=1).median())
+    if middle >= _SURE:
+        return []
+    return [
+        f"The network is unsure of most samples ({middle:.0%} for the class that it holds likeliest, in the median): "
+        "more labels are wrong than it finds. Train longer, or with a higher learning rate."
+    ]
 
 
 def _components(score: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

@@ -13,6 +13,7 @@ from torch.utils.data import TensorDataset
 from lightning_noisy import NoisyLabelError, NoisyLoop
 from lightning_noisy.callbacks import LabelIssueReport
 from lightning_noisy.data import FileNoise, SymmetricNoise
+from lightning_noisy.functional.label_posterior import label_posterior
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule, make_module
@@ -38,24 +39,21 @@ def rows_of(path):
 
 
 def test_one_line_in_a_foreign_project(tmp_path):
-    report, given, clean = fit(tmp_path)
-    table, folder = report.table(), tmp_path / "label_issues"
+    report, given, clean = fit(tmp_path, epochs=6)
+    folder, found = tmp_path / "label_issues", label_posterior(torch.tensor(report.beliefs()), given)
     rows = {int(row["row"]): row for row in rows_of(folder / "label_issues.csv")}
     assert sorted(rows) == list(range(60))
     by_rank = sorted(rows.values(), key=lambda row: int(row["rank"]))
     scores = [float(row["score"]) for row in by_rank]
     assert scores == sorted(scores, reverse=True)
+    wrong = (found.wrong >= 0.5) & (found.best != given)
+    assert wrong.any()
     for index, row in rows.items():
-        confidence, modal = table["confidence"][index], table["modal_prediction"][index]
-        assert float(row["score"]) == pytest.approx(1 - confidence, abs=1e-4)
-        assert (row["given"], row["suggested"], row["truth"]) == (
-            str(int(given[index])),
-            str(modal),
-            str(int(clean[index])),
-        )
-        assert ("wrong" in row["flags"]) == (1 - confidence >= 0.5 and modal != given[index])
-    corrected = [modal if "wrong" in rows[index]["flags"] else int(given[index])
-                 for index, modal in enumerate(table["modal_prediction"])]  # fmt: skip
+        assert float(row["score"]) == pytest.approx(float(found.wrong[index]), abs=1e-4)
+        named = tuple(str(int(labels[index])) for labels in (given, found.best, clean))
+        assert (row["given"], row["suggested"], row["truth"]) == named
+        assert ("wrong" in row["flags"]) == wrong[index]
+    corrected = torch.where(wrong, found.best, given).tolist()
     assert FileNoise(str(folder / "suggested_labels.npz")).corrupt(given, 4, 0).tolist() == corrected
     assert "60 samples, 4 classes" in (folder / "report.html").read_text()
     assert (folder / "cleanlab.npz").is_file()
@@ -99,42 +97,52 @@ def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path):
         fit(tmp_path)
 
 
-def dynamics(confidence, label, modal, share=0.95):
+def dynamics(label, seen=None):
     count = len(label)
     names = ("trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned")
     return {
-        **{name: np.zeros(count) for name in (*names, "last_prediction")},
-        "visits": np.array([0 if c is None else 3 for c in confidence]),
-        "confidence": np.array([np.nan if c is None else c for c in confidence]),
+        **{name: np.zeros(count) for name in (*names, "confidence", "last_prediction", "modal_share")},
+        "visits": np.full(count, 3) if seen is None else np.array(seen) * 3,
         "label": np.array(label),
-        "modal_prediction": np.array(modal),
-        "modal_share": np.full(count, share),
     }
 
 
-def test_scores_by_hand():
-    confidence = [0.9, 0.2, 0.4, None, 0.1, 0.5]
-    table = dynamics(confidence, [0, 1, 1, -1, 0, 2], [0, 0, 1, -1, 5, 1])
-    issues = issues_from_dynamics(table, np.arange(6).astype(str), "row", ["a", "b", "c"])
-    assert issues.score.tolist() == pytest.approx([0.1, 0.8, 0.6, 0, 0.9, 0.5])
-    # The fifth goes to an output that stands for no class, as an abstaining loss has one.
-    assert issues.flags == ["", "wrong", "ambiguous", "never seen", "ambiguous", "wrong"]
-    assert issues.corrected.tolist() == [0, 0, 1, 0, 0, 1]
-    rate = issues.noise_rate
-    assert (rate.share, rate.low, rate.high) == (2 / 5, 2 / 5, 4 / 5)
-    doubtful = issues_from_dynamics({**table, "modal_share": np.full(6, 0.5)}, issues.samples, "row", ["a", "b", "c"])
-    assert doubtful.noise_rate.low == 0
+def test_scores_are_posteriors():
+    # Two classes of 100 samples whose network is sure; a tenth of the labels of class 0 is wrong, none of class 1.
+    label = np.array([1] * 10 + [0] * 90 + [1] * 100 + [0, -1])
+    truth = np.array([0] * 100 + [1] * 100 + [0, 0])
+    beliefs = np.log(np.where(truth[:, None] == np.arange(3), 0.98, 0.01)).astype(np.float32)
+    beliefs[-2] = np.log([0.001, 0.001, 0.998])  # an output that stands for no class, as an abstaining loss has one
+    seen = [1] * 201 + [0]
+    issues = issues_from_dynamics(dynamics(label, seen), beliefs, np.arange(202).astype(str), "row", ["a", "b"])
+    expected = label_posterior(torch.tensor(beliefs[:-1, :2]), torch.tensor(label[:-1]))
+    assert issues.score[:-1].tolist() == expected.wrong.tolist()
+    assert np.flatnonzero(issues.wrong).tolist() == list(range(10))
+    assert issues.corrected[:200].tolist() == truth[:200].tolist()
+    assert (issues.score[-1], issues.flags[-1], issues.flags[-2]) == (0, "never seen", "")
+    assert issues.noise_rate.share == pytest.approx(10 / 201, abs=0.01)
+    bounds = (float((expected.wrong > limit).double().mean()) for limit in (0.9, 0.1))
+    assert (issues.noise_rate.low, issues.noise_rate.high) == (next(bounds), max(expected.noise_rate, next(bounds)))
+    assert issues.remarks == ()
+
+
+def test_a_network_that_knows_little_says_so():
+    beliefs = np.log(np.full((30, 3), 1 / 3)).astype(np.float32)
+    issues = issues_from_dynamics(dynamics([0, 1, 2] * 10), beliefs, np.arange(30).astype(str), "row", ["a", "b", "c"])
+    (remark,) = issues.remarks
+    assert remark.startswith("The network is unsure of most samples (33%")
 
 
 def test_expected_counts_add_up():
     rng = np.random.default_rng(0)
-    score = np.concatenate([rng.beta(2, 9, 3000), rng.beta(9, 2, 2000)])
-    table = dynamics(1 - score, [0] * 5000, [0] * 5000)
-    issues = issues_from_dynamics(table, np.arange(5000).astype(str), "row", ["a", "b"])
+    confidence = np.concatenate([rng.beta(9, 2, 3000), rng.beta(2, 9, 2000)])
+    given = rng.integers(0, 2, 5000)
+    beliefs = np.log(np.where(given[:, None] == [0, 1], confidence[:, None], 1 - confidence[:, None]))
+    issues = issues_from_dynamics(
+        dynamics(given), beliefs.astype(np.float32), np.arange(5000).astype(str), "row", ["a", "b"]
+    )
     right, wrong = issues.components.values()
     assert (right.sum() + wrong.sum()) == pytest.approx(5000, rel=0.15)  # the fit leaves out a tenth, and both ends
-    counted = np.histogram(score, bins=50, range=(0, 1))[0]
-    assert np.abs(right + wrong - counted)[5:45].mean() < 25
 
 
 def test_a_report_is_json_safe(tmp_path):

@@ -13,30 +13,30 @@ SAMPLES, CLASSES = 60, 4
 
 
 def history(epochs, seed=0):
-    """Confidence, margin, prediction and given labels (epochs, N); the last sample is never seen."""
+    """Log-probabilities (epochs, N, K), NaN where a sample was not seen, and given labels; the last is never seen."""
     rng = np.random.default_rng(seed)
-    confidence = rng.random((epochs, SAMPLES))
-    confidence[rng.random((epochs, SAMPLES)) < 0.3] = np.nan
-    confidence[:, -1] = np.nan
-    confidence[:, 0] = 0.5  # does not move
-    prediction = rng.integers(0, CLASSES, (epochs, SAMPLES))
-    return confidence, rng.normal(size=(epochs, SAMPLES)), prediction, rng.integers(0, CLASSES, SAMPLES)
+    z = rng.normal(size=(epochs, SAMPLES, CLASSES), scale=2)
+    z[:, 0] = 1.0  # does not move
+    likely = z - np.log(np.exp(z).sum(axis=2, keepdims=True))
+    likely[rng.random((epochs, SAMPLES)) < 0.3] = np.nan
+    likely[:, -1] = np.nan
+    return likely, rng.integers(0, CLASSES, SAMPLES)
 
 
-def table_of(confidence, margin, prediction, given, first=0, table=None):
-    table = table or DynamicsTable(SAMPLES, CLASSES)
-    for epoch in range(first, len(confidence)):
-        rows = (torch.tensor(column[epoch]) for column in (confidence, margin, prediction))
-        p, m, k = rows
-        table.add(epoch, p.float(), m.float(), k, torch.tensor(given))
+def table_of(likely, given, first=0, table=None):
+    table = table or DynamicsTable(SAMPLES, likely.shape[2])
+    for epoch in range(first, len(likely)):
+        table.add(epoch, torch.tensor(likely[epoch]).float(), torch.tensor(given))
     return table
 
 
-def expected(sample, confidence, margin, prediction, given):
+def expected(sample, likely, given):
     """Each figure of a sample from its whole history."""
-    epochs = np.flatnonzero(~np.isnan(confidence[:, sample]))
-    p, m = confidence[epochs, sample], margin[epochs, sample]
-    predicted = prediction[epochs, sample].tolist()
+    epochs = np.flatnonzero(~np.isnan(likely[:, sample, 0]))
+    seen = likely[epochs, sample]
+    p = np.exp(seen[:, given[sample]])
+    m = seen[:, given[sample]] - np.delete(seen, given[sample], axis=1).max(axis=1)
+    predicted = seen.argmax(axis=1).tolist()
     right = [label == given[sample] for label in predicted]
     forgotten = [int(epochs[i]) for i in range(1, len(epochs)) if right[i - 1] and not right[i]]
     learned = [int(epoch) for epoch, good in zip(epochs, right, strict=True) if good]
@@ -61,7 +61,10 @@ def expected(sample, confidence, margin, prediction, given):
 
 def test_figures_are_those_of_the_whole_history():
     told = history(epochs=23)
-    figures = table_of(*told).figures()
+    table = table_of(*told)
+    figures = table.figures()
+    assert np.allclose(table.beliefs()[:-1], np.nanmean(told[0][:, :-1], axis=0), atol=1e-5)
+    assert not table.beliefs()[-1].any()
     for sample in range(SAMPLES - 1):
         for name, value in expected(sample, *told).items():
             assert figures[name][sample].item() == pytest.approx(value, abs=2e-6), (name, sample)
@@ -74,14 +77,14 @@ def test_figures_are_those_of_the_whole_history():
 
 def test_small_spreads_survive_many_epochs():
     confidence = 0.9 + 1e-3 * np.random.default_rng(1).random((300, SAMPLES))
-    told = confidence, confidence, np.zeros((300, SAMPLES), int), np.zeros(SAMPLES, int)
+    told = np.log(np.stack([confidence, 1 - confidence], axis=2)), np.zeros(SAMPLES, int)
     figures = table_of(*told).figures()
     assert torch.allclose(figures["variability"].double(), torch.tensor(confidence.std(axis=0)), rtol=2e-3)
 
 
 def test_a_saved_table_goes_on():
     told = history(epochs=9)
-    half = table_of(*(column[:5] for column in told[:3]), told[3])
+    half = table_of(told[0][:5], told[1])
     again = DynamicsTable.restored(half.state_dict())
     half.rows["confidence"].zero_()  # the saved one is a copy
     whole = table_of(*told).figures()
