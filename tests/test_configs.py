@@ -322,9 +322,10 @@ def test_settings_are_those_of_the_paper(name):
 
 RECIPES = (ROOT.parent / "docs" / "recipes.md").read_text()
 SPANS = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", RECIPES, flags=re.DOTALL))
+TUNE = (ROOT.parent / "docs" / "tune.md").read_text()
 COMMANDS = [
     line.replace("\\\n", " ").split()
-    for block in re.findall(r"```bash\n(.*?)```", RECIPES, flags=re.DOTALL)
+    for block in re.findall(r"```bash\n(.*?)```", RECIPES + TUNE, flags=re.DOTALL)
     for line in re.findall(r"^lightning-noisy (?:.*\\\n)*.*$", block, flags=re.MULTILINE)
 ]
 
@@ -344,18 +345,19 @@ def without_training(monkeypatch, *arguments):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_commands_of_the_document(monkeypatch, command):
+def test_commands_of_the_document(monkeypatch, tmp_path, command):
     program, subcommand, *arguments = command
     assert program == "lightning-noisy"
     if subcommand == "tune":
         recorded = []
 
-        def stop(arguments):
-            recorded.append(arguments)
+        def stop(arguments, attach):
+            recorded.append(["fit", *arguments])
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("lightning_noisy.cli.command_line.main", stop)
+        monkeypatch.setattr("lightning_noisy.cli.command_line._fit", stop)
         monkeypatch.setattr("sys.argv", command)
+        monkeypatch.chdir(tmp_path)
         with pytest.raises(KeyboardInterrupt):
             run()
         (subcommand, *arguments), *_ = recorded

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import lightning_noisy
-from lightning_noisy.requirements import COMMAND_LINE
+from lightning_noisy.requirements import COMMAND_LINE, TUNE
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_noisy"
@@ -37,19 +37,27 @@ ROOMS = [
     {"targets"},
     {"metrics"},
     {"modules", "callbacks"},
-    {"embedding", "loop"},
+    {"embedding", "loop", "tuning"},
     {"__init__"},
     {"cli"},
     {"__main__"},
 ]
 """Modules and subpackages, low to high. An import goes to a lower line, or stays in its own room."""
 
+OPTUNA = {"journal", "proposals", "study", "worker"}
+"""Modules of ``tuning`` that may import Optuna, which is optional; they are imported inside of functions alone."""
+
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 
 def imported_modules(source: str) -> Iterator[str]:
     """Dotted names of everything a source file imports, at its top and inside functions."""
-    for node in ast.walk(ast.parse(source)):
+    yield from imported_by(ast.walk(ast.parse(source)))
+
+
+def imported_by(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Dotted names of what statements import, without those inside of them."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -68,6 +76,11 @@ def imported_rooms(source: str) -> set[str]:
     names = (name.split(".") for name in imported_modules(source))
     parts = [name[1] if len(name) > 1 else "" for name in names if name[0] == "lightning_noisy"]
     return {part if part in LEVELS else "__init__" for part in parts}
+
+
+def top(name: str) -> str:
+    """The package of a dotted name."""
+    return name.split(".")[0]
 
 
 def wrong_imports(package: Path) -> list[str]:
@@ -135,11 +148,22 @@ def test_lower_bounds_are_those_of_the_environment_that_tries_them() -> None:
     assert pinned == [re.sub(r"(\[\w+\])?>=", "==", bound) for bound in bounds]
 
 
-def test_the_command_line_checks_for_what_its_extra_brings() -> None:
-    bounds = read_setup()["options.extras_require"]["cli"].split("\n")
+@pytest.mark.parametrize(("extra", "checked"), [("cli", COMMAND_LINE), ("tune", TUNE)])
+def test_commands_check_for_what_their_extra_brings(extra: str, checked: dict[str, str]) -> None:
+    bounds = read_setup()["options.extras_require"][extra].split("\n")
     assert {re.sub(r"\[\w+\]", "", bound) for bound in bounds if bound} == {
-        f"{name}>={oldest}" for name, oldest in COMMAND_LINE.items()
+        f"{name}>={oldest}" for name, oldest in checked.items()
     }
+
+
+def test_nothing_but_a_search_imports_optuna() -> None:
+    own = [PACKAGE / "tuning" / f"{name}.py" for name in OPTUNA]
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if path not in own:
+            assert "optuna" not in map(top, imported_by(ast.walk(tree))), path
+            at_its_top = {name.removeprefix("lightning_noisy.tuning.").split(".")[0] for name in imported_by(tree.body)}
+            assert not at_its_top & OPTUNA, path
 
 
 def test_every_dependency_has_a_bound_and_is_used() -> None:
@@ -151,7 +175,7 @@ def test_every_dependency_has_a_bound_and_is_used() -> None:
         "tensorboard": "lightning",
     }  # its logger wants tensorboard
     source = "\n".join(path.read_text() for path in PACKAGE.rglob("*.py"))
-    imported = {name.split(".")[0] for path in PACKAGE.rglob("*.py") for name in imported_modules(path.read_text())}
+    imported = {top(name) for path in PACKAGE.rglob("*.py") for name in imported_modules(path.read_text())}
     for dependency in read_setup()["options"]["install_requires"].split("\n"):
         if not dependency:
             continue
@@ -161,7 +185,7 @@ def test_every_dependency_has_a_bound_and_is_used() -> None:
             assert "LightningCLI" in source
         else:
             assert names.get(name, name) in imported, f"nothing imports {name}"
-    unknown = imported - set(sys.stdlib_module_names) - {"lightning_noisy"}
+    unknown = imported - set(sys.stdlib_module_names) - {"lightning_noisy", "optuna"}  # its own test: below
     known = {names.get(re.split(r"[\[>]", d)[0], re.split(r"[\[>]", d)[0]) for d in requirements()}
     assert unknown <= known, f"not among the dependencies: {unknown - known}"
 

@@ -2,14 +2,17 @@
 
 import argparse
 import inspect
+import os
 import re
-import warnings
+import sys
 from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 import torch
 from jsonargparse import ActionConfigFile, ArgumentParser
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -22,7 +25,7 @@ from torch.utils.data import DataLoader
 from lightning_noisy import private_api
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.cli import private_api as private_cli
-from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, CALLBACK_TWICE, ConfigurationAloneCLI, refusal
+from lightning_noisy.cli.private_api import CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from lightning_noisy.heads import LinearHead, MaskableHead
 from tests._dummies import needs_command_line
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
@@ -292,16 +295,17 @@ def test_watch_option():
     assert seen == [(None, first), first, (first, second), second]
 
 
-def test_lightning_warning_arguments_twice(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["program", "--x"])
-    cli = argparse.Namespace()
-    with pytest.warns(UserWarning, match=re.escape(ARGUMENTS_TWICE)):
-        LightningCLI.parse_arguments(cli, ArgumentParser(), [])
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        warnings.filterwarnings("ignore", ARGUMENTS_TWICE)
-        LightningCLI.parse_arguments(cli, ArgumentParser(), [])
-    assert not caught
+def test_processes_of_a_run_are_started_by_its_own_arguments_and_those_of_the_next_anew(monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.argv", ["program", "tune"])
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with private_cli.as_command_line(["fit", "--x"]):
+        assert _basic_subprocess_cmd()[-2:] == ["fit", "--x"]
+        torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+        monkeypatch.setitem(os.environ, "LOCAL_RANK", "0")  # as Lightning does
+        assert LightningEnvironment().creates_processes_externally
+    assert sys.argv == ["program", "tune"]
+    assert not LightningEnvironment().creates_processes_externally
+    assert not torch.distributed.is_initialized()
 
 
 def test_lightning_error_callback_twice():

@@ -7,7 +7,9 @@ from importlib.metadata import version
 import pytest
 
 from lightning_noisy import requirements
-from lightning_noisy.requirements import check_command_line
+from lightning_noisy.cli.tune import tune
+from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.requirements import check_command_line, check_tune
 from tests._dummies import command_line_error, needs_command_line
 
 
@@ -24,3 +26,11 @@ def test_what_is_too_old_is_named_in_one_line(
     assert command_line_error(capsys, "nothing.yaml") == (
         f"The command line needs jsonargparse>=99.1, but {installed} is installed: pip install -U 'jsonargparse>=99.1'."
     )
+
+
+def test_a_search_without_optuna_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_tune()
+    monkeypatch.setattr(requirements, "TUNE", {"optuna": "99.1"})
+    with pytest.raises(NoisyLabelError) as error:
+        tune(["--search", "a=1"], fit=lambda *_: pytest.fail("trained"))
+    assert str(error.value) == '`lightning-noisy tune` needs optuna>=99.1: pip install "lightning-noisy[tune]".'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from lightning_noisy.cli.new_images import SOME_SKIPPED, images_to_predict
 from lightning_noisy.cli.optimizer_option import sam_keeps_the_optimizer
 from lightning_noisy.cli.overview import overview, versions
 from lightning_noisy.cli.parser import CommandParser
-from lightning_noisy.cli.private_api import ARGUMENTS_TWICE, ConfigurationAloneCLI, watch_option
+from lightning_noisy.cli.private_api import ConfigurationAloneCLI, as_command_line, watch_option
 from lightning_noisy.cli.report import report
 from lightning_noisy.cli.start import Start
 from lightning_noisy.cli.tune import tune
@@ -63,11 +62,17 @@ def main(args: Sequence[str] | None = None) -> LightningCLI:
         SystemExit: With code 2 and one line on standard error, for input that cannot be used; nothing is left behind.
             ``--debug`` keeps the traceback.
     """
+    return _run(args, None)
+
+
+def _run(args: Sequence[str] | None, attach: Callable[[Trainer], None] | None) -> LightningCLI:
+    """As :func:`main`, and ``attach`` is called with the Trainer before it starts."""
     given, start = sys.argv[1:] if args is None else list(args), Start()
     with one_line_errors(given, start):
         check_command_line()
         return _NoisyLabelCLI(
             start,
+            attach,
             StrategyModule,
             LightningDataModule,
             subclass_mode_model=True,
@@ -117,18 +122,17 @@ def _trainer_defaults(arguments: Sequence[str]) -> dict[str, Any]:
     return {} if name is None else {"logger": {"class_path": _LOGGER, "init_args": {"save_dir": "runs", "name": name}}}
 
 
-def _fit(arguments: list[str]) -> Trainer:
+def _fit(arguments: list[str], attach: Callable[[Trainer], None] | None = None) -> Trainer:
     """Train as ``lightning-noisy fit`` does with these arguments."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ARGUMENTS_TWICE)  # it finds those of `tune` in sys.argv
-        return main(["fit", *arguments]).trainer
+    with as_command_line(["fit", *arguments]):
+        return _run(None, attach).trainer
 
 
 class _NoisyLabelCLI(ConfigurationAloneCLI):
     """The command line with ``base`` in configurations, and what Lightning or jsonargparse would say too late."""
 
-    def __init__(self, start: Start, *args: Any, **kwargs: Any) -> None:
-        self.start = start
+    def __init__(self, start: Start, attach: Callable[[Trainer], None] | None, *args: Any, **kwargs: Any) -> None:
+        self.start, self.attach = start, attach
         super().__init__(*args, **kwargs)
 
     @override
@@ -170,6 +174,8 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
         self.start.watch(trainer, self.subcommand == "fit" or self.config[self.subcommand].untrained)
+        if self.attach is not None:
+            self.attach(trainer)
         check_members(trainer)
         if not has_own_checkpoint_io(trainer):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()

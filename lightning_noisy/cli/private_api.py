@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from argparse import SUPPRESS
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Union, get_args, get_origin
 
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -79,8 +81,24 @@ def watch_option(
     action.__class__ = Watched
 
 
-ARGUMENTS_TWICE = "LightningCLI's args parameter"
-"""So begins Lightning's warning where ``main`` and the process both have arguments; with ``tune`` they have."""
+@contextmanager
+def as_command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Have a process look as if it were started with these arguments, and afterwards as before.
+
+    With several devices Lightning starts the other processes by ``sys.argv``, and takes the variables that it sets for
+    them as a sign that they are there: the next run would find neither processes nor a group of its own.
+    """
+    command, environment = sys.argv, dict(os.environ)
+    sys.argv = [command[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = command
+        os.environ.clear()
+        os.environ.update(environment)
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+
 
 CALLBACK_TWICE = "Found more than one stateful callback"
 """Lightning's RuntimeError for two callbacks of one state begins so: for the user a wrong argument, not a fault."""
