@@ -67,8 +67,14 @@ class Listing(Proposals):
 class Drawing(Proposals):
     """Points that a sampler draws, so many in all.
 
-    The seed of a draw is that of the search plus the number of the trial: no two workers draw alike, nor does one that
-    is started again, and a random search has the same points however many workers it has.
+    The seed of a draw is that of the search plus how many were drawn before: no two workers draw alike, nor does one
+    that is started again, and a random search has the same points however many workers it has.
+
+    Args:
+        space: What is drawn from.
+        sampler: One of :data:`SAMPLERS`.
+        seed: Of the search.
+        total: How many points it has.
     """
 
     def __init__(self, space: Space, sampler: str, seed: int, total: int) -> None:
@@ -87,9 +93,10 @@ class Drawing(Proposals):
     @override
     def next(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> Trial | None:
         """Draw one."""
-        if sum("again" not in trial.user_attrs for trial in trials) >= self.total:
+        drawn = sum("again" not in trial.user_attrs for trial in trials)
+        if drawn >= self.total:
             return None
-        study.sampler = SAMPLERS[self.sampler](seed=self.seed + len(study.get_trials(deepcopy=False)))
+        study.sampler = SAMPLERS[self.sampler](seed=self.seed + drawn)
         trial = study.ask()
         trial.set_user_attr("values", {name: axis.draw(trial, name) for name, axis in self.space.items()})
         return trial

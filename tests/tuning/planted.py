@@ -8,8 +8,6 @@ from types import SimpleNamespace
 
 import torch
 
-PROTOCOL = ("--data.noisy_val", "--data.val_fraction", "--trainer.logger")
-
 
 def joined(arguments):
     """Arguments of the form ``--name value`` as ``--name=value``."""
@@ -55,7 +53,7 @@ class Epochs:
 
     Args:
         curve: Values of ``a`` and ``b`` -> the accuracies.
-        error_at: Values of ``a`` -> the error of the second epoch.
+        errors: Values of ``a`` -> the error of the second epoch.
     """
 
     def __init__(self, curve, errors=None):

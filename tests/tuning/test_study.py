@@ -190,14 +190,21 @@ def test_what_is_given_back_comes_next_and_is_no_death():
     assert [point.error for point in study.points()] == ["interrupted"]
 
 
-def test_a_drawn_point_is_begun_again_with_its_values(monkeypatch):
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_drawn_point_is_begun_again_and_changes_no_other(monkeypatch, sampler):
+    """Both are begun three times, and are those of a search in which nobody dies; Optuna knows them as well."""
     monkeypatch.setattr(studies, "GRACE", 0.0)
-    study = process_study(Drawing(read_space(["a=0..1", "b=x,y,z"]), "tpe", 0, 2))
-    trials = [trial for trial in (study.claim() for _ in range(6)) if trial is not None]
-    values = [tuple(trial.user_attrs["values"].values()) for trial in trials]
-    assert len(set(values)) == 2
-    assert [values.count(one) for one in dict.fromkeys(values)] == [3, 3]
-    assert all(trial.params["b"] == trial.user_attrs["values"]["b"] for trial in trials)
+    points = Drawing(read_space(["a=0..1", "b=x,y,z"]), sampler, 0, 2)
+    study = process_study(points)
+    trials = [trial for trial in (study.claim() for _ in range(8)) if trial is not None]
+    values = [trial.user_attrs["values"] for trial in trials]
+    undisturbed = SharedStudy(Journal(Path("other.log")), "trial", points)
+    first, second = (undisturbed.claim().user_attrs["values"] for _ in range(2))
+    assert first != second
+    assert [values.count(first), values.count(second), len(values)] == [3, 3, 6]
+    for trial in trials:
+        assert trial.params["b"] == trial.user_attrs["values"]["b"]
+        assert trial.params["a"] == pytest.approx(float(trial.user_attrs["values"]["a"]), rel=5e-4)
 
 
 def test_each_draw_has_a_seed_of_its_own_also_after_a_new_start():
