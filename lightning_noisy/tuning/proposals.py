@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial
 from typing_extensions import override
@@ -67,8 +68,8 @@ class Listing(Proposals):
 class Drawing(Proposals):
     """Points that a sampler draws, so many in all.
 
-    The seed of a draw is that of the search plus how many were drawn before: no two workers draw alike, nor does one
-    that is started again, and a random search has the same points however many workers it has.
+    The seed of a draw is made of the search's and of how many were drawn before: no two workers draw alike, nor does
+    one that is started again, and a random search has the same points however many workers it has.
 
     Args:
         space: What is drawn from.
@@ -96,7 +97,8 @@ class Drawing(Proposals):
         drawn = sum("again" not in trial.user_attrs for trial in trials)
         if drawn >= self.total:
             return None
-        study.sampler = SAMPLERS[self.sampler](seed=self.seed + drawn)
+        (seed,) = np.random.SeedSequence([self.seed, drawn]).generate_state(1)
+        study.sampler = SAMPLERS[self.sampler](seed=int(seed))
         trial = study.ask()
         trial.set_user_attr("values", {name: axis.draw(trial, name) for name, axis in self.space.items()})
         return trial

@@ -169,6 +169,19 @@ def test_a_trial_that_was_taken_up_takes_no_result_of_the_first(monkeypatch):
     assert (point.state, point.score, point.folder) == ("complete", 0.4, "again")
 
 
+def test_a_trial_lives_as_long_as_its_beats_go_on(monkeypatch):
+    monkeypatch.setattr(studies, "GRACE", 0.0)
+    one, other = process_study(Listing(POINTS[:1])), process_study(Listing(POINTS[:1]))
+    trial = one.claim()
+    for beat in range(1, 4):
+        assert other.claim() is None
+        assert other.others_live() == (beat > 1)
+        trial.set_user_attr("beat", beat)
+    assert other.claim() is None
+    assert other.running() == [trial.user_attrs["worker"]]
+    assert other.claim().user_attrs["again"] == trial.number
+
+
 def test_a_point_is_begun_three_times_at_most(monkeypatch):
     monkeypatch.setattr(studies, "GRACE", 0.0)
     listed = process_study(Listing(POINTS[:1]))
@@ -192,16 +205,17 @@ def test_what_is_given_back_comes_next_and_is_no_death():
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_a_drawn_point_is_begun_again_and_changes_no_other(monkeypatch, sampler):
-    """Both are begun three times, and are those of a search in which nobody dies; Optuna knows them as well."""
+    """All are begun three times, and are those of a search in which nobody dies; Optuna knows them as well."""
     monkeypatch.setattr(studies, "GRACE", 0.0)
-    points = Drawing(read_space(["a=0..1", "b=x,y,z"]), sampler, 0, 2)
+    points = Drawing(read_space(["a=0..1", "b=x,y,z"]), sampler, 0, 3)
     study = process_study(points)
-    trials = [trial for trial in (study.claim() for _ in range(8)) if trial is not None]
+    trials = [trial for trial in (study.claim() for _ in range(15)) if trial is not None]
     values = [trial.user_attrs["values"] for trial in trials]
     undisturbed = SharedStudy(Journal(Path("other.log")), "trial", points)
-    first, second = (undisturbed.claim().user_attrs["values"] for _ in range(2))
-    assert first != second
-    assert [values.count(first), values.count(second), len(values)] == [3, 3, 6]
+    monkeypatch.setattr(studies, "GRACE", 60.0)
+    expected = [undisturbed.claim().user_attrs["values"] for _ in range(3)]
+    assert [values.count(one) for one in expected] == [3, 3, 3]
+    assert len(values) == 9
     for trial in trials:
         assert trial.params["b"] == trial.user_attrs["values"]["b"]
         assert trial.params["a"] == pytest.approx(float(trial.user_attrs["values"]["a"]), rel=5e-4)
@@ -210,12 +224,13 @@ def test_a_drawn_point_is_begun_again_and_changes_no_other(monkeypatch, sampler)
 def test_each_draw_has_a_seed_of_its_own_also_after_a_new_start():
     space = read_space(["a=0..1"])
     values = []
-    for _ in range(4):  # four workers, each with a sampler of its own
-        study = process_study(Drawing(space, "random", 0, 4))
-        trial = study.claim()
-        study.finish(trial, 0.5)
-        values.append(trial.user_attrs["values"]["a"])
-    assert len(set(values)) == 4
+    for name, seed in (("trial", 0), ("other", 1)):
+        for _ in range(4):  # workers, each with a sampler of its own
+            study = SharedStudy(Journal(Path("journal.log")), name, Drawing(space, "random", seed, 4))
+            trial = study.claim()
+            study.finish(trial, 0.5)
+            values.append(trial.user_attrs["values"]["a"])
+    assert len(set(values)) == 8
     assert process_study(Drawing(space, "random", 0, 4)).claim() is None
     assert process_study(Drawing(space, "random", 0, 5)).claim() is not None
 
