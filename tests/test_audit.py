@@ -12,11 +12,13 @@ import torch
 import yaml
 from PIL import Image
 from torch import nn
+from torchvision.models import get_model
 from torchvision.transforms import v2
 
 from lightning_noisy.cli import audit as command
 from lightning_noisy.cli import run
 from lightning_noisy.cli.audit_settings import as_run, feature_settings
+from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.networks.pretrained import Pretrained
 from tests._dummies import isolate
 
@@ -28,11 +30,9 @@ PER_CLASS, WRONG = 30, {"blue": "red", "green": "blue"}
 def folder(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
 
-    def mean_color(name, weights):
-        size = v2.Compose([v2.Resize((2, 2)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
-        return Pretrained("mean", nn.Flatten(), size)
-
-    monkeypatch.setattr(command, "pretrained_network", mean_color)
+    size = v2.Compose([v2.Resize((2, 2)), v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)])
+    mean_color = Pretrained("mean", nn.Flatten(), size, 2, (0.0,) * 3, (1.0,) * 3)
+    monkeypatch.setattr(command, "network_at_hand", lambda: mean_color)
     return tmp_path
 
 
@@ -62,6 +62,11 @@ def flagged(folder):
         return {row["path"]: row["suggested"] for row in csv.DictReader(file) if row["flags"] == "wrong"}
 
 
+def order(folder):
+    with (folder / "label_issues" / "label_issues.csv").open(newline="") as file:
+        return [row["path"] for row in csv.DictReader(file)]
+
+
 def test_a_folder(folder, monkeypatch, capsys):
     wrong = images(folder / "photos")
     said = audit(monkeypatch, capsys, "photos", "--epochs", "40")
@@ -85,6 +90,72 @@ def test_a_table(folder, monkeypatch, capsys):
         csv.writer(file).writerows([("image", "label"), *rows])
     audit(monkeypatch, capsys, "labels.csv", "--output", "found", "--epochs", "40")
     assert set(flagged(folder / "found")) == {f"photos/{path}" for path in wrong}
+
+
+def test_from_scratch(folder, monkeypatch, capsys):
+    """Without a pretrained network, which is said in one line. The classes are three colors: anything learns them."""
+    wrong = images(folder / "photos")
+
+    def absent(name, weights=None):
+        raise NoisyLabelError(f"The weights of {name} are not on this machine.")
+
+    monkeypatch.undo()
+    isolate(monkeypatch, folder)
+    monkeypatch.setattr("lightning_noisy.networks.pretrained.pretrained_network", absent)
+    said = audit(monkeypatch, capsys, "photos", "--epochs", "12", "--num_workers", "0")
+    assert [line for line in said.splitlines() if "from scratch" in line] == [
+        "No pretrained network is at hand, so a small one is trained from scratch, which finds less. The weights of "
+        "resnet18 are not on this machine."
+    ]
+    output = Path("runs/audit/photos")
+    settings = yaml.safe_load((output / "audit.yaml").read_text())
+    assert settings["data"]["init_args"]["in_memory"]
+    assert settings["model"]["init_args"]["backbone"]["class_path"] == "lightning_noisy.networks.SmallCNN"
+    assert wrong <= set(order(output)[: len(wrong) + 3])
+    with pytest.raises(SystemExit):
+        audit(monkeypatch, capsys, "photos", "--finetune")
+    assert "The weights of resnet18" in capsys.readouterr().err
+
+
+def test_finetuning_a_table(folder, monkeypatch, capsys):
+    """The whole network of a file with random weights."""
+    wrong = images(folder / "photos")
+    rows = [(str(path.relative_to(folder)), path.parent.name) for path in sorted((folder / "photos").rglob("*.png"))]
+    with (folder / "labels.tsv").open("w", newline="") as file:
+        csv.writer(file, delimiter="\t").writerows([("file", "species"), *rows])
+    torch.manual_seed(0)
+    torch.save(get_model("mobilenet_v3_small").state_dict(), "random.pth")
+    columns = ["--image_column", "file", "--label_column", "species", "--num_workers", "0"]
+    model = ["--model", "mobilenet_v3_small", "--weights", "random.pth"]
+    said = audit(monkeypatch, capsys, "labels.tsv", "--finetune", *model, *columns, "--epochs", "1")
+    output = Path("runs/audit/labels")
+    assert (output / "audit.yaml").read_text() in said
+    settings = yaml.safe_load((output / "audit.yaml").read_text())
+    backbone = {"name": "mobilenet_v3_small", "weights": "random.pth"}
+    assert settings["model"]["init_args"]["backbone"]["init_args"] == backbone
+    data = settings["data"]["init_args"]
+    assert (data["image_size"], data["mean"], data["std"]) == (224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert {f"photos/{path}" for path in wrong} < set(order(output))
+    assert len(order(output)) == 90
+    trained = torch.load(next(output.rglob("*.ckpt")), weights_only=True)["state_dict"]
+    first = "features.0.0.weight"
+    assert not torch.equal(trained[f"network.backbone.network.model.{first}"], torch.load("random.pth")[first])
+
+
+@pytest.mark.parametrize("options", [["--finetune"], ["--from_scratch"]])
+def test_features_have_no_network(options, folder, monkeypatch, capsys):
+    np.savez("x.npz", x=np.zeros((4, 2)), y=np.arange(4) % 2)
+    with pytest.raises(SystemExit):
+        audit(monkeypatch, capsys, "x.npz", *options)
+    assert "images for `--finetune` and `--from_scratch`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--finetune"], ["--model", "resnet18"]])
+def test_from_scratch_is_without_a_pretrained_network(options, folder, monkeypatch, capsys):
+    images(folder / "photos")
+    with pytest.raises(SystemExit):
+        audit(monkeypatch, capsys, "photos", "--from_scratch", *options)
+    assert "from_scratch" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lightning_noisy.data import FeaturesDataModule
 from lightning_noisy.embedding import embed_images, find_images
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.networks import EfficientNetLite0
-from lightning_noisy.networks.pretrained import Pretrained, pretrained_network
+from lightning_noisy.networks.pretrained import Pretrained, PretrainedBackbone, pretrained_network
 from tests._dummies import write_image
 
 HOSTILE = ["=1+1.png", "a\nb.png", 'c,"d".png', os.fsdecode(b"\xff.png")]
@@ -38,7 +38,7 @@ class MeanColor(nn.Module):
 
 def network(**options):
     transform = v2.Compose([v2.Resize((4, 4)), v2.PILToTensor(), v2.ToDtype(torch.float32)])
-    return Pretrained("mean", MeanColor(**options), transform)
+    return Pretrained("mean", MeanColor(**options), transform, 4, (0.0,) * 3, (1.0,) * 3)
 
 
 def write_folders(root, count=5):
@@ -144,6 +144,11 @@ def test_weights_of_a_file_or_none(tmp_path, monkeypatch):
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(whole.fc(found.network(images)), whole(images))
+        backbone = PretrainedBackbone("resnet18", str(tmp_path / "w.pth"))
+        assert all(part.training for part in backbone.modules())
+        assert torch.equal(backbone.eval()(images), found.network(images))
+    assert backbone.num_features == 512
+    assert (found.image_size, found.mean, found.std) == (224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     for name, what in (("resnet34", "lacks `"), ("resnet50", "lacks `")):
         with pytest.raises(NoisyLabelError, match=f"another network than {name}: it {what}"):
             pretrained_network(name, tmp_path / "w.pth")
@@ -183,6 +188,10 @@ def test_efficientnet_lite0_is_that_of_its_package():
     with torch.no_grad():
         torch.testing.assert_close(whole._fc(found.network(images)), whole(images))
     assert EfficientNetLite0.num_features == whole._fc.in_features
+    bytes_, size = torch.full((3, 300, 300), 200, dtype=torch.uint8), found.image_size
+    expected = torch.full((3, size, size), 200 / 255)
+    expected = (expected - torch.tensor(found.mean).view(3, 1, 1)) / torch.tensor(found.std).view(3, 1, 1)
+    torch.testing.assert_close(found.transform(v2.functional.to_pil_image(bytes_)), expected)
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.networks.pretrained import Pretrained
 from lightning_noisy.recipe_settings import Settings, on_top, recipe_settings
 
 _MANY = 10_000  # samples from which on a hidden layer learns more than it memorizes
 _LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
+_DATA = "lightning_noisy.data"
 _REPORT = "lightning_noisy.callbacks.LabelIssueReport"
 
 
@@ -28,6 +30,35 @@ def feature_settings(features: Path) -> Settings:
     recipe = "own/features-many" if samples >= _MANY else "own/features"
     model = {"num_classes": classes, "backbone": {"in_features": width}}
     return on_top(recipe_settings(recipe), {"model": model, "data": {"path": str(features)}})
+
+
+def photo_settings(recipe: str, path: Path, columns: tuple[str, str], num_classes: int) -> Settings:
+    """A network on the images themselves.
+
+    Args:
+        recipe: One that trains on image files.
+        path: A folder with one for each class, or a table.
+        columns: Of a table, that of the paths and that of the labels.
+        num_classes: K.
+    """
+    data: Settings = {"class_path": f"{_DATA}.ImageFolderDataModule", "init_args": {"root": str(path)}}
+    if path.is_file():
+        named = {"table": str(path), "image_column": columns[0], "label_column": columns[1], "root": None}
+        tabs = {"delimiter": "\t"} if path.suffix.lower() == ".tsv" else {}
+        data = {"class_path": f"{_DATA}.CSVDataModule", "init_args": {**named, **tabs}}
+    return on_top(recipe_settings(recipe), {"model": {"num_classes": num_classes}, "data": data})
+
+
+def pretrained_settings(network: Pretrained, weights: str | None) -> Settings:
+    """What a pretrained network changes: itself, and what it expects of images.
+
+    Args:
+        network: The network.
+        weights: The file that its weights are from; None where they are its own.
+    """
+    backbone: Settings = {"name": network.name} | ({} if weights is None else {"weights": weights})
+    pixels = {name: [round(value, 4) for value in getattr(network, name)] for name in ("mean", "std")}
+    return {"model": {"backbone": backbone}, "data": {"image_size": network.image_size, **pixels}}
 
 
 def as_run(settings: Settings, output: Path, epochs: int | None, seed: int, report: Settings) -> Settings:

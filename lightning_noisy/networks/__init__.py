@@ -10,6 +10,7 @@ from lightning_noisy.networks.hidden_layer import HiddenLayerBackbone
 from lightning_noisy.networks.lenet import LeNet
 from lightning_noisy.networks.mlp import MLP
 from lightning_noisy.networks.preact_resnet import PreActResNet, PreActResNet18, PreActResNet34, WideResNet
+from lightning_noisy.networks.pretrained import PretrainedBackbone
 from lightning_noisy.networks.projected_backbone import ProjectedBackbone
 from lightning_noisy.networks.resnet import CIFARResNet, ResNet18, ResNet34
 from lightning_noisy.networks.small_cnn import SmallCNN
@@ -33,6 +34,7 @@ __all__ = [
     "PreActResNet",
     "PreActResNet18",
     "PreActResNet34",
+    "PretrainedBackbone",
     "ProjectedBackbone",
     "ResNet18",
     "ResNet34",

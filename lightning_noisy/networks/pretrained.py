@@ -22,6 +22,7 @@ from lightning_noisy.networks.timm_backbone import TimmBackbone
 from lightning_noisy.networks.torchvision_backbone import TorchvisionBackbone
 
 LITE = "efficientnet-lite0"
+_LITE_PIXELS = (127 / 255,) * 3, (128 / 255,) * 3
 _BROKEN = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError)
 
 
@@ -35,6 +36,45 @@ class Pretrained:
     """From images (B, 3, H, W) to features (B, D), in evaluation mode."""
     transform: Callable[[Any], Tensor]
     """From a PIL image in RGB to such an image (3, H, W)."""
+    image_size: int
+    """Side of the images that it was trained on, in pixels."""
+    mean: tuple[float, ...]
+    """Mean of each channel that is subtracted, pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Standard deviation that they are divided by."""
+
+
+class PretrainedBackbone(nn.Module):
+    """The network of :func:`pretrained_network` as a backbone, to be trained further on images of another kind.
+
+    Shape:
+        Images (B, 3, H, W) to features (B, D).
+
+    Args:
+        name: As there.
+        weights: As there.
+
+    Attributes:
+        num_features: D.
+
+    Raises:
+        NoisyLabelError: As there.
+
+    Example::
+
+        NoisyLabelModule(PretrainedBackbone("resnet50"), LinearHead, GeneralizedCrossEntropy(), num_classes=12)
+    """
+
+    def __init__(self, name: str = LITE, weights: str | None = None) -> None:
+        super().__init__()
+        network: Any = pretrained_network(name, weights).network
+        self.network = network.train()  # Lightning leaves parts in evaluation mode as they are
+        self.num_features = int(network.num_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 3, H, W) to features (B, D)."""
+        features: Tensor = self.network(images)
+        return features
 
 
 def pretrained_network(name: str, weights: str | Path | None = None) -> Pretrained:
@@ -50,20 +90,36 @@ def pretrained_network(name: str, weights: str | Path | None = None) -> Pretrain
         NoisyLabelError: No such model; weights that are neither here nor can be fetched; a file of another network.
     """
     if name == LITE:
-        return _loaded(name, EfficientNetLite0(pretrained=weights is None), _lite_transform(), weights, ("_fc.",))
+        lite = Pretrained(name, EfficientNetLite0(weights is None), _lite_transform(), 224, *_LITE_PIXELS)
+        return _loaded(lite, weights, ("_fc.",))
     if name in list_models(module=torchvision.models):
         best: Any = get_model_weights(name).DEFAULT
         network = _fetched(lambda: TorchvisionBackbone(name, None if weights else "DEFAULT"), name)
         whole = tuple(get_model(name, weights=None).state_dict()) if weights else ()
-        return _loaded(name, network, best.transforms(), weights, whole)
+        photo = best.transforms()
+        known = Pretrained(name, network, photo, photo.crop_size[0], tuple(photo.mean), tuple(photo.std))
+        return _loaded(known, weights, whole)
     timm = import_module("timm") if find_spec("timm") else None
     wanted = f"'{LITE}', a classification model of torchvision, or one of timm (pip install lightning-noisy[timm])"
     check_argument(timm is not None and timm.is_model(name), "model", wanted, name)
     assert timm is not None
     network = _fetched(lambda: TimmBackbone(name, pretrained=weights is None), name)
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network.model))
+    photo = timm.data.resolve_model_data_config(network.model)
+    transform, pixels = timm.data.create_transform(**photo), (tuple(photo["mean"]), tuple(photo["std"]))
     whole = tuple(timm.create_model(name).state_dict()) if weights else ()
-    return _loaded(name, network, transform, weights, whole)
+    return _loaded(Pretrained(name, network, transform, photo["input_size"][1], *pixels), weights, whole)
+
+
+def network_at_hand() -> Pretrained:
+    """EfficientNet-Lite0, where the extra ``photos`` is installed, else ResNet-18 of torchvision.
+
+    Raises:
+        NoisyLabelError: The weights of neither are here, nor can be fetched.
+    """
+    try:
+        return pretrained_network(LITE)
+    except NoisyLabelError:
+        return pretrained_network("resnet18")
 
 
 def _fetched(make: Callable[[], nn.Module], name: str) -> nn.Module:
@@ -79,38 +135,32 @@ def _fetched(make: Callable[[], nn.Module], name: str) -> nn.Module:
 
 def _lite_transform() -> Callable[[Any], Tensor]:
     sizes = [v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)]
-    pixels = [v2.PILToTensor(), v2.ToDtype(torch.float32), v2.Normalize([127.0] * 3, [128.0] * 3)]
+    mean, std = ([255 * value for value in values] for values in _LITE_PIXELS)
+    pixels = [v2.PILToTensor(), v2.ToDtype(torch.float32), v2.Normalize(mean, std)]
     made: Callable[[Any], Tensor] = v2.Compose([*sizes, *pixels])
     return made
 
 
-def _loaded(
-    name: str,
-    network: nn.Module,
-    transform: Callable[[Any], Tensor],
-    weights: str | Path | None,
-    without: tuple[str, ...],
-) -> Pretrained:
+def _loaded(known: Pretrained, weights: str | Path | None, without: tuple[str, ...]) -> Pretrained:
     """The network, with the weights of a file if there is one.
 
     Args:
-        name: Its name.
-        network: The network.
-        transform: Of photos.
+        known: The network.
         weights: The file.
         without: Keys, or how they begin, that a file may have beside those of the network.
     """
     if weights is not None:
-        saved, model = _state_dict(Path(weights).expanduser()), network.get_submodule("model")
+        saved, model = _state_dict(Path(weights).expanduser()), known.network.get_submodule("model")
         own = model.state_dict()
         missing = [key for key in own if key not in saved]
         foreign = [key for key in saved if key not in own and not key.startswith(without)]
         other = next((key for key in own if key in saved and saved[key].shape != own[key].shape), None)
         if missing or foreign or other:
             what = f"lacks `{missing[0]}`" if missing else f"has another `{[*foreign, other][0]}`"
-            raise NoisyLabelError(f"'{weights}' holds the weights of another network than {name}: it {what}.")
+            raise NoisyLabelError(f"'{weights}' holds the weights of another network than {known.name}: it {what}.")
         model.load_state_dict({key: saved[key] for key in own})
-    return Pretrained(name, network.eval(), transform)
+    known.network.eval()
+    return known
 
 
 def _state_dict(path: Path) -> Mapping[str, Tensor]:
