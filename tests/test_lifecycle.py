@@ -122,7 +122,8 @@ def test_loaders_of_your_own_go_by_their_own_names(tmp_path):
     assert data.validation_splits == ("test",)
     (own,) = trainer.validate(module, loaders, verbose=False)
     (declared,) = trainer.validate(module, datamodule=data, verbose=False)
-    assert {name.replace("val/", "test/") for name in own} == set(declared) == {"test/acc", "test/ece", "test/loss"}
+    measured = {f"test/{name}" for name in ("acc", "ece", "loss", "classes_predicted")}
+    assert {name.replace("val/", "test/") for name in own} == set(declared) == measured
     assert "val/acc" in own
 
 

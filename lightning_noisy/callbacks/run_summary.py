@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
 from lightning_noisy.files import written_aside
+from lightning_noisy.functional.collapse import SeesLostClasses
 from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, Section
 from lightning_noisy.trainer_access import from_datamodule, run_folder
@@ -25,6 +26,10 @@ class RunSummary(Callback):
     accuracies. The best epoch is chosen by validation accuracy; without a validation split nothing chooses, and the
     highest test accuracy is printed as what it is: chosen by the test set. Beside it stand further metrics of the same
     epochs, below it the noise rate, as what the run injected or as what its data came with, and the folder of the logs.
+
+    Classes that the last evaluation has (almost) never predicted though they have labels are said in a line, with what
+    to try, and stand in ``summary.json`` as ``collapse``. A module of another project is asked if it has a method
+    ``lost_classes_line() -> str | None``; without one, :class:`TrainingDynamics` says it of the training set.
 
     Args:
         metric: What is reported: the first of these names that is logged.
@@ -87,8 +92,11 @@ class RunSummary(Callback):
         names = " and ".join(type(one).__name__ for one in injected if one is not None)
         measured = f"injected by {names}" if names else "realized noise rate"
         rank_zero_info(self.table(rate, folder, measured))
+        collapse = pl_module.lost_classes_line() if isinstance(pl_module, SeesLostClasses) else None
+        if collapse is not None:
+            rank_zero_warn(collapse)
         if folder is not None:
-            self._write(Path(folder), rate)
+            self._write(Path(folder), rate, collapse)
 
     def reported(self) -> str | None:
         """The metric that the table shows."""
@@ -150,12 +158,13 @@ class RunSummary(Callback):
         epoch = max(epochs, key=lambda e: self.history[e][name])
         return f"highest ({epoch}, no validation split: chosen by {name})", epoch
 
-    def _write(self, folder: Path, noise_rate: float | None) -> None:
+    def _write(self, folder: Path, noise_rate: float | None, collapse: str | None) -> None:
         content = {
             "metric": self.reported(),
             "rows": dict(self.rows()),
             "also": {name: dict(self.rows(name)) for name in self.columns()[1:]},
             "realized_noise_rate": noise_rate,
+            "collapse": collapse,
             "epochs": self.history,
         }
         with written_aside(folder / "summary.json") as file:

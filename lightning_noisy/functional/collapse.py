@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 from torch import Tensor
 
 LEAST_SHARE = 0.1
 """A class that is predicted for fewer than this share of its labels counts as given up."""
 LEAST_LABELS = 5
 """A class of fewer labels is not judged."""
+
+
+@runtime_checkable
+class SeesLostClasses(Protocol):
+    """A module that knows which classes its last evaluation has given up; one of any project can."""
+
+    def lost_classes_line(self) -> str | None:
+        """What a user is told of them, see :func:`collapse_message`; None where there is nothing to say."""
+        ...
 
 
 def collapsed_classes(predicted: Tensor, given: Tensor) -> list[int]:

@@ -45,6 +45,10 @@ class EvaluatedModule(ModuleInRun, ABC):
         """
         return {"": self(images)}
 
+    def lost_classes_line(self) -> str | None:
+        """A line about classes that the last evaluation has (almost) never predicted though it has them; else None."""
+        return self.evaluation.collapse(self.run.origins.class_names)
+
     def find_splits(self) -> None:
         """Learn what there is to be measured on."""
         attacked = from_datamodule(self.trainer, "attacked_splits") or {}

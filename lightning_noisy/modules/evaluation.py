@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
 
 _TOP_K = 5
 _TOP_K_FROM_CLASSES = 10
@@ -29,8 +33,41 @@ class AttackSuccess(MeanMetric):
         super().update((probabilities.argmax(dim=1) == self.target).float())
 
 
+class ClassesPredicted(Metric):
+    """How many of K classes are predicted; once that is computed, :attr:`lost` says which are given up.
+
+    Args:
+        num_classes: K.
+    """
+
+    full_state_update = False
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.predicted: Tensor
+        self.given: Tensor
+        for name in ("predicted", "given"):
+            self.add_state(name, torch.zeros(num_classes, dtype=torch.int64), "sum")
+        self.lost: list[int] = []
+        """Classes that have labels and are (almost) never predicted."""
+        self.share = 0.0
+        """Of all labels that are theirs, in [0, 1]."""
+
+    def update(self, probabilities: Tensor, target: Tensor) -> None:
+        """Take in probabilities (B, K) and labels (B,)."""
+        ones = torch.ones_like(target)
+        self.predicted.scatter_add_(0, probabilities.argmax(dim=1), ones)
+        self.given.scatter_add_(0, target, ones)
+
+    def compute(self) -> Tensor:
+        """The number, float32."""
+        self.lost = collapsed_classes(self.predicted, self.given)
+        self.share = float(self.given[self.lost].sum() / self.given.sum())
+        return (self.predicted > 0).sum().float()
+
+
 class Evaluation(nn.ModuleDict):
-    """The metrics of each split: accuracy, top-5 accuracy when K > 10, calibration error and cross entropy.
+    """The metrics of each split: accuracy, top-5 accuracy when K > 10, calibration error, cross entropy, classes.
 
     Where all images show a backdoor's trigger there are two others: its success, and accuracy.
 
@@ -81,6 +118,18 @@ class Evaluation(nn.ModuleDict):
                 metric.update(logits.softmax(dim=1), target)
         return {f"{split}/{name}": metric for name, metric in metrics.items()}
 
+    def collapse(self, names: Sequence[str] | None) -> str | None:
+        """What a user is told of classes that are (almost) never predicted on the first split that has such; else None.
+
+        Args:
+            names: What the classes are called; None: numbers.
+        """
+        own = [cast(nn.ModuleDict, metrics) for split, metrics in self.items() if "/" not in split]
+        counted = [one for metrics in own for one in metrics.values() if isinstance(one, ClassesPredicted)]
+        found = next((one for one in counted if one.lost), None)
+        called = None if names is None else list(names)
+        return None if found is None else collapse_message(found.lost, found.share, called)
+
     def _accuracy(self) -> Metric:
         return MulticlassAccuracy(self.num_classes, average="micro")
 
@@ -89,6 +138,7 @@ class Evaluation(nn.ModuleDict):
             "acc": self._accuracy(),
             "ece": MulticlassCalibrationError(self.num_classes, n_bins=15),
             "loss": MeanMetric(),
+            "classes_predicted": ClassesPredicted(self.num_classes),
         }
         if self.num_classes > _TOP_K_FROM_CLASSES:
             metrics["acc_top5"] = MulticlassAccuracy(self.num_classes, average="micro", top_k=_TOP_K)

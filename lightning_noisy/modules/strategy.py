@@ -44,8 +44,8 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
     Training batches are ``(images, target, index)``; with several training loaders, a dict or list of such batches.
     Evaluation batches are ``(images, target)``. Training logs ``train/loss`` and ``train/acc`` (of the given labels,
     over all calls of criteria); validation and test log accuracy, top-5 accuracy when K > 10, expected calibration
-    error and cross entropy of :meth:`forward`, whatever the training loss, and with a backdoor in the data its success.
-    ``predict_step`` gives probabilities.
+    error, cross entropy and the number of classes that are predicted, of :meth:`forward`, whatever the training loss,
+    and with a backdoor in the data its success. ``predict_step`` gives probabilities.
 
     Args:
         num_classes: K, at least 2.

@@ -12,9 +12,12 @@ from lightning_utilities.core import rank_zero
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import RunSummary
 from lightning_noisy.data import SymmetricNoise
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.heads import LinearHead
+from lightning_noisy.networks import SmallCNN
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer, make_validation_loader
 from tests.small import MemoryLogger, SmallDataModule, make_module
 
@@ -249,6 +252,39 @@ def test_validations_of_the_fit_count_once_an_epoch():
     assert summary.history[2] == {"test/acc": 0.75, "imagenet/acc": 0.5}
 
 
+# Classes that are given up
+
+
+class WithoutTheLast(NoisyLabelModule):
+    """Never predicts the last of four classes."""
+
+    def forward(self, images):
+        return super().forward(images) * 0.01 + torch.tensor([0.0, 0.0, 0.0, -9.0])
+
+
+@pytest.mark.parametrize("val_fraction", [0.5, 0.0])
+def test_a_class_that_is_given_up_is_said(tmp_path, recwarn, val_fraction):
+    """Of the first set that is evaluated: a noisy validation split, else the test set."""
+    data = SmallDataModule(SymmetricNoise(0.1), num_samples=96, val_fraction=val_fraction, seed=0)
+    module = WithoutTheLast(SmallCNN(width=4, num_features=8), LinearHead, nn.CrossEntropyLoss(), 4)
+    trainer = make_trainer(tmp_path, [RunSummary()], 2, logger=FolderLogger(tmp_path), num_sanity_val_steps=1)
+    trainer.fit(module, datamodule=data)
+    split = "val" if val_fraction else "test"
+    loader = data.val_dataloader()
+    loader = loader[0] if isinstance(loader, list) else loader
+    labels = torch.cat([batch[1] for batch in loader])
+    with torch.no_grad():
+        predicted = torch.cat([module.eval()(batch[0]).argmax(dim=1) for batch in loader])
+    rare = [k for k in range(4) if (predicted == k).sum() < 0.1 * (labels == k).sum() and (labels == k).sum() >= 5]
+    assert 3 in rare
+    assert trainer.callback_metrics[f"{split}/classes_predicted"] == len(predicted.unique())
+    share = sum(int((labels == k).sum()) for k in rare) / len(labels)
+    (said,) = [str(one.message) for one in recwarn if "never predicted" in str(one.message)]
+    names = ", ".join(map(str, rare))
+    assert f"(almost) never predicted, though {share:.0%} of the labels are theirs: {names}. " in said
+    assert json.loads((tmp_path / "summary.json").read_text())["collapse"] == said
+
+
 # Whole runs
 
 
@@ -296,6 +332,7 @@ def test_a_run_prints_its_table_once_and_writes_it(tmp_path, printed, val_fracti
     assert content["metric"] == "test/acc"
     assert content["also"] == {}
     assert content["realized_noise_rate"] == rate
+    assert content["collapse"] is None
     best, last, mean = content["rows"].items()
     assert str(chosen) in best[0]
     assert ("no validation split" in best[0]) == (val_fraction == 0)
