@@ -20,7 +20,7 @@ from lightning_noisy.cli import run
 from lightning_noisy.cli.audit_settings import as_run, feature_settings
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.networks.pretrained import Pretrained
-from tests._dummies import isolate
+from tests._dummies import isolate, quiet
 
 COLORS = {"blue": (20, 40, 230), "green": (30, 220, 20), "red": (240, 20, 30)}
 PER_CLASS, WRONG = 30, {"blue": "red", "green": "blue"}
@@ -139,6 +139,9 @@ def test_finetuning_a_table(folder, monkeypatch, capsys):
     assert len(order(output)) == 90
     trained = torch.load(next(output.rglob("*.ckpt")), weights_only=True)["state_dict"]
     first = "features.0.0.weight"
+    checkpoint = str(next(output.rglob("*.ckpt")))
+    predicted = quiet("predict", output / "config.yaml", "--ckpt_path", checkpoint, "--images", "photos/blue")
+    assert len(torch.cat(predicted.trainer.predict_loop.predictions)) == 30
     assert not torch.equal(trained[f"network.backbone.network.model.{first}"], torch.load("random.pth")[first])
 
 
