@@ -14,7 +14,9 @@ from torch.utils.data import TensorDataset
 from lightning_noisy.callbacks import ConfidenceTracker, LabelIssueReport, TrainingDynamics
 from lightning_noisy.cli import run
 from lightning_noisy.data import IndexedDataset
-from tests._dummies import isolate, quiet, write_image
+from lightning_noisy.heads import LinearHead
+from lightning_noisy.networks import SmallCNN
+from tests._dummies import CoTeaching, isolate, quiet, write_image
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule, make_module
 
@@ -146,3 +148,16 @@ def test_rows_have_no_pictures(folder, monkeypatch, capsys):
     report(monkeypatch, folder, "--output", folder / "later")
     with np.load(folder / "later" / "suggested_labels.npz") as file:
         assert file["row"].tolist() == list(range(24))
+
+
+def test_of_several_criteria_one_is_named(folder, monkeypatch, capsys):
+    torch.manual_seed(0)
+    module = CoTeaching(lambda: SmallCNN(width=4, num_features=8), LinearHead, torch.nn.CrossEntropyLoss(), 4)
+    callbacks = [LabelIssueReport(criterion=f"losses.{i}", output=f"{i}") for i in (0, 1)]
+    trainer = make_trainer(folder, callbacks, 2, enable_checkpointing=True)
+    trainer.fit(module, datamodule=SmallDataModule(seed=0))
+    assert "give one as `criterion`" in refused(monkeypatch, capsys, folder)
+    report(monkeypatch, folder, "--criterion", "losses.1", "--output", folder / "later")
+    assert same(folder / "1", folder / "later")
+    assert not same(folder / "0", folder / "later")
+    assert "learned at `loss`" in refused(monkeypatch, capsys, folder, "--criterion", "loss")

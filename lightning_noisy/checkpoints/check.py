@@ -100,14 +100,14 @@ def check_checkpoint(
     return checkpoint
 
 
-def read_checkpoint(path: Path, weights_only: bool | None = None) -> Any:
-    """What a file holds.
+def read_checkpoint(path: Path, weights_only: bool | None = None, lazily: bool = False) -> Any:
+    """What a file holds; arguments as for :func:`load_whole`.
 
     Raises:
         NoisyLabelError: It is no whole file of ``torch.save``, or one that holds code.
     """
     try:
-        return load_whole(path, weights_only)
+        return load_whole(path, weights_only, lazily)
     except BROKEN_FILE as error:
         if "allowed global" in str(error):
             way = "it holds objects of other packages; if you trust it, pass `weights_only=False`"

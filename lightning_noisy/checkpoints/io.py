@@ -111,15 +111,20 @@ def readable_path(path: str | Path, weights_only: bool | None = None) -> str | P
     return path
 
 
-def load_whole(path: Path, weights_only: bool | None = None) -> Any:
+def load_whole(path: Path, weights_only: bool | None = None, lazily: bool = False) -> Any:
     """What a file of this machine holds, on the CPU.
+
+    Args:
+        path: The file.
+        weights_only: As for ``torch.load``.
+        lazily: Whether tensors are read when they are used.
 
     Raises:
         OSError: It is not there, or cut short, or no file of ``torch.save``; also others of :data:`BROKEN_FILE`.
     """
     if path.exists() and not zipfile.is_zipfile(path):
         raise OSError(f"{path} is no whole file of torch.save")
-    return torch.load(path, "cpu", weights_only=weights_only)
+    return torch.load(path, "cpu", weights_only=weights_only, mmap=lazily)
 
 
 def _link(target: Path, other: Path) -> None:

@@ -10,18 +10,19 @@ from lightning_noisy.checkpoints.check import RUN_STATE, read_checkpoint
 from lightning_noisy.errors import NoisyLabelError
 
 
-def last_checkpoint_of(run: Path) -> Path:
+def last_checkpoint_of(run: Path, weights_only: bool = True) -> Path:
     """The checkpoint with most steps behind it, of equals the last by name (``last.ckpt``).
 
     Args:
         run: A file, which is the checkpoint itself, or the folder of one run, searched at any depth.
+        weights_only: As for ``torch.load``.
 
     Raises:
         NoisyLabelError: There is none, those of several runs, or one that cannot be read.
     """
     if run.is_file():
         return run
-    found = sorted(run.rglob("*.ckpt")) if run.is_dir() else []
+    found = sorted(path for path in run.rglob("*.ckpt") if path.is_file())
     if not found:
         raise NoisyLabelError(f"Expected '{run}' to be a checkpoint, or the folder of a run that has one.")
     folders = sorted({path.parent for path in found})
@@ -29,7 +30,7 @@ def last_checkpoint_of(run: Path) -> Path:
         raise NoisyLabelError(
             f"'{run}' has checkpoints of {len(folders)} runs: name one, as '{run_folder_of(found[-1])}'."
         )
-    return max(found, key=lambda path: (_steps(path), path.name)) if len(found) > 1 else found[0]
+    return max(found, key=lambda path: (_steps(path, weights_only), path.name)) if len(found) > 1 else found[0]
 
 
 def run_folder_of(checkpoint: Path) -> Path:
@@ -43,6 +44,6 @@ def ends_an_epoch(checkpoint: Mapping[str, Any]) -> bool:
     return bool(batches["is_last_batch"]) and checkpoint["callbacks"][RUN_STATE].get("broken_batch") is None
 
 
-def _steps(path: Path) -> int:
-    checkpoint = read_checkpoint(path, weights_only=True)
+def _steps(path: Path, weights_only: bool) -> int:
+    checkpoint = read_checkpoint(path, weights_only, lazily=True)
     return int(checkpoint.get("global_step", 0)) if isinstance(checkpoint, Mapping) else 0

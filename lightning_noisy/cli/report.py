@@ -33,11 +33,12 @@ def report(arguments: Sequence[str]) -> Path:
         NoisyLabelError: No checkpoint, one without training dynamics, or an output that cannot be written.
     """
     given = _parser().parse_args(arguments)
-    checkpoint = last_checkpoint_of(Path(given.run).expanduser())
+    safe = given.weights_only == "true"
+    checkpoint = last_checkpoint_of(Path(given.run).expanduser(), safe)
     run = run_folder_of(checkpoint)
     output = Path(given.output or run / "label_issues").expanduser()
     check_writable(output / TABLE, "output")
-    saved = report_of(read_checkpoint(checkpoint, given.weights_only == "true"), given.criterion)
+    saved = report_of(read_checkpoint(checkpoint, safe), given.criterion)
     saved.facts.title = saved.facts.title or run.name
     pictures = None
     if given.image_root is not None:
@@ -54,6 +55,6 @@ def _parser() -> CommandParser:
     parser.add_argument("--output", metavar="DIR", help="where all goes (RUN/label_issues)")
     parser.add_argument("--image_root", metavar="DIR", help="folder of the pictures, to show them on the page")
     parser.add_argument("--criterion", metavar="NAME", help="which, where callbacks look at several")
-    safe = "false loads a checkpoint that holds objects, which may run code: if you trust it (%(default)s)"
-    parser.add_argument("--weights_only", choices=("true", "false"), default="true", help=safe)
+    trusted = "false loads a checkpoint that holds objects, which may run code: if you trust it (%(default)s)"
+    parser.add_argument("--weights_only", choices=("true", "false"), default="true", help=trusted)
     return parser
