@@ -71,6 +71,7 @@ def test_a_folder(folder, monkeypatch, capsys):
     wrong = images(folder / "photos")
     said = audit(monkeypatch, capsys, "photos", "--epochs", "40")
     output = Path("runs/audit/photos")
+    assert said.startswith("Pretrained network: mean\n")
     assert set(flagged(output)) == wrong
     assert all(suggested == Path(path).name.partition("_")[0] for path, suggested in flagged(output).items())
     assert (output / "audit.yaml").read_text() in said

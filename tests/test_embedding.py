@@ -15,7 +15,7 @@ from lightning_noisy.data import FeaturesDataModule
 from lightning_noisy.embedding import embed_images, find_images
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.networks import EfficientNetLite0
-from lightning_noisy.networks.pretrained import Pretrained, PretrainedBackbone, pretrained_network
+from lightning_noisy.networks.pretrained import Pretrained, PretrainedBackbone, network_at_hand, pretrained_network
 from tests._dummies import write_image
 
 HOSTILE = ["=1+1.png", "a\nb.png", 'c,"d".png', os.fsdecode(b"\xff.png")]
@@ -155,6 +155,17 @@ def test_weights_of_a_file_or_none(tmp_path, monkeypatch):
     (tmp_path / "broken.pth").write_bytes(b"no weights")
     with pytest.raises(NoisyLabelError, match="Cannot read the weights"):
         pretrained_network("resnet18", tmp_path / "broken.pth")
+
+
+@pytest.mark.parametrize(("absent", "found"), [((), "efficientnet-lite0"), (("efficientnet-lite0",), "resnet18")])
+def test_what_is_at_hand(absent, found, monkeypatch):
+    def made(name):
+        if name in absent:
+            raise NoisyLabelError(f"{name} is not here")
+        return name
+
+    monkeypatch.setattr("lightning_noisy.networks.pretrained.pretrained_network", made)
+    assert network_at_hand() == found
 
 
 def test_the_command_lists_what_it_left_out(tmp_path, monkeypatch, capsys):

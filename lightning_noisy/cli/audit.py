@@ -101,15 +101,15 @@ def _network(options: Namespace) -> Pretrained | None:
     if options.from_scratch:
         check_argument(not asked, "from_scratch", "without `--model` and `--weights`", True)
         return None
-    if asked:
-        return pretrained_network(options.model or LITE, options.weights)
     try:
-        return network_at_hand()
+        network = pretrained_network(options.model or LITE, options.weights) if asked else network_at_hand()
     except NoisyLabelError as error:
-        if options.finetune:
+        if asked or options.finetune:
             raise
         print(f"{_FROM_SCRATCH} {error}")
         return None
+    print(f"Pretrained network: {network.name}")
+    return network
 
 
 def _parser() -> CommandParser:
