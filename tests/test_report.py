@@ -80,6 +80,11 @@ def test_the_last_of_several_checkpoints(folder, monkeypatch):
     for path in newest, folder / "run":
         report(monkeypatch, path, "--output", folder / path.name)
         assert same(folder / "run" / "label_issues", folder / path.name)
+    (folder / "run" / "checkpoints" / "last.previous.ckpt").write_bytes(newest.read_bytes())
+    (folder / "run" / "checkpoints" / "last.ckpt").write_bytes(newest.read_bytes()[:900])
+    with pytest.warns(UserWarning, match="the checkpoint before it, is loaded"):
+        report(monkeypatch, folder / "run", "--output", folder / "torn")
+    assert same(folder / "run" / "label_issues", folder / "torn")
     oldest = min((folder / "run" / "checkpoints").iterdir())
     report(monkeypatch, oldest, "--output", folder / "early")
     assert not same(folder / "run" / "label_issues", folder / "early")

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_noisy.checkpoints.check import RUN_STATE, read_checkpoint
+from lightning_noisy.checkpoints.io import readable_path
 from lightning_noisy.errors import NoisyLabelError
 
 
 def last_checkpoint_of(run: Path, weights_only: bool = True) -> Path:
     """The checkpoint with most steps behind it, of equals the last by name (``last.ckpt``).
+
+    A ``last.ckpt`` that is cut short gives way to the one before it, with a warning.
 
     Args:
         run: A file, which is the checkpoint itself, or the folder of one run, searched at any depth.
@@ -22,7 +25,7 @@ def last_checkpoint_of(run: Path, weights_only: bool = True) -> Path:
     """
     if run.is_file():
         return run
-    found = sorted(path for path in run.rglob("*.ckpt") if path.is_file())
+    found = sorted({Path(readable_path(path, weights_only)) for path in run.rglob("*.ckpt") if path.is_file()})
     if not found:
         raise NoisyLabelError(f"Expected '{run}' to be a checkpoint, or the folder of a run that has one.")
     folders = sorted({path.parent for path in found})
