@@ -184,7 +184,7 @@ def test_what_is_refused(path, says, folder, monkeypatch, capsys):
     assert says in said[0]
 
 
-def expected(many, width, classes):
+def expected(many, width, lr):
     """Every setting of a head that finds wrong labels, by the number of samples, and all that depends on the run."""
     return {
         "seed_everything": 3,
@@ -197,6 +197,10 @@ def expected(many, width, classes):
             },
             "callbacks": [
                 {"class_path": "lightning_noisy.callbacks.StepSeed"},
+                {
+                    "class_path": "lightning_noisy.callbacks.DALSchedule",
+                    "init_args": {"q_start": 0.0, "q_end": 1.0, "target": "loss.base"},
+                },
                 {"class_path": "lightning_noisy.callbacks.ConfidenceTracker"},
                 {"class_path": "lightning_noisy.callbacks.LabelIssueReport", "init_args": {"title": "t"}},
             ],
@@ -204,23 +208,23 @@ def expected(many, width, classes):
         "model": {
             "class_path": "lightning_noisy.NoisyLabelModule",
             "init_args": {
-                "num_classes": classes,
+                "num_classes": 3,
                 "backbone": {
                     "class_path": "lightning_noisy.networks.MLP",
-                    "init_args": {"in_features": width, "hidden": [512] if many else []},
+                    "init_args": {"in_features": width, "hidden": [512]},
                 },
                 "head": {"class_path": "lightning_noisy.heads.LinearHead"},
                 "loss": {
                     "class_path": "lightning_noisy.losses.EarlyLearningRegularization",
-                    "init_args": {"lam": 3.0, "momentum": 0.7},
+                    "init_args": {
+                        "lam": 3.0,
+                        "momentum": 0.9,
+                        "base": {"class_path": "lightning_noisy.losses.DynamicsAwareLoss", "init_args": {"q": 0.0}},
+                    },
                 },
                 "optimizer": {
                     "class_path": "torch.optim.SGD",
-                    "init_args": {
-                        "lr": 0.1 if many else 0.005,
-                        "momentum": 0.9,
-                        "weight_decay": 0.0 if many else 0.01,
-                    },
+                    "init_args": {"lr": lr, "momentum": 0.9},
                 },
                 "lr_scheduler": {
                     "class_path": "torch.optim.lr_scheduler.CosineAnnealingLR",
@@ -233,15 +237,17 @@ def expected(many, width, classes):
             "init_args": {
                 "path": "x.npz",
                 "batch_size": 384 if many else 64,
-                "noise_std": 0.0 if many else 0.5,
+                "noise_std": 0.3 if many else 1.0,
             },
         },
     }
 
 
-@pytest.mark.parametrize(("samples", "many"), [(9_999, False), (10_000, True)])
-def test_settings_follow_the_number_of_samples(folder, samples, many):
-    np.savez("x.npz", x=np.zeros((samples, 5), np.float32), y=np.arange(samples) % 3)
+@pytest.mark.parametrize(
+    ("samples", "width", "lr"), [(9_999, 5, 0.1), (9_999, 640, 0.01), (10_000, 640, 0.03), (10_000, 100, 0.1)]
+)
+def test_settings_follow_the_data(folder, samples, width, lr):
+    np.savez("x.npz", x=np.zeros((samples, width), np.float16), y=np.arange(samples) % 3)
     head = feature_settings(Path("x.npz"))
-    assert as_run(head, Path("runs/x"), 7, 3, {"title": "t"}) == expected(many, 5, 3)
+    assert as_run(head, Path("runs/x"), 7, 3, {"title": "t"}) == expected(samples == 10_000, width, lr)
     assert as_run(head, Path("runs/x"), None, 3, {})["trainer"]["max_epochs"] == 20

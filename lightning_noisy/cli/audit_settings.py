@@ -11,14 +11,19 @@ from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.networks.pretrained import Pretrained
 from lightning_noisy.recipe_settings import Settings, on_top, recipe_settings
 
-_MANY = 10_000  # samples from which on a hidden layer learns more than it memorizes
+_MANY = 10_000  # samples from which on large steps learn more than they memorize
+_RATE, _RATE_OF_MANY, _FASTEST = (
+    6.4,
+    19.2,
+    0.1,
+)  # a step moves an output by the square of the features' norm: their number
 _LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 _DATA = "lightning_noisy.data"
 _REPORT = "lightning_noisy.callbacks.LabelIssueReport"
 
 
 def feature_settings(features: Path) -> Settings:
-    """A head on features: a linear one, trained with noise, of fewer than 10,000 samples, else a hidden layer.
+    """A hidden layer and a head on features, trained with noise: smaller steps and more noise below 10,000 samples.
 
     Args:
         features: A file with ``x`` (N, D) and ``y`` (N,).
@@ -27,8 +32,9 @@ def feature_settings(features: Path) -> Settings:
         NoisyLabelError: The file has no labels, or is no such file.
     """
     samples, width, classes = _sizes(features)
-    recipe = "own/features-many" if samples >= _MANY else "own/features"
-    model = {"num_classes": classes, "backbone": {"in_features": width}}
+    recipe, rate = ("own/features-many", _RATE_OF_MANY) if samples >= _MANY else ("own/features", _RATE)
+    steps = {"lr": round(min(_FASTEST, rate / width), 5)}
+    model = {"num_classes": classes, "backbone": {"in_features": width}, "optimizer": steps}
     return on_top(recipe_settings(recipe), {"model": model, "data": {"path": str(features)}})
 
 
