@@ -1,0 +1,109 @@
+"""Tables and figure of ``benchmarks.detection``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from matplotlib.figure import Figure
+
+Record = dict[str, Any]
+Run = dict[str, Any]
+_DEFAULT = {"posterior", "self_confidence", "vote"}
+
+
+def tables(record: Record) -> str:
+    """Average precision and AUROC of every ranking, what counts as wrong, and the estimated noise rate; means of seeds.
+
+    Only what was run stands there: a method without runs under some noise has no row in that table.
+    """
+    runs = list(record["runs"].values())
+    parts = [
+        "Average precision in per cent, mean over the seeds:",
+        _rankings(runs, 1),
+        "AUROC in per cent:",
+        _rankings(runs, 0),
+        "Of the labels that count as wrong at each tool's own cut: F1 in per cent (precision / recall):",
+        _by_method(runs, _f1),
+        "Estimated noise rate in per cent (true one in the head):",
+        _by_method(runs, lambda seen: f"{100 * statistics.mean(one['estimated'][0] for one in seen):.1f}", rate=True),
+        "Wrong ones among the first 48:",
+        _by_method(runs, lambda seen: f"{statistics.mean(one['first_48'] for one in seen):.0f}"),
+        "Seconds:",
+        _by_method(runs, lambda seen: f"{statistics.median(one['seconds'] for one in seen):.0f}"),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def figure(record: Record) -> Figure:
+    """Average precision of what a user of each method gets, one row of dots for each kind of noise."""
+    runs = list(record["runs"].values())
+    methods, noises = _ordered(runs, "method"), _ordered(runs, "noise")
+    drawn = Figure(figsize=(8, 0.3 * len(noises) * (len(methods) + 1) + 1))
+    axes = drawn.add_subplot()
+    ticks: dict[float, str] = {}
+    for row, noise in enumerate(noises):
+        for line, method in enumerate(methods):
+            values = [100 * _default(one)[1] for one in runs if (one["method"], one["noise"]) == (method, noise)]
+            place = row * (len(methods) + 1) + line
+            if values:
+                axes.barh(place, statistics.mean(values), color="C0" if method == "audit" else "0.75")
+                axes.plot(values, [place] * len(values), ".", color="black", markersize=3)
+                ticks[place] = f"{noise}: {method}"
+    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
+    axes.invert_yaxis()
+    axes.set_xlabel("average precision in per cent: seeds (dots) and mean (bars)")
+    drawn.tight_layout()
+    return drawn
+
+
+def _rankings(runs: list[Run], which: int) -> str:
+    noises = _ordered(runs, "noise")
+    rows = []
+    for method in _ordered(runs, "method"):
+        for score in dict.fromkeys(name for one in runs if one["method"] == method for name in one["scores"]):
+            cells = []
+            for noise in noises:
+                seen = [one for one in runs if (one["method"], one["noise"]) == (method, noise)]
+                cells.append(
+                    f"{100 * statistics.mean(one['scores'][score][which] for one in seen):.1f}" if seen else ""
+                )
+            if all(cells):
+                rows.append([method, score.replace("_", " "), *cells, _seeds(runs, method)])
+    return _markdown(["method", "ranking", *noises, "seeds"], rows)
+
+
+def _by_method(runs: list[Run], cell: Callable[[list[Run]], str], rate: bool = False) -> str:
+    noises, rows = _ordered(runs, "noise"), []
+    for method in _ordered(runs, "method"):
+        groups = [[one for one in runs if (one["method"], one["noise"]) == (method, noise)] for noise in noises]
+        if all(groups):
+            rows.append([method, *map(cell, groups), _seeds(runs, method)])
+    true = {noise: statistics.mean(one["noise_rate"] for one in runs if one["noise"] == noise) for noise in noises}
+    heads = [f"{noise} ({100 * true[noise]:.1f})" if rate else noise for noise in noises]
+    return _markdown(["method", *heads, "seeds"], rows)
+
+
+def _f1(seen: list[Run]) -> str:
+    precision, recall = (statistics.mean(one[name] for one in seen) for name in ("precision", "recall"))
+    both = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return f"{100 * both:.1f} ({100 * precision:.0f} / {100 * recall:.0f})"
+
+
+def _default(run: Run) -> list[float]:
+    found: list[float] = next(values for name, values in run["scores"].items() if name in _DEFAULT)
+    return found
+
+
+def _ordered(runs: Iterable[Run], key: str) -> list[str]:
+    return list(dict.fromkeys(one[key] for one in runs))
+
+
+def _seeds(runs: list[Run], method: str) -> str:
+    return str(len({one["seed"] for one in runs if one["method"] == method}))
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
