@@ -45,10 +45,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **options: Any) -> str:
-    """Links to files beside docs/ lead to their place in the site."""
+    """Links to files beside docs/ lead to their place in the site, and names of methods to their pages."""
     for pattern, place in LINKS.items():
         markdown = re.sub(rf"\]\({pattern}", f"]({place}", markdown)
+    if "/" not in page.file.src_uri:
+        markdown = re.sub(r"^\| `(\w+)` \|", _linked_method, markdown, flags=re.M)
     return linked(markdown) if page.file.src_uri == "which_method.md" else markdown
+
+
+def _linked_method(match: re.Match[str]) -> str:
+    """The first cell of a table, with a link where it is a method."""
+    return f"| [`{match[1]}`](methods/{match[1]}.md) |" if match[1] in methods() else match[0]
 
 
 def _generated() -> Iterator[tuple[str, str | bytes]]:

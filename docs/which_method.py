@@ -50,12 +50,15 @@ def ranking(grounds: tuple[Ground, ...], noise: str) -> str:
     """The highest means under one noise."""
     rows = sorted((row for ground in grounds for row in _rows(ground, noise)), key=lambda row: -row.mean)
     first, top = rows[0], rows[:TOP]
-    repeated = next((row for row in rows if len(row.seeds) >= 3), None)
-    said = f"Highest: **{first.method}**, {first.last} ({_count(first)})."
-    if repeated is not None and repeated is not first:
-        said += f" Highest of those with three seeds or more: **{repeated.method}**, {repeated.last}."
-    if min(len(row.seeds) for row in top) < 3:
-        said += " One or two seeds do not prove an order."
+    proved = next((row for row in rows if len(row.seeds) >= 3), None)
+    ahead = (
+        ", ".join(f"{row.method} ({row.last}, {_count(row)})" for row in rows[: rows.index(proved)]) if proved else ""
+    )
+    if proved is None:
+        said = f"Highest: **{first.method}**, {first.last} ({_count(first)}). One or two seeds do not prove an order."
+    else:
+        said = f"**{proved.method}**, {proved.last}, is the highest of those with three seeds or more."
+        said += f" Above it, not proved: {ahead}." if ahead else ""
     plain = next(measured(ground)["CE", noise] for ground in grounds if ("CE", noise) in measured(ground))
     shown = [[row.method, row.last, f"{row.best:.2f}", str(len(row.seeds))] for row in (*top, plain)]
     again = "\n".join(_again(ground, [row.method for row in top if row.ground is ground]) for ground in grounds)

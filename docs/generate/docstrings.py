@@ -7,9 +7,6 @@ import re
 import textwrap
 from functools import cache
 from importlib import import_module
-from typing import Any
-
-import griffe
 
 from lightning_noisy import functional
 
@@ -40,15 +37,6 @@ ROOMS = (
     *(f"functional.{module.name}" for module in pkgutil.iter_modules(functional.__path__) if not module.ispkg),
 )
 """What of the package is described, in this order; "" is the package itself."""
-
-
-class Docstrings(griffe.Extension):
-    """Rewrites every docstring as it is read."""
-
-    def on_object(self, *, obj: griffe.Object, **options: Any) -> None:
-        """An object of the package."""
-        if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)
 
 
 def markdown(text: str) -> str:

@@ -2,6 +2,7 @@ r"""Formulas as MathML, which browsers show without scripts: ``$ ... $`` in a li
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -11,6 +12,8 @@ from markdown import Markdown
 from markdown.extensions import Extension
 from markdown.inlinepatterns import InlineProcessor
 
+LOG = logging.getLogger("mkdocs.hooks.formulas")
+"""Its warnings end a strict build."""
 REPLACED = {
     r"\arg\max": r"\operatorname{arg\,max}",
     r"\lVert": r"\Vert",
@@ -27,7 +30,10 @@ def mathml(latex: str, display: bool = False) -> str:
     """A formula as one line of MathML."""
     for known, other in REPLACED.items():
         latex = latex.replace(known, other)
-    return str(convert(" ".join(latex.split()), display="block" if display else "inline"))
+    made = str(convert(" ".join(latex.split()), display="block" if display else "inline"))
+    if "\\" in made:
+        LOG.warning("Something of the formula %s is unknown to the converter.", latex)
+    return made
 
 
 class Formula(InlineProcessor):

@@ -20,7 +20,12 @@ def page(method: Method) -> str:
             f"## Equation\n\n{method.equation}\n\nWhat the letters mean: [in full](#{method.room}.{method.name})."
         )
     parts += ["## Use", *_use(method), *_behaviour(method), "## Measured", *_measured(method)]
-    parts += ["## Published", *_published(method), "## In full", f"::: {method.room}.{method.name}"]
+    parts += [
+        "## Published",
+        *_published(method),
+        "## In full",
+        f"::: {method.room}.{method.name}\n    options:\n      heading_level: 3",
+    ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -99,7 +104,8 @@ def _measured(method: Method) -> list[str]:
 def _cells(ground: Ground, row: Measured) -> list[str]:
     plain = measured(ground).get(("CE", row.noise))
     baseline = plain.last if plain else "not run"
-    return [row.method, ground.noises[row.noise], row.last, f"{row.best:.2f}", baseline, str(len(row.seeds))]
+    cells = [row.method, ground.noises[row.noise], row.last, f"{row.best:.2f}", baseline, str(len(row.seeds))]
+    return [cell.replace(" ± ", "&nbsp;±&nbsp;") for cell in cells]
 
 
 def _published(method: Method) -> list[str]:
@@ -111,18 +117,18 @@ def _published(method: Method) -> list[str]:
     tables: dict[tuple[str, ...], list[list[str]]] = {}
     for place, own in rows.items():
         columns = tuple(figure.column for figure in own)
-        cells = [*place, _recipe(own[0]), *(figure.value.replace("(", " (") for figure in own)]
+        cells = [
+            f"{place[0]}; {place[1]}",
+            place[2],
+            *(figure.value.replace("(", " (") for figure in own),
+        ]
         tables.setdefault(columns, []).append(cells)
     if not tables:
         return ["No figure of a paper is known here."]
-    head = ["table", "data and network", "method", "recipe"]
+    head = ["paper", "method"]
     parts = [table([*head, *columns], cells) for columns, cells in tables.items()]
     return [
         *parts,
         "Accuracy in per cent, as printed, unless a title says otherwise. "
         "Each figure with its whole command: [recipes](../recipes.md#what-the-papers-print).",
     ]
-
-
-def _recipe(figure: Figure) -> str:
-    return f"`{figure.recipe}`" if figure.recipe else "not here"

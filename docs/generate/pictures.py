@@ -45,7 +45,7 @@ def accuracy_figure(rows: Sequence[Measured]) -> Figure:
         values = dict(enumerate(row.curve, start=1))
         curve(axes, values, *((red, "--") if row.method == BASELINE else (color, "-")), row.method)
     frame(axes, rows[0].ground.noises[rows[0].noise], "clean test accuracy, %")
-    axes.legend(frameon=False, fontsize="small", loc="lower center")
+    axes.legend(frameon=False, fontsize="small", loc="best")
     return figure
 
 
