@@ -101,7 +101,11 @@ def _method_navigation() -> list[Any]:
 
 
 def _api_navigation() -> list[Any]:
-    return [f"api/{api.file_name(room)}" for room in api.rooms()]
+    """The rooms, those of pure functions in a part of their own."""
+    pages = {room: f"api/{api.file_name(room)}" for room in api.rooms()}
+    pure = {room.removeprefix("functional."): pages.pop(room) for room in list(pages) if room.startswith("functional.")}
+    entries = [{room or "lightning_noisy": page} for room, page in pages.items()]
+    return [*entries, {"functional": [{name: page} for name, page in sorted(pure.items())]}]
 
 
 def _notebook_navigation() -> list[Any]:

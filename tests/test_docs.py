@@ -267,7 +267,7 @@ class Served(http.server.SimpleHTTPRequestHandler):
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("index.html", "lightning-noisy fit --config quickstart"), ("methods/GeneralizedCrossEntropy.html", "<mfrac>")],
+    [("index.html", "It needs no download and no GPU"), ("methods/GeneralizedCrossEntropy.html", "<mfrac>")],
 )
 def test_pages_are_shown_in_a_browser(site, tmp_path, name, shown):
     handler = type("Handler", (Served,), {"asked": []})

@@ -9,10 +9,6 @@ from docs.generate.docstrings import ROOMS, markdown, module_name, places, publi
 from docs.generate.method_pages import table
 from docs.generate.methods import methods
 
-_METHOD = """    options:
-      members: false
-"""
-
 
 def rooms() -> list[str]:
     """What has a page, low and high rooms alike, by name."""

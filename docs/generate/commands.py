@@ -33,9 +33,9 @@ def page() -> str:
 
 @cache
 def help_text(command: str) -> str:
-    """What ``--help`` prints, 100 signs wide."""
+    """What ``--help`` prints, 80 signs wide."""
     printed = StringIO()
-    given = {"COLUMNS": "100", "NO_COLOR": "1"}
+    given = {"COLUMNS": "80", "NO_COLOR": "1"}
     called = patch("sys.argv", ["lightning-noisy", command, "--help"])
     with called, patch.dict("os.environ", given), redirect_stdout(printed), suppress(SystemExit):
         run()

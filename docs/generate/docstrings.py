@@ -46,6 +46,7 @@ def markdown(text: str) -> str:
     text = re.sub(r":math:`([^`]+)`", lambda match: f"${' '.join(match[1].split())}$", text)
     text = re.sub(r":(?:class|func|meth|attr|data|mod|exc):`([^`]+)`", lambda match: _link(match[1]), text)
     text = re.sub(r"^( *)(Example|In YAML)::\n\n((?:\1 +.*(?:\n|$)| *\n)+)", _block, text, flags=re.M)
+    text = re.sub(r"^(References|Shape):\n((?: {4,}.*(?:\n|$))+)", _paragraph, text, flags=re.M)
     return re.sub(r"^Example:\n", "Examples:\n", text, flags=re.M)
 
 
@@ -58,6 +59,11 @@ def _block(match: re.Match[str]) -> str:
     language = "python" if match[2] == "Example" else "yaml"
     code = textwrap.indent(textwrap.dedent(match[3]).strip(), "    ")
     return f"{match[1]}Examples:\n    ```{language}\n{code}\n    ```\n\n"
+
+
+def _paragraph(match: re.Match[str]) -> str:
+    """A part that is neither arguments nor an example."""
+    return f"**{match[1]}:** {textwrap.dedent(match[2])}"
 
 
 def _table(match: re.Match[str]) -> str:

@@ -20,6 +20,8 @@ REPLACED = {
     r"\rVert": r"\Vert",
     r"\|": r"\Vert ",
     r"\_": "_",
+    r"\Big\Vert": r"\Vert",
+    r"\big\Vert": r"\Vert",
     r"\Big\lfloor": r"\lfloor",
     r"\Big\rfloor": r"\rfloor",
 }

@@ -54,6 +54,12 @@ def table(columns: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def _reference(method: Method) -> str:
+    """The docstring; the methods of losses and strategies are those of their base."""
+    options = ["heading_level: 3", *["members: false"] * (method.group != "targets and masks")]
+    return f"::: {method.room}.{method.name}\n    options:\n" + "\n".join(f"      {option}" for option in options)
+
+
 def _use(method: Method) -> list[str]:
     parts = [f"```python\n{code(method)}\n```"]
     if (given := options(method)) is not None:
