@@ -58,9 +58,8 @@ class TestPages:
     def folder(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
 
-    @pytest.mark.parametrize("name", ["index", "write_your_own"])
-    def test_code_runs(self, name):
-        assert run(name, max_epochs=1)
+    def test_the_start_runs(self):
+        assert set(run("index", max_epochs=1)["accuracy"]) == {"CrossEntropyLoss", "GeneralizedCrossEntropy"}
 
     @pytest.mark.slow
     def test_the_start_learns(self):
@@ -74,6 +73,14 @@ class TestPages:
         reached = {name: value for name, value in left.items() if name.startswith("with_")}
         assert len(reached) == 5
         assert all(value > plain + 0.05 for value in reached.values()), (plain, reached)
+
+    def test_everything_of_ones_own_runs(self):
+        left = run("write_your_own", max_epochs=1)
+        assert sum(name.startswith("with_") for name in left) == 5
+        wrong = (left["TiredAnnotator"](0.2).corrupt(torch.zeros(20_000, dtype=torch.int64), 10, seed=1) > 0).float()
+        early, late = wrong.view(2, -1).mean(dim=1).tolist()
+        assert early == pytest.approx(0.1, abs=0.01)
+        assert late == pytest.approx(0.3, abs=0.01)
 
     def test_everything_of_ones_own_is_short(self):
         classes = [block for block in blocks("write_your_own") if "\nclass " in block]

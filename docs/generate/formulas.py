@@ -15,7 +15,7 @@ from markdown.inlinepatterns import InlineProcessor
 LOG = logging.getLogger("mkdocs.hooks.formulas")
 """Its warnings end a strict build."""
 REPLACED = {
-    r"\arg\max": r"\operatorname{arg\,max}",
+    r"\arg\max": r"\operatorname{argmax}",
     r"\lVert": r"\Vert",
     r"\rVert": r"\Vert",
     r"\|": r"\Vert ",
