@@ -4,6 +4,7 @@ import functools
 import http.server
 import inspect
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from docs import which_method
 from docs.generate.docstrings import ROOMS, markdown, places, public_names
 from docs.generate.method_pages import index, page
 from docs.generate.methods import NAMES, code, made, methods, options
+from docs.generate.records import shell
 from docs.published import figures
 from lightning_noisy import NoisyLabelModule, losses, modules
 from lightning_noisy.cli import main
@@ -194,6 +196,15 @@ def test_commands_of_the_pages_are_read(monkeypatch, tmp_path):
     assert len(given) > 40
     for line in given:
         cli.parser.parse_args(["fit", "--config", "quickstart_ce", *line.split()])
+
+
+def test_commands_are_broken_outside_quotes():
+    line = "program " + " ".join(["word"] * 14) + ' "two words" --option-of-it 1'
+    broken = shell(line)
+    assert max(map(len, broken.splitlines())) <= 86
+    assert '"two words"' in broken
+    assert shlex.split(broken.replace("\\\n", "")) == shlex.split(line)
+    assert len(broken.splitlines()) == 2
 
 
 DOCSTRING = r"""Says :math:`p_y` of :class:`~lightning_noisy.losses.NoisyLabelLoss`, :func:`nothing`.

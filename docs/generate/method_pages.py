@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from docs.generate.methods import ROOMS, Method, code, made, methods, options, recipes_of
 from docs.generate.pictures import SHOWN, accuracy_figure, panel_rows, svg, weight_picture
-from docs.generate.records import METHODS, Ground, Measured, command, cost, measured, of_method
+from docs.generate.records import METHODS, Ground, Measured, command, cost, measured, of_method, shell
 from docs.published import Figure, figures
 
 _FACTS = {"needs": "needs beside logits and labels", "cost": "cost, cross entropy being 1"}
@@ -63,7 +63,7 @@ def _reference(method: Method) -> str:
 def _use(method: Method) -> list[str]:
     parts = [f"```python\n{code(method)}\n```"]
     if (given := options(method)) is not None:
-        line = f"lightning-noisy fit --config quickstart_ce {given}"
+        line = shell(f"lightning-noisy fit --config quickstart_ce {given}")
         parts.append(f"On the command line, here on the digits:\n\n```bash\n{line}\n```")
     names = recipes_of().get(method.name, [])
     shown, more = ", ".join(f"`{name}`" for name in names[:_RECIPES_SHOWN]), len(names) - _RECIPES_SHOWN

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -123,7 +125,14 @@ def command(ground: Ground, rows: list[Measured]) -> str:
     """What measures these rows again."""
     names = dict.fromkeys(f'"{row.method}"' if " " in row.method else row.method for row in rows)
     seeds = sorted({seed for row in rows for seed in row.seeds})
-    return f"{ground.command} {ground.option} {' '.join(names)} --seeds {' '.join(map(str, seeds))}"
+    return shell(f"{ground.command} {ground.option} {' '.join(names)} --seeds {' '.join(map(str, seeds))}")
+
+
+def shell(line: str) -> str:
+    """A command in lines that fit the page, broken outside its quotes."""
+    whole = re.sub('"[^"]*"', lambda quoted: quoted[0].replace(" ", "\0"), line)
+    parts = textwrap.wrap(whole, 84, break_long_words=False, break_on_hyphens=False, subsequent_indent="    ")
+    return " \\\n".join(parts).replace("\0", " ")
 
 
 def cost(method: str) -> float:
