@@ -41,6 +41,12 @@ def blocks(name, language="python"):
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / f"{name}.md").read_text(), flags=re.S)
 
 
+def commands(name):
+    """Those of a page that train."""
+    text = "".join(blocks(name, "bash")).replace("\\\n", " ")
+    return [line for line in text.splitlines() if " fit " in line]
+
+
 def run(name, **replaced):
     """The names that a page's code leaves behind, with other numbers in it."""
     left = {}
@@ -192,10 +198,24 @@ def test_commands_of_the_pages_are_read(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
     monkeypatch.setattr(Trainer, "fit", lambda *args, **options: None)
     cli = main(["fit", "--config", "quickstart_ce", "--trainer.accelerator", "cpu"])
-    given = [line for one in ALL if (line := options(one)) is not None]
-    assert len(given) > 40
+    given = [f"--config quickstart_ce {line}" for one in ALL if (line := options(one)) is not None]
+    given += [line.partition(" fit ")[2] for name in ("index", "several_gpus") for line in commands(name)]
+    assert len(given) > 44
     for line in given:
-        cli.parser.parse_args(["fit", "--config", "quickstart_ce", *line.split()])
+        cli.parser.parse_args(["fit", *line.split()])
+
+
+@needs_command_line
+@pytest.mark.slow
+def test_a_loss_of_ones_own_is_found_on_the_command_line(tmp_path):
+    (line,) = commands("write_your_own")
+    _, loss, *_ = blocks("write_your_own")
+    imports = "from torch.nn import functional as F\n"
+    (tmp_path / "mine.py").write_text(imports + loss.partition("\nwith_loss")[0])
+    call = [sys.executable, *line.split()[1:], "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "class_path: mine.BelieveYourself" in next(tmp_path.rglob("config.yaml")).read_text()
 
 
 def test_commands_are_broken_outside_quotes():
