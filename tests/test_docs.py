@@ -282,6 +282,7 @@ def test_the_site_has_every_name_and_needs_nothing_from_elsewhere(site):
     known = {line.split()[0] for line in text.splitlines()}
     assert {places()[name] for room in ROOMS for name in public_names(room)} <= known
     assert all((site / "methods" / f"{name}.html").is_file() for name in methods())
+    assert not re.search(r"store_shapes py:method \d+ methods/", text)  # what all losses have is described once
     loaded = re.compile(r"<(?:script|img|iframe)[^>]* src=\"?(http[^\s\">]+)|<link[^>]* href=\"?(http[^\s\">]+)")
     for path in site.rglob("*.html"):
         assert not loaded.search(path.read_text()), path

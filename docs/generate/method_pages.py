@@ -20,12 +20,7 @@ def page(method: Method) -> str:
             f"## Equation\n\n{method.equation}\n\nWhat the letters mean: [in full](#{method.room}.{method.name})."
         )
     parts += ["## Use", *_use(method), *_behaviour(method), "## Measured", *_measured(method)]
-    parts += [
-        "## Published",
-        *_published(method),
-        "## In full",
-        f"::: {method.room}.{method.name}\n    options:\n      heading_level: 3",
-    ]
+    parts += ["## Published", *_published(method), "## In full", _reference(method)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
