@@ -119,7 +119,7 @@ def table(record: dict[str, Any]) -> str:
     for (loss, head, ratio), curves in groups.items():
         name = NAMES[head if ratio is None else f"{head} masked"]
         last, best = spread([curve[-1] for curve in curves]), spread([max(curve) for curve in curves])
-        lines.append(f"| {loss} | {name} | {'' if ratio is None else ratio} | {last} | {best} | {len(curves)} |")
+        lines.append(f"| {loss} | {name} | {'none' if ratio is None else ratio} | {last} | {best} | {len(curves)} |")
     return "\n".join(lines) + "\n"
 
 

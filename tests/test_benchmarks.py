@@ -359,7 +359,7 @@ def test_embeddings_table():
     runs = [seen(None, 0, [0.9, 0.5]), seen(0.3, 0, [0.1, 0.2]), seen(None, 1, [0.7, 0.6])]
     rows = embeddings.table({"runs": dict(enumerate(runs))}).splitlines()
     assert rows[2:] == [
-        "| ce | KAN |  | 55.00 ± 7.07 | 80.00 ± 14.14 | 2 |",
+        "| ce | KAN | none | 55.00 ± 7.07 | 80.00 ± 14.14 | 2 |",
         "| ce | DKAN | 0.3 | 20.00 | 20.00 | 1 |",
     ]
 

@@ -1,0 +1,333 @@
+"""The documentation: code that runs, links that lead somewhere, tables that are those of the records, and the site."""
+
+import functools
+import http.server
+import inspect
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from benchmarks.methods import METHODS
+from benchmarks.strategy_list import STRATEGIES
+from docs import which_method
+from docs.generate.docstrings import ROOMS, markdown, places, public_names
+from docs.generate.method_pages import index, page
+from docs.generate.methods import NAMES, code, made, methods, options
+from docs.generate.records import shell
+from docs.published import figures
+from lightning_noisy import NoisyLabelModule, losses, modules
+from lightning_noisy.cli import main
+from lightning_noisy.data import DigitsDataModule, SymmetricNoise
+from tests._dummies import isolate, needs_command_line
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = ("index", "your_project", "write_your_own", "several_gpus", "which_method")
+CHROMIUM = shutil.which("chromium")
+ALL = list(methods().values())
+
+
+def blocks(name, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / f"{name}.md").read_text(), flags=re.S)
+
+
+def commands(name):
+    """Those of a page that train."""
+    text = "".join(blocks(name, "bash")).replace("\\\n", " ")
+    return [line for line in text.splitlines() if " fit " in line]
+
+
+def run(name, **replaced):
+    """The names that a page's code leaves behind, with other numbers in it."""
+    left = {}
+    for block in blocks(name):
+        for argument, value in replaced.items():
+            block = re.sub(rf"\b{argument}=\d+", f"{argument}={value}", block)
+        exec(block, left)
+    return left
+
+
+def cells(text):
+    return [cell.strip() for line in text.splitlines() if line.startswith("|") for cell in line.strip("|").split("|")]
+
+
+class TestPages:
+    @pytest.fixture(autouse=True)
+    def folder(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+
+    def test_the_start_runs(self):
+        assert set(run("index", max_epochs=1)["accuracy"]) == {"CrossEntropyLoss", "GeneralizedCrossEntropy"}
+
+    @pytest.mark.slow
+    def test_the_start_learns(self):
+        accuracy = run("index")["accuracy"]
+        assert accuracy["GeneralizedCrossEntropy"] > accuracy["CrossEntropyLoss"] + 0.1
+
+    @pytest.mark.slow
+    def test_everything_of_ones_own_learns(self):
+        left = run("write_your_own")
+        plain = left.pop("plain")
+        reached = {name: value for name, value in left.items() if name.startswith("with_")}
+        assert len(reached) == 5
+        assert all(value > plain + 0.05 for value in reached.values()), (plain, reached)
+
+    def test_everything_of_ones_own_runs(self):
+        left = run("write_your_own", max_epochs=1)
+        assert sum(name.startswith("with_") for name in left) == 5
+        wrong = (left["TiredAnnotator"](0.2).corrupt(torch.zeros(20_000, dtype=torch.int64), 10, seed=1) > 0).float()
+        early, late = wrong.view(2, -1).mean(dim=1).tolist()
+        assert early == pytest.approx(0.1, abs=0.01)
+        assert late == pytest.approx(0.3, abs=0.01)
+
+    def test_everything_of_ones_own_is_short(self):
+        classes = [block for block in blocks("write_your_own") if "\nclass " in block]
+        assert len(classes) == 5
+        for block in classes:
+            assert len([line for line in block.split("\n\n\n")[1].splitlines() if line]) < 25
+
+    def test_a_project_gets_right_labels_and_a_report(self):
+        left = run("your_project")
+        wrong = left["labels"] != left["truth"]
+        assert (left["corrected"] == left["truth"]).float().mean() > 1 - wrong.float().mean() + 0.1
+        assert len(Path("label_issues", "label_issues.csv").read_text().splitlines()) == 2001
+
+    def test_no_cell_is_empty_or_a_dash(self):
+        for name in PAGES:
+            assert not {"", "-", "\N{EN DASH}"} & set(cells((DOCS / f"{name}.md").read_text())), name
+
+    def test_links_lead_somewhere(self):
+        for path in DOCS.glob("*.md"):
+            for target in re.findall(r"\]\(([^)#\s]+)", re.sub(r"```.*?```", "", path.read_text(), flags=re.S)):
+                assert target.startswith("http") or (DOCS / target).exists(), f"{path.name}: {target}"
+
+
+class TestWhichMethod:
+    def test_the_page_is_made_of_the_records(self):
+        text = which_method.PAGE.read_text()
+        assert which_method.rendered(text) == text, "python -m docs.which_method"
+
+    def test_the_first_is_the_highest_of_the_record(self):
+        """By hand, from the table that the benchmark writes."""
+        rows = [
+            line.strip("| ").split(" | ") for line in (ROOT / "benchmarks/results/methods.md").read_text().splitlines()
+        ]
+        noises = {"aggre": 1, "worse": 3, "symmetric 0.6": 5}
+        means = {row[0]: {noise: float(row[at].split()[0]) for noise, at in noises.items()} for row in rows[2:]}
+        for name in which_method.LEFT_OUT:
+            means.pop(name, None)
+        best = {noise: max(row[noise] for row in means.values()) for noise in noises}
+        gaps = {name: max(best[noise] - row[noise] for noise in noises) for name, row in means.items()}
+        assert which_method.unknown().startswith(f"**{min(gaps, key=gaps.get)}**")
+        for noise in noises:
+            first = max(means, key=lambda name: means[name][noise])
+            assert f"**{first}**, {best[noise]:.2f} ± " in which_method.sections()[f"features {noise}"]
+
+    def test_names_become_links(self):
+        text = which_method.linked("said **ELR+DAL**\n\n| ELR+DAL | 1 |\n| NCE+MAE | 2 |\n| CE | 3 |")
+        linked = "[ELR+DAL](methods/EarlyLearningRegularization.md)"
+        assert f"**{linked}**" in text
+        assert f"\n| {linked} | 1 |\n| [NCE+MAE](methods/ActivePassiveLoss.md) | 2 |\n| CE | 3 |" in text
+
+
+class TestMethods:
+    def test_every_method_has_a_page(self):
+        own = {name for name in losses.__all__ if inspect.isclass(getattr(losses, name))} - {"NoisyLabelLoss"}
+        assert {one.name for one in ALL if one.group == "losses"} == own
+        bases = {name for name in modules.__all__ if name.endswith("Module")}
+        assert {one.name for one in ALL if one.group == "strategies"} == set(modules.__all__) - bases
+
+    def test_every_row_of_the_records_is_on_a_page(self):
+        named = {row for one in ALL for row in one.rows}
+        plain = {"CE", "CE, weak view", "CE, strong view", "label smoothing"}
+        assert named == ({*METHODS, *STRATEGIES}) - plain
+
+    def test_published_names_are_those_of_the_tables(self):
+        assert {name for one in ALL for name in one.published} <= {figure.method for figure in figures()}
+
+    @pytest.mark.parametrize("method", ALL, ids=lambda one: one.name)
+    def test_the_use_makes_it(self, method):
+        result = made(method)
+        parts = result if isinstance(result, tuple) else (result,)
+        assert any(type(part) is NAMES[method.name] for part in parts)
+
+    def test_a_page_has_every_part(self, monkeypatch):
+        monkeypatch.setattr("docs.generate.method_pages.recipes_of", lambda: {"DISC": ["disc/cifar10"]})
+        text = page(methods()["DISC"])
+        for part in ("# DISC", "**When.**", "## Equation", "## Use", "`disc/cifar10`", "## Measured", "| 60.28 |"):
+            assert part in text
+        assert "::: lightning_noisy.modules.DISC" in text
+        assert not {"", "-", "\N{EN DASH}"} & set(cells(text))
+        assert index().count("| [`") == len(ALL)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("method", ALL, ids=lambda one: one.name)
+    def test_the_code_trains(self, monkeypatch, tmp_path, method):
+        monkeypatch.chdir(tmp_path)
+        torch.manual_seed(0)
+        views = method.facts.get("views", "any one")
+        if method.name == "GeneralizedJensenShannonLoss":
+            views = "weak, weak"
+        data = DigitsDataModule(SymmetricNoise(0.4), **({} if views == "any one" else {"views": views.split(", ")}))
+        quick = {"max_epochs": 2, "limit_train_batches": 3, "limit_val_batches": 1, "logger": False}
+        trainer = functools.partial(Trainer, **quick, enable_checkpointing=False)
+        loss = losses.DynamicsAwareLoss(0.8) if method.name == "DALSchedule" else nn.CrossEntropyLoss()
+        plain = NoisyLabelModule(NAMES["SmallCNN"](width=4), NAMES["LinearHead"], loss, num_classes=10)
+        own = {**NAMES, "DigitsDataModule": DigitsDataModule, "SymmetricNoise": SymmetricNoise, "your_module": plain}
+        own |= {"Trainer": lambda callbacks, **options: trainer(callbacks=callbacks), "your_loader": data}
+        exec(code(method).replace('"classifier", ', "").replace("trainer.fit(your_module, your_loader)", ""), own)
+        module = plain if "trainer" in own else own["module"]
+        fitted = own.get("trainer") or trainer()
+        fitted.fit(module, datamodule=own.get("data", data))
+        assert torch.isfinite(fitted.callback_metrics["train/loss"])
+
+
+@needs_command_line
+@pytest.mark.slow
+def test_commands_of_the_pages_are_read(monkeypatch, tmp_path):
+    isolate(monkeypatch, tmp_path)
+    monkeypatch.setattr(Trainer, "fit", lambda *args, **options: None)
+    cli = main(["fit", "--config", "quickstart_ce", "--trainer.accelerator", "cpu"])
+    given = [f"--config quickstart_ce {line}" for one in ALL if (line := options(one)) is not None]
+    given += [line.partition(" fit ")[2] for name in ("index", "several_gpus") for line in commands(name)]
+    assert len(given) > 44
+    for line in given:
+        cli.parser.parse_args(["fit", *line.split()])
+
+
+@needs_command_line
+@pytest.mark.slow
+def test_a_loss_of_ones_own_is_found_on_the_command_line(tmp_path):
+    (line,) = commands("write_your_own")
+    _, loss, *_ = blocks("write_your_own")
+    imports = "from torch.nn import functional as F\n"
+    (tmp_path / "mine.py").write_text(imports + loss.partition("\nwith_loss")[0])
+    call = [sys.executable, *line.split()[1:], "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "class_path: mine.BelieveYourself" in next(tmp_path.rglob("config.yaml")).read_text()
+
+
+def test_commands_are_broken_outside_quotes():
+    line = "program " + " ".join(["word"] * 14) + ' "two words" --option-of-it 1'
+    broken = shell(line)
+    assert max(map(len, broken.splitlines())) <= 86
+    assert '"two words"' in broken
+    assert shlex.split(broken.replace("\\\n", "")) == shlex.split(line)
+    assert len(broken.splitlines()) == 2
+
+
+DOCSTRING = r"""Says :math:`p_y` of :class:`~lightning_noisy.losses.NoisyLabelLoss`, :func:`nothing`.
+
+.. math:: a = b,
+          c = d
+
+with
+
+====  ===============
+name  what :math:`x`
+====  ===============
+one   first
+      and more
+====  ===============
+
+Example::
+
+    x = 1
+"""
+
+
+def test_docstrings_become_markdown():
+    assert markdown(DOCSTRING) == (
+        "Says $p_y$ of [`NoisyLabelLoss`][lightning_noisy.losses.NoisyLabelLoss], `nothing`.\n\n"
+        "$$a = b, c = d$$\n\nwith\n\n"
+        "| name | what $x$ |\n|---|---|\n| one | first and more |\n\nExamples:\n    ```python\n    x = 1\n    ```\n\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs", reason='the site wants pip install ".[docs]"')
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(folder),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_has_every_name_and_needs_nothing_from_elsewhere(site):
+    text = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
+    known = {line.split()[0] for line in text.splitlines()}
+    assert {places()[name] for room in ROOMS for name in public_names(room)} <= known
+    assert all((site / "methods" / f"{name}.html").is_file() for name in methods())
+    assert not re.search(r"store_shapes py:method \d+ methods/", text)  # what all losses have is described once
+    loaded = re.compile(r"<(?:script|img|iframe)[^>]* src=\"?(http[^\s\">]+)|<link[^>]* href=\"?(http[^\s\">]+)")
+    for path in site.rglob("*.html"):
+        assert not loaded.search(path.read_text()), path
+    for path in site.rglob("*.css"):
+        assert "url(http" not in path.read_text(), path
+
+
+class Served(http.server.SimpleHTTPRequestHandler):
+    """Remembers what was asked for."""
+
+    asked: list
+
+    def log_request(self, code="-", size="-"):
+        self.asked.append((int(code), self.path))
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("index.html", "It needs no download and no GPU"), ("methods/GeneralizedCrossEntropy.html", "<mfrac>")],
+)
+def test_pages_are_shown_in_a_browser(site, tmp_path, name, shown):
+    handler = type("Handler", (Served,), {"asked": []})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+        quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/profile"]
+        address = f"http://127.0.0.1:{server.server_port}/{name}"
+        command = [
+            CHROMIUM,
+            "--headless",
+            *quiet,
+            "--enable-logging=stderr",
+            "--virtual-time-budget=5000",
+            "--dump-dom",
+        ]
+        done = subprocess.run([*command, address], capture_output=True, text=True, check=True, timeout=120)
+        server.shutdown()
+    assert shown in done.stdout
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert (200, f"/{name}") in handler.asked
+    assert {path for code, path in handler.asked if code >= 400} == set()
+    assert any(path.endswith(".css") for _, path in handler.asked)
+    assert any(path.endswith(".js") for _, path in handler.asked)
