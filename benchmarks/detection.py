@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS], metavar="METHOD")
     parser.add_argument("--noises", nargs="+", default=list(NOISES), choices=NOISES, metavar="NOISE")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--test_rows", type=int, default=10_000, help="last rows, which are left out (%(default)s)")
+    parser.add_argument("--test-rows", type=int, default=10_000, help="last rows, which are left out (%(default)s)")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--results", type=Path, default=RESULTS / "detection.json")
     parser.add_argument("--jobs", type=int, default=1)

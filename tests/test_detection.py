@@ -1,0 +1,83 @@
+"""The benchmark of rankings: what it compares, against loops, and its record."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from benchmarks import detection
+from benchmarks.detection_tables import tables
+from benchmarks.record import RESULTS
+from lightning_noisy.recipe_settings import recipe_settings
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Separable features with labels of which every fourth is wrong, and a place for the record."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    rng, clean = np.random.default_rng(0), np.arange(96) % 3
+    noisy = np.where(np.arange(72) % 4 == 0, (clean[:72] + 1) % 3, clean[:72])
+    np.savez(tmp_path / "x.npz", x=5 * np.eye(3, 6)[clean] + rng.normal(size=(96, 6)), y=clean)
+    np.savez(tmp_path / "labels.npz", worse=noisy, aggre=clean[:72])
+    paths = ["--features", str(tmp_path / "x.npz"), "--labels", str(tmp_path / "labels.npz"), "--test-rows", "24"]
+    return [*paths, "--epochs", "3", "--noises", "worse", "--results", str(tmp_path / "r.json")]
+
+
+def test_record_and_restart(files, tmp_path, capsys):
+    detection.main([*files, "--methods", "audit", "CE", "SimiFeat's vote"])
+    text = (tmp_path / "r.json").read_text()
+    runs = json.loads(text)["runs"]
+    assert list(runs) == ["audit, worse, 0", "CE, worse, 0", "SimiFeat's vote, worse, 0"]
+    assert all(seen["noise_rate"] == pytest.approx(0.25) for seen in runs.values())
+    ours, vote = runs["CE, worse, 0"], runs["SimiFeat's vote, worse, 0"]
+    assert set(ours["scores"]) == {"posterior", "mean", "early", "final", "margin", "forgetting"}
+    low, share, high = sorted(ours["estimated"])
+    assert ours["estimated"] == [share, low, high]
+    assert vote["recall"] > 0.9
+    detection.main([*files, "--methods", "audit", "CE", "SimiFeat's vote"])
+    assert (tmp_path / "r.json").read_text() == text
+    assert tables(json.loads(text)) == (tmp_path / "r.md").read_text()
+    assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+    assert "| audit | posterior |" in capsys.readouterr().out
+
+
+def test_the_vote_of_neighbours():
+    rng = np.random.default_rng(2)
+    x, given = rng.normal(size=(40, 5)).astype(np.float32), rng.integers(0, 3, 40)
+    found = detection.PEERS["SimiFeat's vote"](x, given, 0)
+    cosine = x @ x.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(x, axis=1)
+    for row in range(40):
+        near = np.argsort(-cosine[row])[:11]  # itself and ten others
+        votes = np.bincount(given[near], minlength=3)
+        assert found.scores["vote"][row] == pytest.approx(1 - votes[given[row]] / np.linalg.norm(votes), abs=1e-5)
+        assert found.called[row] == (votes.argmax() != given[row])
+
+
+@pytest.mark.skipif(find_spec("cleanlab") is None, reason="cleanlab comes with the extra `benchmark`")
+def test_confident_learning(files, tmp_path):
+    detection.main([*files, "--methods", "cleanlab, logistic regression"])
+    (seen,) = json.loads((tmp_path / "r.json").read_text())["runs"].values()
+    assert seen["scores"]["self_confidence"][1] > 0.8
+    assert seen["estimated"] == [pytest.approx(0.25, abs=0.1)]
+
+
+def test_audit_is_the_recipe():
+    recipe = recipe_settings("own/features-many")
+    init, data = recipe["model"]["init_args"], recipe["data"]["init_args"]
+    loss = init["loss"]["init_args"]
+    assert (loss["lam"], loss["momentum"], loss["base"]["init_args"]) == (3.0, 0.9, {"q": 0.0})
+    assert (init["backbone"]["init_args"]["hidden"], recipe["trainer"]["max_epochs"]) == ([512], 20)
+    assert (data["batch_size"], data["noise_std"]) == (384, 0.3)
+    (schedule,) = [one["init_args"] for one in recipe["trainer"]["callbacks"] if "DAL" in one["class_path"]]
+    assert schedule == {"q_start": 0.0, "q_end": 1.0, "target": "loss.base"}
+
+
+def test_the_record_is_shown_as_it_is():
+    path = RESULTS / "detection.json"
+    record = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == tables(record)
+    for key, seen in record["runs"].items():
+        assert key == f"{seen['method']}, {seen['noise']}, {seen['seed']}"
