@@ -63,29 +63,9 @@ Scores = dict[str, NDArray[np.float64]]
 class Detector(Fitter):
     """Trains networks that a report looks on."""
 
-    standardize: bool = False
-    noise_std: float = 0.0
-
-    @override
-    def data(self, noise: LabelNoise | None = None) -> FeaturesDataModule:
-        data = FeaturesDataModule(
-            self.features,
-            noise or self._noise(),
-            batch_size=self.settings.batch_size,
-            seed=self.seed,
-            test_rows=self.settings.test_rows,
-            standardize=self.standardize,
-            noise_std=self.noise_std,
-        )
-        data.setup("fit")
-        return data
-
     @override
     def fit(self, loss: nn.Module, *callbacks: Callback, noise: LabelNoise | None = None) -> Fitted:
-        report = Watcher()
-        fitted = super().fit(loss, *callbacks, report, noise=noise)
-        WATCHED.append(report)
-        return fitted
+        return super().fit(loss, *callbacks, Watcher(), noise=noise)
 
     @override
     def _noise(self) -> LabelNoise:
@@ -101,10 +81,6 @@ class Watcher(LabelIssueReport):
     @override
     def write(self, folder: Path, thumbnail: Any = None) -> None:
         pass
-
-
-WATCHED: list[Watcher] = []
-"""Reports of the networks that were trained, the last one last."""
 
 
 def audited(fitter: Detector) -> Fitted:
@@ -168,9 +144,8 @@ class Found:
 
 def trained(fitter: Detector, method: str) -> Found:
     """One training run of ours."""
-    WATCHED.clear()
-    audited(fitter) if method == AUDIT else METHODS[method](fitter)
-    report = WATCHED[-1]
+    fitted = audited(fitter) if method == AUDIT else METHODS[method](fitter)
+    (report,) = (callback for callback in fitted.module.trainer.callbacks if isinstance(callback, Watcher))
     issues, table, curves = report.issues(), report.table(), report.curves()
     rate = issues.noise_rate
     early = np.nanmean(curves[:, : max(1, curves.shape[1] // 4)], axis=1)
@@ -186,7 +161,7 @@ def trained(fitter: Detector, method: str) -> Found:
 
 
 def _cleanlab(model: Callable[[int], Any], x: NDArray[np.float32], given: NDArray[np.int64], seed: int) -> Found:
-    """Confident learning on out-of-fold probabilities; the better of its two rankings by AP is for the reader."""
+    """Confident learning on out-of-fold probabilities."""
     folds = StratifiedKFold(5, shuffle=True, random_state=seed)
     scaled = StandardScaler().fit_transform(x)
     p = cross_val_predict(model(seed), scaled, given, cv=folds, method="predict_proba")

@@ -85,6 +85,8 @@ class Fitter:
     settings: Settings
     noise: str
     seed: int
+    standardize: bool = False
+    noise_std: float = 0.0
 
     def data(self, noise: LabelNoise | None = None) -> FeaturesDataModule:
         """Features with noisy labels, or with labels of their own."""
@@ -94,7 +96,8 @@ class Fitter:
             batch_size=self.settings.batch_size,
             seed=self.seed,
             test_rows=self.settings.test_rows,
-            standardize=False,
+            standardize=self.standardize,
+            noise_std=self.noise_std,
         )
         data.setup("fit")
         return data

@@ -76,11 +76,10 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     given = as_targets(labels, logits.shape[1], "labels").cpu()
     beliefs = logits.detach().float().cpu().softmax(dim=1)
     rate = confident_noise_rate(beliefs, given)
-    transition, factor = _pooled(rate, logits.shape[1]), 1.0
+    transition = pooled = _pooled(rate, logits.shape[1])
     for _ in range(_STEPS):
-        before = transition
-        factor = _own_factor(beliefs, given, transition, rate)
-        transition = _estimate(beliefs, given, transition, factor)
+        before, factor = transition, _own_factor(beliefs, given, transition, rate)
+        transition = _estimate(beliefs, given, transition, factor, pooled)
         if (transition - before).abs().max() < _CHANGE:
             break
     factor = _own_factor(beliefs, given, transition, rate)
@@ -97,8 +96,8 @@ def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
 
     A sample counts for class k where its belief in k is at least the mean belief in k of the samples that are labelled
     k; for the likeliest of several such classes. Of the samples of each label that count for a class, the share that
-    counts for another one is that label's noise rate. Scales of beliefs cancel: a timid network and one that is too
-    sure of itself give the same.
+    counts for another one is that label's noise rate. The bounds are the network's own, so that a timid one finds
+    about as many as one that is too sure of itself.
 
     Reference: Northcutt et al., Confident Learning, JAIR 2021. Its joint distribution, of which this is the part off
     the diagonal.
@@ -139,14 +138,13 @@ def _posterior(beliefs: Tensor, given: Tensor, transition: Tensor, factor: float
     return joint / joint.sum(dim=1, keepdim=True).clamp(min=_LEAST)
 
 
-def _estimate(beliefs: Tensor, given: Tensor, transition: Tensor, factor: float) -> Tensor:
-    """How probable each label is for each class, by the posteriors under the last estimate."""
+def _estimate(beliefs: Tensor, given: Tensor, transition: Tensor, factor: float, pooled: Tensor) -> Tensor:
+    """How probable each label is for each class, by the posteriors under the last estimate, and K pooled samples."""
     classes = len(transition)
     counts = torch.zeros_like(transition)  # label x class
     for rows in _chunks(len(given)):
         counts.index_add_(0, given[rows], _posterior(beliefs[rows], given[rows], transition, factor))
-    right = float(counts.trace() / counts.sum()) if len(given) else 1.0
-    return (counts.T + classes * _pooled(1 - right, classes)) / (counts.sum(dim=0).unsqueeze(1) + classes)
+    return (counts.T + classes * pooled) / (counts.sum(dim=0).unsqueeze(1) + classes)
 
 
 def _own_factor(beliefs: Tensor, given: Tensor, transition: Tensor, rate: float) -> float:

@@ -85,7 +85,7 @@ def _noise_rate(found: LabelPosterior) -> NoiseRate:
 
 
 def _unsure(logits: Tensor) -> list[str]:
-    """A line where the network knows too little to contradict labels."""
+    """A line where the network knows too little for its ranking to mean much."""
     if len(logits) == 0:
         return []
     middle = float(logits.softmax(dim=1).amax(dim=1).median())
@@ -93,7 +93,7 @@ def _unsure(logits: Tensor) -> list[str]:
         return []
     return [
         f"The network is unsure of most samples ({middle:.0%} for the class that it holds likeliest, in the median): "
-        "more labels are wrong than it finds. Train longer, or with a higher learning rate."
+        "it contradicts labels at random. Train longer, or with a higher learning rate."
     ]
 
 

@@ -18,7 +18,7 @@ WRONG, AMBIGUOUS, DUPLICATE, UNSEEN = "wrong", "ambiguous", "contradicting dupli
 
 @dataclass(frozen=True)
 class NoiseRate:
-    """An estimated share of wrong labels and the interval that holds it; all in [0, 1]."""
+    """An estimated share of wrong labels, and how far it may be off either way; all in [0, 1]."""
 
     share: float
     low: float
