@@ -176,7 +176,7 @@ def test_files_of_the_sister_set_are_not_taken(tmp_path, name):
     assert f"{TITLES[name]} is not in" in refused(name, tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00\x00\x08\x03", gzip.compress(b"not unpacked, only renamed")])
+@pytest.mark.parametrize("content", [b"", b"\x00\x00\x08\x03", gzip.compress(b"not unpacked, only renamed", mtime=0)])
 def test_damaged_files_are_refused(tmp_path, content):
     write_mnist(tmp_path)
     (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(content)
