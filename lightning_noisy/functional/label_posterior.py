@@ -11,6 +11,8 @@ from torch import Tensor
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.noise import as_targets
 
+TEMPERATURES = (1.0, 4 / 3, 2.0)
+"""How sure a network may be compared with what it has a right to be."""
 _STEPS, _CHANGE = 200, 1e-5
 _ROWS = 1 << 16  # that are in double precision at once
 _HALVINGS, _WIDEST = 40, 30.0  # of the logarithm of a factor
@@ -54,6 +56,10 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     for what few samples of a class cannot tell. So a label that hardly ever is wrong needs more doubt than one that
     often is: where dogs are called cats, a doubtful cat is suspected before a doubtful truck.
 
+    Nobody knows how sure the network has a right to be. All this is done for :math:`\operatorname{softmax}(z_i / \tau)`
+    with each temperature :math:`\tau` of ``TEMPERATURES``, and the posteriors and transitions are averaged. So no
+    label is surely wrong because of a single reckless prediction: what ranks first does so however sure the network is.
+
     After Dawid and Skene, Maximum Likelihood Estimation of Observer Error-Rates, Applied Statistics 1979, with one
     observer, and a network's belief instead of class frequencies.
 
@@ -74,21 +80,16 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     check_argument(fits, "logits", "(N, K) with labels (N,)", f"{tuple(logits.shape)} and {tuple(labels.shape)}")
     check_argument(bool(logits.isfinite().all()), "logits", "finite numbers", "others")
     given = as_targets(labels, logits.shape[1], "labels").cpu()
-    beliefs = logits.detach().float().cpu().softmax(dim=1)
-    rate = confident_noise_rate(beliefs, given)
-    transition = pooled = _pooled(rate, logits.shape[1])
-    for _ in range(_STEPS):
-        before, factor = transition, _own_factor(beliefs, given, transition, rate)
-        transition = _estimate(beliefs, given, transition, factor, pooled)
-        if (transition - before).abs().max() < _CHANGE:
-            break
-    factor = _own_factor(beliefs, given, transition, rate)
-    wrong, best = torch.empty(len(given), dtype=torch.float64), torch.empty_like(given)
-    for rows in _chunks(len(given)):
-        posterior = _posterior(beliefs[rows], given[rows], transition, factor)
-        wrong[rows] = 1 - posterior.gather(1, given[rows].unsqueeze(1)).squeeze(1)
-        best[rows] = posterior.argmax(dim=1)
-    return LabelPosterior(wrong.clamp(0, 1), best, transition)
+    known = logits.detach().float().cpu()
+    posterior, transition = torch.zeros_like(known), torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.float64)
+    for temperature in TEMPERATURES:
+        beliefs = (known / temperature).softmax(dim=1)
+        explained, factor = _explain(beliefs, given)
+        transition += explained / len(TEMPERATURES)
+        for rows in _chunks(len(given)):
+            posterior[rows] += _posterior(beliefs[rows], given[rows], explained, factor) / len(TEMPERATURES)
+    wrong = 1 - posterior.gather(1, given.unsqueeze(1)).squeeze(1).double()
+    return LabelPosterior(wrong.clamp(0, 1), posterior.argmax(dim=1), transition)
 
 
 def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
@@ -122,6 +123,18 @@ def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
 
 def _chunks(count: int) -> list[slice]:
     return [slice(first, first + _ROWS) for first in range(0, count, _ROWS)]
+
+
+def _explain(beliefs: Tensor, given: Tensor) -> tuple[Tensor, float]:
+    """The transition matrix and the factor of labels' own share that explain them best."""
+    rate = confident_noise_rate(beliefs, given)
+    transition = pooled = _pooled(rate, beliefs.shape[1])
+    for _ in range(_STEPS):
+        before, factor = transition, _own_factor(beliefs, given, transition, rate)
+        transition = _estimate(beliefs, given, transition, factor, pooled)
+        if (transition - before).abs().max() < _CHANGE:
+            break
+    return transition, _own_factor(beliefs, given, transition, rate)
 
 
 def _pooled(rate: float, classes: int) -> Tensor:
