@@ -92,9 +92,9 @@ def audited(fitter: Detector) -> Fitted:
 def one_run(features: str, labels: str, settings: Settings, method: str, noise: str, seed: int) -> Run:
     """Rank the labels in one way, or in several from one training run."""
     ours = method in OURS
-    fitter = Detector(features, labels, settings, noise, seed)
+    fitter = Detector(features, labels, settings, noise, seed, evaluates=False)
     if method == AUDIT:
-        fitter = Detector(features, labels, settings, noise, seed, standardize=True, noise_std=0.3)
+        fitter = Detector(features, labels, settings, noise, seed, standardize=True, noise_std=0.3, evaluates=False)
     data = fitter.data()
     assert data.clean_targets is not None
     given, truth = data.noisy_targets.numpy(), data.clean_targets.numpy()

@@ -48,9 +48,14 @@ class Fitted:
 
 
 def fit(
-    module: StrategyModule, data: NoisyDataModule, epochs: int, clip: float, callbacks: Sequence[Callback] = ()
+    module: StrategyModule,
+    data: NoisyDataModule,
+    epochs: int,
+    clip: float,
+    callbacks: Sequence[Callback] = (),
+    **options: Any,
 ) -> Fitted:
-    """Train without a word, on the CPU."""
+    """Train without a word, on the CPU; ``options`` are more of the Trainer's."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     summary = RunSummary(also=tuple(f"test/{member}/acc" for member in module.members))
@@ -64,6 +69,7 @@ def fit(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **options,
     )
     trainer.fit(module, data)
     return Fitted(module, data, list(summary.history.values()))

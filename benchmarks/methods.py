@@ -87,6 +87,8 @@ class Fitter:
     seed: int
     standardize: bool = False
     noise_std: float = 0.0
+    evaluates: bool = True
+    """Whether accuracy on the test set is measured after each epoch."""
 
     def data(self, noise: LabelNoise | None = None) -> FeaturesDataModule:
         """Features with noisy labels, or with labels of their own."""
@@ -114,7 +116,8 @@ class Fitter:
             optimizer=partial(torch.optim.SGD, lr=self.settings.learning_rate, momentum=0.9),
             lr_scheduler=partial(CosineAnnealingLR, T_max=self.settings.epochs),
         )
-        return fit(module, data, self.settings.epochs, self.settings.clip, callbacks)
+        limit = None if self.evaluates else 0
+        return fit(module, data, self.settings.epochs, self.settings.clip, callbacks, limit_val_batches=limit)
 
     def epochs(self, published: float, of: int) -> int:
         """A number of epochs in proportion to the length of training, at least 1."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.functional.random import hash_bits, hash_uniform
+from lightning_noisy.functional.random import hash_bits, hash_normals, hash_uniform
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -64,6 +64,11 @@ class Draws:
         seed, epoch, index, stream = self._keys
         place = torch.arange(count, device=index.device)
         return hash_uniform(seed, epoch.unsqueeze(1), index.unsqueeze(1), stream, self._drawn, place)
+
+    def normals(self, count: int) -> Tensor:
+        """Standard normal numbers for each sample, float32 (B, count)."""
+        self._drawn += 1
+        return hash_normals(count, *self._keys, self._drawn)
 
     def integers(self, count: int) -> Tensor:
         """Integers in [0, count), int64 (B,)."""

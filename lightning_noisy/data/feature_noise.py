@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lightning_noisy.data.batch_transforms import BatchTransform, Draws
@@ -30,8 +29,7 @@ class FeatureNoise(BatchTransform):
         """Disturb features (B, D)."""
         draws, width = self.needed(draws), images.shape[1]
         if self.std > 0:
-            normal = torch.special.ndtri(draws.uniforms(width).clamp(min=2.0**-53))
-            images = images + self.std * normal.to(images)
+            images = images + draws.normals(width).mul_(self.std).to(images)
         if self.dropout > 0:
             images = images.masked_fill((draws.uniforms(width) < self.dropout).to(images.device), 0.0)
         return images

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -73,6 +75,29 @@ def hash_uniform(*keys: Tensor | int) -> Tensor:
         float64 tensor of the keys' common shape: multiples of 2**-53.
     """
     return _shift_right(hash_bits(*keys), 11).double() * 2.0**-53
+
+
+def hash_normals(count: int, *keys: Tensor | int) -> Tensor:
+    r"""Standard normal draws as a function of integer keys, two from each hash (Box and Muller, 1958).
+
+    .. math::
+        (z_j, z_{j + \lceil n/2 \rceil}) = \sqrt{-2 \ln u_j} \, (\cos 2 \pi v_j, \sin 2 \pi v_j)
+
+    for :math:`n` draws, with :math:`u_j \in (0, 1]` and :math:`v_j \in [0, 1)` multiples of 2**-24. So none is
+    beyond 5.8 standard deviations.
+
+    Args:
+        count: How many for each value of the keys.
+        *keys: Python integers or integer tensors that broadcast together to shape (B,).
+
+    Returns:
+        float32 tensor (B, count).
+    """
+    rows = hash_bits(*keys).unsqueeze(1)
+    bits = hash_bits(rows, torch.arange(-(-count // 2), device=rows.device))
+    radius = (_shift_right(bits, 40) + 1).float().mul_(2.0**-24).log_().mul_(-2).sqrt_()
+    angle = ((bits >> 8) & (2**24 - 1)).float().mul_(2 * math.pi * 2.0**-24)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
 
 
 def hash_seed(*keys: int) -> int:

@@ -61,17 +61,12 @@ def check_views(batch: TrainingBatch, count: int, owner: str) -> None:
         )
 
 
-def check_scalar(loss: Tensor) -> None:
-    """Refuse a training loss of several values.
-
-    Raises:
-        NoisyLabelError: It has a dimension.
-    """
-    if loss.ndim:
-        raise NoisyLabelError(
-            f"Expected the training loss to be a scalar, but got shape {tuple(loss.shape)}: give the criterion "
-            "`reduction='mean'`, or return the mean from `step`."
-        )
+def not_a_scalar(loss: Tensor) -> NoisyLabelError:
+    """What is said of a training loss of several values."""
+    return NoisyLabelError(
+        f"Expected the training loss to be a scalar, but got shape {tuple(loss.shape)}: give the criterion "
+        "`reduction='mean'`, or return the mean from `step`."
+    )
 
 
 def not_finite(where: str, index: Tensor) -> str:

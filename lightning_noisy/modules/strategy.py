@@ -21,13 +21,14 @@ from lightning_noisy.data.origins import check_same_names
 from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
-from lightning_noisy.modules.checks import check_same_classes, check_scalar, not_finite
+from lightning_noisy.modules.checks import check_same_classes, not_a_scalar, not_finite
 from lightning_noisy.modules.context import criterion_arguments
 from lightning_noisy.modules.evaluated_module import EvaluatedModule
 from lightning_noisy.modules.loading import AsksForParts
 from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.optim import scheduler_configs
+from lightning_noisy.private_api import logs_now
 from lightning_noisy.state import LossStores, RunDriver, class_names_in_use, saved_class_names
 from lightning_noisy.state.epoch_ends import close_skipped
 
@@ -128,7 +129,8 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         unpacked = unpack_batch(batch)
         self._hits = []
         loss = self.step(unpacked)
-        check_scalar(loss)
+        if loss.ndim:
+            raise not_a_scalar(loss)
         parts = list(unpacked.values()) if isinstance(unpacked, Mapping) else [unpacked]
         self._record(loss, torch.cat([part.index for part in parts]), batch_idx)
         return loss
@@ -223,5 +225,6 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         if run.batch is not None:
             hits = {"acc": torch.cat(self._hits)} if self._hits else {}
             self.section.sums.add(len(index), loss=loss, **hits)
-        if not run.open_batch.repeated:
+        seen = batch_idx == 0 or logs_now(self.trainer)  # by a logger or on the progress bar
+        if seen and not run.open_batch.repeated:
             self.log("train/loss_step", loss, prog_bar=True)

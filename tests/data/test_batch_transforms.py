@@ -17,7 +17,7 @@ from lightning_noisy.data.batch_transforms import (
     Unchanged,
 )
 from lightning_noisy.data.batch_views import EachImage, Views
-from lightning_noisy.data.epoch_index import EpochIndex
+from lightning_noisy.data.epoch_index import at_epoch
 from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.image_datasets import TrainingDataset
 from lightning_noisy.data.in_memory import InMemoryDataset, collate
@@ -150,16 +150,16 @@ def columns(dataset, keys):
 def test_pixels_of_a_sample_are_the_same_whatever_its_batch(name):
     rows, targets = torch.arange(COUNT).flip(0), torch.arange(COUNT) % 4
     dataset = InMemoryDataset(IMAGES, rows, targets, PIPELINES[name](), seed=9, indexed=True)
-    whole = columns(dataset, [EpochIndex(index, 3) for index in range(COUNT)])
+    whole = columns(dataset, [at_epoch(index, 3) for index in range(COUNT)])
     for keys in ([5], [30, 5, 2], [5, 5]):
-        part = columns(dataset, [EpochIndex(index, 3) for index in keys])
+        part = columns(dataset, [at_epoch(index, 3) for index in keys])
         for view, everything in zip(part, whole, strict=True):
             assert torch.equal(view, everything[keys])
-    other = columns(dataset, [EpochIndex(index, 4) for index in range(COUNT)])
+    other = columns(dataset, [at_epoch(index, 4) for index in range(COUNT)])
     assert all(not torch.equal(view, everything) for view, everything in zip(other, whole, strict=True))
     assert all(not torch.equal(view, whole[0]) for view in whole[1:])
     state = torch.get_rng_state()
-    columns(dataset, [EpochIndex(0, 3)])
+    columns(dataset, [at_epoch(0, 3)])
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -171,7 +171,7 @@ def test_loaders_give_whole_batches(name, num_workers):
     loader = ResumableLoader(
         dataset, batch_size=16, sampler=EpochSampler(dataset, seed=1), num_workers=num_workers, collate_fn=collate
     )
-    whole = columns(dataset, [EpochIndex(index, 0) for index in range(COUNT)])
+    whole = columns(dataset, [at_epoch(index, 0) for index in range(COUNT)])
     seen = []
     for images, target, index in loader:
         views = images if isinstance(images, list) else [images]

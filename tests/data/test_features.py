@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, RunSummary, StepSeed
 from lightning_noisy.data import EpochSampler, FeaturesDataModule, FileNoise, SymmetricNoise, features
-from lightning_noisy.data.epoch_index import EpochIndex
+from lightning_noisy.data.epoch_index import at_epoch
 from lightning_noisy.data.in_memory import Columns, InMemoryDataset
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError
@@ -356,7 +356,7 @@ def test_samples_one_by_one_are_those_of_the_batches(path):
 
     assert len(dataset) == 14
     for index in (0, 13):
-        for key in (index, EpochIndex(index, 5)):
+        for key in (index, at_epoch(index, 5)):
             x, target, found = dataset[key]
             assert np.array_equal(x, whole["x"][index])
             assert (target.item(), found.item()) == (whole["target"][index], index)

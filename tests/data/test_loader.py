@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 
-from lightning_noisy.data.epoch_index import EpochIndex
+from lightning_noisy.data.epoch_index import at_epoch
 from lightning_noisy.data.image_datasets import EvaluationDataset, TrainingDataset
 from lightning_noisy.data.indexed import IndexedDataset
 from lightning_noisy.data.loader import ResumableLoader
@@ -286,7 +286,7 @@ def test_a_checkpoint_without_a_position_changes_nothing():
 def test_a_sample_is_image_given_label_and_index():
     dataset = make_dataset(5, transform=lambda image: image + 1)
 
-    image, target, index = dataset[EpochIndex(2, 3)]
+    image, target, index = dataset[at_epoch(2, 3)]
     assert (image.item(), target.item(), index) == (21.0, 6, 2)
     assert len(dataset) == 5
     _, target, index = next(iter(DataLoader(Subset(dataset, [4, 1]), 2)))
@@ -294,7 +294,7 @@ def test_a_sample_is_image_given_label_and_index():
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index():
-    keys = [EpochIndex(index, epoch) for epoch in range(3) for index in range(4)]
+    keys = [at_epoch(index, epoch) for epoch in range(3) for index in range(4)]
     first = [make_dataset(4, seed=1)[key][0].item() for key in keys]
     torch.manual_seed(123)
     dataset = make_dataset(4, seed=1)
@@ -318,9 +318,9 @@ def test_augmentation_leaves_the_global_generator_alone():
     torch.manual_seed(4)
     expected = torch.rand(3)
     torch.manual_seed(4)
-    make_dataset(4)[EpochIndex(2, 1)]
+    make_dataset(4)[at_epoch(2, 1)]
     with pytest.raises(RuntimeError, match="broken"):
-        make_dataset(4, transform=broken)[EpochIndex(2, 1)]
+        make_dataset(4, transform=broken)[at_epoch(2, 1)]
     assert torch.equal(torch.rand(3), expected)
 
 

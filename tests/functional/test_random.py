@@ -1,12 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.random import hash_bits, hash_seed, hash_uniform, sample_categorical
+from lightning_noisy.functional.random import hash_bits, hash_normals, hash_seed, hash_uniform, sample_categorical
 
 WORD = 2**64
 GAMMA = 0x9E3779B97F4A7C15
@@ -111,6 +113,25 @@ def test_hashing_leaves_the_global_stream_and_the_keys_alone():
 
     assert torch.equal(torch.get_rng_state(), state)
     assert key.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("count", [1, 6, 7])
+def test_normals_are_those_of_box_and_muller(count):
+    index = torch.tensor([3, 70_000, 3])
+    found, pairs = hash_normals(count, 11, index), -(-count // 2)
+    for row, key in zip(found, index.tolist(), strict=True):
+        words = [expected_bits(expected_bits(11, key), j) for j in range(pairs)]
+        radius = [math.sqrt(-2 * math.log(((word >> 40) + 1) / 2**24)) for word in words]
+        angle = [2 * math.pi * (word >> 8 & 2**24 - 1) / 2**24 for word in words]
+        pairwise = [r * f(a) for f in (math.cos, math.sin) for r, a in zip(radius, angle, strict=True)]
+        assert row.tolist() == pytest.approx(pairwise[:count], abs=1e-5)
+
+
+def test_normals_are_normal_and_uncorrelated():
+    z = hash_normals(9, 5, torch.arange(40_000))
+    assert stats.kstest(z.numpy().ravel(), "norm").pvalue > 1e-3
+    correlations = np.corrcoef(z.T) - np.eye(9)
+    assert np.abs(correlations).max() < 5 / math.sqrt(len(z))
 
 
 def test_the_order_of_keys_counts():

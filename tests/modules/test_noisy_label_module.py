@@ -57,6 +57,30 @@ class Recording(NoisyLabelLoss):
         return nn.functional.cross_entropy(logits, target, reduction="none")
 
 
+class Steps(MemoryLogger):
+    """Keeps what is logged by step."""
+
+    def log_metrics(self, metrics, step=None):
+        self.seen.setdefault(step, {}).update(metrics)
+
+
+def test_the_loss_of_a_step_is_logged_where_loggers_and_the_bar_look(tmp_path):
+    expected, shown = {}, []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            expected[trainer.global_step - 1] = float(outputs["loss"])
+            shown.append(trainer.progress_bar_metrics.get("train/loss_step"))
+
+    logger = Steps()
+    module = NoisyLabelModule(Flat(3), LinearHead, nn.CrossEntropyLoss(), 4)
+    make_trainer(tmp_path, [Look()], logger=logger, log_every_n_steps=2).fit(module, loader())
+    logged = {step: seen["train/loss_step"] for step, seen in logger.seen.items() if "train/loss_step" in seen}
+    assert logged == pytest.approx({step: expected[step] for step in (1, 3, 5)})
+    last_shown = [expected[step] for step in (0, 1, 1, 3, 3, 5)]  # the first of an epoch, and what is logged
+    assert shown == pytest.approx(last_shown)
+
+
 def test_a_loss_gets_exactly_what_it_requires(tmp_path):
     loss = Recording()
     module = NoisyLabelModule(Flat(3), LinearHead, loss, 4)
