@@ -3,11 +3,12 @@
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import move_data_to_device
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching, MaskRefresh, StepSeed
-from lightning_noisy.data import IndexedDataset
+from lightning_noisy.data import DigitsDataModule, IndexedDataset, SymmetricNoise
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import RunDriver, SampleStore
@@ -96,6 +97,30 @@ def test_equals_the_cpu(tmp_path, method):
         states.append({name: value.cpu().double() for name, value in module.state_dict().items()})
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("views", [("weak",), ("weak", "weak")])
+def test_samples_that_stay_on_the_device_are_those_of_the_cpu(views):
+    batches, gpu = [], torch.device("cuda", torch.cuda.current_device())
+    for place in ("loader", "device"):
+        data = DigitsDataModule(SymmetricNoise(0.3), seed=0, augment=True, views=views, data_on=place)
+        data.setup("fit")
+        made = [move_data_to_device(batch, gpu) for batch in data.train_dataloader()]
+        batches.append([view.cpu() for batch in made for view in (*batch[0], batch[2])])
+    for left, right in zip(*batches, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-6)
+
+
+def test_samples_on_the_device_are_made_without_a_host_round_trip():
+    data, gpu = DigitsDataModule(seed=0, augment=True, data_on="device"), torch.device("cuda")
+    data.setup("fit")
+    first, second, *_ = data.train_dataloader()
+    move_data_to_device(first, gpu)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        move_data_to_device(second, gpu)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_checkpoint_moves_between_devices(tmp_path):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_noisy.data.on_device import DeviceCopies
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.random import hash_bits, hash_normals, hash_uniform
 
@@ -80,8 +81,18 @@ class Draws:
         return [bits & (2**63 - 1) for bits in hash_bits(*self._keys, self._drawn).tolist()]
 
 
+def beside(images: Tensor, drawn: Tensor) -> Tensor:
+    """Draws on the device of the images, without waiting for it."""
+    return drawn.to(images.device, non_blocking=True)
+
+
 class BatchTransform(ABC):
     """From a batch (B, ...) to a batch, or to a list of views, each a batch."""
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether it never goes through a batch image by image."""
+        return True
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Any:
@@ -124,6 +135,11 @@ class Compose(BatchTransform):
     def __init__(self, transforms: Sequence[BatchTransform]) -> None:
         self.transforms = tuple(transforms)
 
+    @property
+    def by_batch(self) -> bool:
+        """Whether none goes through a batch image by image."""
+        return all(transform.by_batch for transform in self.transforms)
+
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Apply them all."""
         for transform in self.transforms:
@@ -142,18 +158,12 @@ class Normalize(BatchTransform):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         scale, center = torch.tensor(std, dtype=torch.float64), torch.tensor(mean, dtype=torch.float64)
         shift, factor = (-center / scale).float().view(-1, 1, 1), (1 / (255 * scale)).float().view(-1, 1, 1)
-        self._constants = {shift.device: (shift, factor)}
+        self._shift, self._factor = DeviceCopies(shift), DeviceCopies(factor)
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Normalize bytes."""
-        shift, factor = self._constants.get(images.device) or self._bring(images.device)
-        return torch.addcmul(shift, images.float(), factor)
-
-    def _bring(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The constants on a device, copied there once: a copy for each batch would make an accelerator wait."""
-        shift, factor = self._constants[torch.device("cpu")]
-        self._constants[device] = shift.to(device), factor.to(device)
-        return self._constants[device]
+        device = images.device
+        return torch.addcmul(self._shift.on(device), images.float(), self._factor.on(device))
 
 
 class RandomCrop(BatchTransform):
@@ -185,7 +195,7 @@ class RandomCrop(BatchTransform):
         padded = self._padded(images)
         windows = padded.unfold(2, self.size, 1).unfold(3, self.size, 1)
         top, left = draws.integers(windows.shape[2]), draws.integers(windows.shape[3])
-        places = (torch.arange(len(images), device=images.device), top.to(images.device), left.to(images.device))
+        places = (torch.arange(len(images), device=images.device), beside(images, top), beside(images, left))
         return windows.permute(0, 2, 3, 1, 4, 5)[places]
 
     def _padded(self, images: Tensor) -> Tensor:
@@ -194,14 +204,14 @@ class RandomCrop(BatchTransform):
         height, width = images.shape[2:]
         fits = self.padding < min(height, width)
         check_argument(fits, "padding", f"less than the side of images of {height} x {width}", self.padding)
-        rows, columns = (_mirrored(side, self.padding).to(images.device) for side in (height, width))
+        rows, columns = (_mirrored(side, self.padding, images.device) for side in (height, width))
         return images.index_select(2, rows).index_select(3, columns)
 
 
-def _mirrored(side: int, padding: int) -> Tensor:
+def _mirrored(side: int, padding: int, device: torch.device) -> Tensor:
     """Which of ``side`` positions stands at each of the padded ones, by reflection at both ends."""
     last = side - 1
-    return last - (last - torch.arange(-padding, side + padding).abs()).abs()
+    return last - (last - torch.arange(-padding, side + padding, device=device).abs()).abs()
 
 
 class RandomFlip(BatchTransform):
@@ -210,7 +220,7 @@ class RandomFlip(BatchTransform):
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Flip images (B, C, H, W)."""
         draws = self.needed(draws)
-        flipped = (draws.uniform() < 0.5).to(images.device)
+        flipped = beside(images, draws.uniform() < 0.5)
         return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
@@ -237,7 +247,7 @@ class Cutout(BatchTransform):
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Cut a square out of images (B, C, H, W)."""
         draws = self.needed(draws)
-        rows, columns = (self._band(side, draws).to(images.device) for side in images.shape[2:])
+        rows, columns = (beside(images, self._band(side, draws)) for side in images.shape[2:])
         return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], self.value)
 
     def _band(self, side: int, draws: Draws) -> Tensor:

@@ -21,6 +21,11 @@ class EachImage(BatchTransform):
     def __init__(self, transform: Callable[[Any], Any]) -> None:
         self.transform = transform
 
+    @property
+    def by_batch(self) -> bool:
+        """It does go through a batch image by image."""
+        return False
+
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Any:
         """Transform images one by one; views stay apart."""
         draws = self.needed(draws)
@@ -44,6 +49,11 @@ class Views(BatchTransform):
 
     def __init__(self, transforms: Sequence[BatchTransform]) -> None:
         self.transforms = tuple(transforms)
+
+    @property
+    def by_batch(self) -> bool:
+        """Whether none goes through a batch image by image."""
+        return all(transform.by_batch for transform in self.transforms)
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> list[Tensor]:
         """The views, in the order of the transforms."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lightning_noisy.data.batch_transforms import BatchTransform, Draws
+from lightning_noisy.data.batch_transforms import BatchTransform, Draws, beside
 from lightning_noisy.errors import check_argument
 
 
@@ -29,7 +29,7 @@ class FeatureNoise(BatchTransform):
         """Disturb features (B, D)."""
         draws, width = self.needed(draws), images.shape[1]
         if self.std > 0:
-            images = images + draws.normals(width).mul_(self.std).to(images)
+            images = images + beside(images, draws.normals(width).mul_(self.std)).to(images.dtype)
         if self.dropout > 0:
-            images = images.masked_fill((draws.uniforms(width) < self.dropout).to(images.device), 0.0)
+            images = images.masked_fill(beside(images, draws.uniforms(width) < self.dropout), 0.0)
         return images

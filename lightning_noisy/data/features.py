@@ -18,6 +18,7 @@ from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.on_device import DeviceCopies
 from lightning_noisy.data.views import View, check_views, named_views
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.noise import MOST_CLASSES, check_num_classes
@@ -190,8 +191,8 @@ class FeaturesDataModule(NoisyDataModule):
 class _Standardize(BatchTransform):
     """Subtracts ``mean`` (D,) from features (B, D) and divides by ``scale`` (D,)."""
 
-    mean: Tensor
-    scale: Tensor
+    mean: DeviceCopies
+    scale: DeviceCopies
 
     @classmethod
     def of(cls, x: Tensor) -> _Standardize:
@@ -200,7 +201,8 @@ class _Standardize(BatchTransform):
         mean = torch.stack([chunk.double().sum(dim=0) for chunk in chunks]).sum(dim=0) / len(x)
         squares = torch.stack([(chunk.double() - mean).square().sum(dim=0) for chunk in chunks]).sum(dim=0)
         std = (squares / len(x)).sqrt().float()
-        return cls(mean.float(), torch.where(std >= torch.finfo(std.dtype).tiny, std, 1.0))
+        scale = torch.where(std >= torch.finfo(std.dtype).tiny, std, 1.0)
+        return cls(DeviceCopies(mean.float()), DeviceCopies(scale))
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
-        return (images - self.mean) / self.scale
+        return (images - self.mean.on(images.device)) / self.scale.on(images.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 
 from lightning_noisy.data.batch_transforms import Draws
 from lightning_noisy.data.batch_views import of_batches
+from lightning_noisy.data.on_device import DeviceCopies, PendingImages
 
 
 class InMemoryDataset(Dataset[Any]):
@@ -50,6 +52,9 @@ class InMemoryDataset(Dataset[Any]):
         self.seed = seed
         self.indexed = indexed
         self.sources = rows.numpy() if sources is None else sources
+        self.on_device = False
+        """Whether batches hold keys, and samples are made where the batch goes."""
+        self._copies = DeviceCopies.of(samples)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -60,9 +65,21 @@ class InMemoryDataset(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> Columns:
         """The samples at many positions."""
         index, epoch = torch.tensor(indices), torch.tensor([getattr(position, "epoch", 0) for position in indices])
-        made = self.transform(self.samples[self.rows[index]], Draws(self.seed, epoch, index))
+        make = partial(self.made, index, epoch)
+        made = PendingImages(make, len(index)) if self.on_device else make(self.samples.device)
         columns = made, self.targets[index]
         return Columns((*columns, index) if self.indexed else columns)
+
+    def made(self, index: Tensor, epoch: Tensor, device: torch.device) -> Any:
+        """What the transform makes of samples, on a device; what is drawn for them is the same on each.
+
+        Args:
+            index: Positions in the data set, int64 (B,), on the CPU.
+            epoch: The epoch of each, int64 (B,), likewise.
+            device: Where the samples are gathered and transformed.
+        """
+        rows = self.rows[index].to(device, non_blocking=True)
+        return self.transform(self._copies.on(device)[rows], Draws(self.seed, epoch, index))
 
 
 class Columns(Sequence[Any]):

@@ -20,6 +20,7 @@ from lightning_noisy.data.labeled_images import LabeledImages, Rows
 from lightning_noisy.data.loader import ResumableLoader
 from lightning_noisy.data.manifest import build_manifest, show_transitions, write_manifest
 from lightning_noisy.data.noise import LabelNoise
+from lightning_noisy.data.on_device import DataOn
 from lightning_noisy.data.origins import Sources, origin_arrays, sources_of
 from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.data.split_loaders import SplitLoaders
@@ -57,6 +58,10 @@ class NoisyDataModule(SplitLoaders, ABC):
             0.
         pin_memory: As in ``DataLoader``.
         backdoor: A :class:`~lightning_noisy.data.LocalTrigger` or :class:`~lightning_noisy.data.GlobalTrigger`.
+        data_on: Where samples that are in memory are gathered and transformed. ``"device"``: they stay on the device of
+            the run, the loader hands out keys, without workers, and a batch is made when it is moved there; what is
+            drawn for a sample is the same. ``"loader"``: on the CPU, by workers if there are some. ``"auto"`` takes the
+            device where it is a GPU, no transform goes image by image, and the samples have at most 2 GiB.
 
     Raises:
         NoisyLabelError: An argument outside its range; at ``setup``, an empty training set or training split, noise for
@@ -83,8 +88,9 @@ class NoisyDataModule(SplitLoaders, ABC):
         seed: int | None = None,
         pin_memory: bool = False,
         backdoor: BackdoorTrigger | None = None,
+        data_on: DataOn = "auto",
     ) -> None:
-        super().__init__(batch_size, num_workers, pin_memory)
+        super().__init__(batch_size, num_workers, pin_memory, data_on)
         check_argument(0 <= val_fraction < 1, "val_fraction", "a float in [0, 1)", val_fraction)
         self.noise = noise
         self.val_fraction = val_fraction
@@ -222,7 +228,7 @@ class NoisyDataModule(SplitLoaders, ABC):
 
     @override
     def train_dataloader(self) -> DataLoader[Any]:
-        return ResumableLoader(self._train, sampler=self.sampler, **self._loader_options())
+        return ResumableLoader(self._train, sampler=self.sampler, **self._loader_options(self._train))
 
     def _write_evidence(self, original: LabeledImages, images: LabeledImages, train: Tensor) -> None:
         """Into the run's folder.

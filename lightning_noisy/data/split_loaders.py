@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from lightning_noisy.data.in_memory import collate
+from lightning_noisy.data.in_memory import InMemoryDataset, collate
+from lightning_noisy.data.on_device import DataOn, check_data_on, stays_on_device
 from lightning_noisy.data.samplers import EvaluationSampler
 from lightning_noisy.errors import NoisyLabelError, check_count
 
@@ -22,19 +23,22 @@ class SplitLoaders(LightningDataModule):
         batch_size: Batch size B of one process.
         num_workers: Worker processes of each loader.
         pin_memory: As in ``DataLoader``.
+        data_on: Where samples in memory are gathered and transformed, see :class:`NoisyDataModule`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at ``test`` and ``predict``, no test set; a set of fewer samples
             than there are processes.
     """
 
-    def __init__(self, batch_size: int, num_workers: int, pin_memory: bool) -> None:
+    def __init__(self, batch_size: int, num_workers: int, pin_memory: bool, data_on: DataOn = "loader") -> None:
         super().__init__()
+        check_data_on(data_on)
         check_count(batch_size, "batch_size")
         check_count(num_workers, "num_workers", least=0, most=1024)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.pin_memory = pin_memory
+        self.data_on = data_on
         self._validation: dict[str, Dataset[Any]] = {}
 
     def photo_transform(self) -> Callable[[Any], Tensor]:
@@ -69,7 +73,7 @@ class SplitLoaders(LightningDataModule):
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self._test_set(), **self._loader_options())
+        return DataLoader(self._test_set(), **self._loader_options(self._test_set()))
 
     def _test_set(self) -> Dataset[Any]:
         if "test" not in self._validation:
@@ -86,16 +90,22 @@ class SplitLoaders(LightningDataModule):
                 f"{len(dataset)} samples cannot be evaluated on {world} processes: use fewer."  # type: ignore[arg-type]
             )
         sampler = EvaluationSampler(dataset, world, rank)
-        return DataLoader(dataset, sampler=sampler, **{**self._loader_options(), **options})
+        return DataLoader(dataset, sampler=sampler, **{**self._loader_options(dataset), **options})
 
-    def _loader_options(self) -> dict[str, Any]:
-        return {
+    def _loader_options(self, dataset: Dataset[Any]) -> dict[str, Any]:
+        options = {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "pin_memory": self.pin_memory,
             "collate_fn": collate,
         }
+        if isinstance(dataset, InMemoryDataset):
+            by_batch = dataset.transform.by_batch
+            dataset.on_device = stays_on_device(self.data_on, dataset.samples, by_batch, self.trainer)
+            if dataset.on_device:  # keys alone are no work
+                return {**options, "num_workers": 0, "persistent_workers": False, "pin_memory": False}
+        return options
 
     def _processes(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer is not None else (1, 0)

@@ -18,6 +18,7 @@ SHARED = {
     "seed": None,
     "pin_memory": False,
     "backdoor": None,
+    "data_on": "auto",
 }
 OTHERWISE = {"DigitsDataModule": {"batch_size": 64}}
 MODULES = sorted(name for name in data.__all__ if name.endswith("DataModule") and name != "NoisyDataModule")

@@ -225,9 +225,10 @@ def test_moments_of_anything(x):
     transform = features._Standardize.of(torch.from_numpy(x))
     std = x.astype(np.float64).std(axis=0).astype(np.float32)
 
-    assert np.allclose(transform.mean, x.astype(np.float64).mean(axis=0), rtol=1e-6, atol=1e-30)
-    assert np.allclose(transform.scale, np.where(std < np.finfo(np.float32).tiny, 1, std), rtol=1e-5)
-    assert (transform.scale[torch.from_numpy((x == x[0]).all(axis=0))] == 1).all()
+    mean, scale = transform.mean.samples, transform.scale.samples
+    assert np.allclose(mean, x.astype(np.float64).mean(axis=0), rtol=1e-6, atol=1e-30)
+    assert np.allclose(scale, np.where(std < np.finfo(np.float32).tiny, 1, std), rtol=1e-5)
+    assert (scale[torch.from_numpy((x == x[0]).all(axis=0))] == 1).all()
     assert transform(torch.from_numpy(x)).isfinite().all()
 
 
@@ -383,7 +384,7 @@ def test_two_processes_share_the_samples(path):
     single = raw(path, batch_size=4, test_rows=9)
     parts, tests = [], []
     for rank in range(2):
-        data = FeaturesDataModule(path, batch_size=2, seed=3, test_rows=9, standardize=False)
+        data = FeaturesDataModule(path, batch_size=2, seed=3, test_rows=9, standardize=False, data_on="loader")
         data.trainer = SimpleNamespace(
             world_size=2, global_rank=rank, is_global_zero=rank == 0, log_dir=None, loggers=[], fast_dev_run=False
         )
