@@ -158,12 +158,13 @@ class Normalize(BatchTransform):
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         scale, center = torch.tensor(std, dtype=torch.float64), torch.tensor(mean, dtype=torch.float64)
         shift, factor = (-center / scale).float().view(-1, 1, 1), (1 / (255 * scale)).float().view(-1, 1, 1)
-        self._shift, self._factor = DeviceCopies(shift), DeviceCopies(factor)
+        self._constants = DeviceCopies(torch.stack([shift, factor]))
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         """Normalize bytes."""
-        device = images.device
-        return torch.addcmul(self._shift.on(device), images.float(), self._factor.on(device))
+        constants, device = self._constants.samples, images.device
+        shift, factor = constants if device == constants.device else self._constants.on(device)
+        return torch.addcmul(shift, images.float(), factor)
 
 
 class RandomCrop(BatchTransform):

@@ -79,7 +79,8 @@ class InMemoryDataset(Dataset[Any]):
             device: Where the samples are gathered and transformed.
         """
         rows = self.rows[index].to(device, non_blocking=True)
-        return self.transform(self._copies.on(device)[rows], Draws(self.seed, epoch, index))
+        samples = self.samples if device == self.samples.device else self._copies.on(device)
+        return self.transform(samples[rows], Draws(self.seed, epoch, index))
 
 
 class Columns(Sequence[Any]):
