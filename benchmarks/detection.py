@@ -94,7 +94,9 @@ def one_run(features: str, labels: str, settings: Settings, method: str, noise: 
     ours = method in OURS
     fitter = Detector(features, labels, settings, noise, seed, evaluates=False)
     if method == AUDIT:
-        fitter = Detector(features, labels, settings, noise, seed, standardize=True, noise_std=0.3, evaluates=False)
+        fitter = Detector(
+            features, labels, settings, noise, seed, standardize="overall", noise_std=0.3, evaluates=False
+        )
     data = fitter.data()
     assert data.clean_targets is not None
     given, truth = data.noisy_targets.numpy(), data.clean_targets.numpy()

@@ -77,7 +77,7 @@ def run(features: str, labels: str, settings: Settings, loss: str, head: str, ra
         batch_size=settings.batch_size,
         seed=seed,
         test_rows=settings.test_rows,
-        standardize=False,
+        standardize=None,
     )
     data.setup("fit")
     module = NoisyLabelModule(

@@ -53,6 +53,7 @@ from lightning_noisy.callbacks import (
     ParameterSchedule,
 )
 from lightning_noisy.data import FeaturesDataModule, FileNoise, LabelNoise, SymmetricNoise
+from lightning_noisy.data.features import Scaling
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import transition_counts
 from lightning_noisy.heads import LinearHead
@@ -85,7 +86,7 @@ class Fitter:
     settings: Settings
     noise: str
     seed: int
-    standardize: bool = False
+    standardize: Scaling | None = None
     noise_std: float = 0.0
     evaluates: bool = True
     """Whether accuracy on the test set is measured after each epoch."""

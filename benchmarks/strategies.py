@@ -123,7 +123,7 @@ class Embeddings(Ground):
             self.features,
             made,
             test_rows=self.settings.test_rows,
-            standardize=False,
+            standardize=None,
             views=views or ("weak",),
             noise_std=0.3 if views else 0.0,
             strong_dropout=0.2,

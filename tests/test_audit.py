@@ -238,6 +238,7 @@ def expected(many, width, lr):
                 "path": "x.npz",
                 "batch_size": 384 if many else 64,
                 "noise_std": 0.3 if many else 1.0,
+                "standardize": "overall",
             },
         },
     }

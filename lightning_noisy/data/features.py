@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
@@ -23,7 +24,11 @@ from lightning_noisy.data.views import View, check_views, named_views
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.noise import MOST_CLASSES, check_num_classes
 
+Scaling = Literal["columns", "overall"]
+"""Whether each feature has a scale of its own, or all have the same."""
+
 _CHUNK = 2**16  # rows held in float64 at once
+_FEW, _MOST = 4, 0.8  # columns from which on one may not have more than this share of the variance unsaid
 
 
 class FeaturesDataModule(NoisyDataModule):
@@ -52,8 +57,10 @@ class FeaturesDataModule(NoisyDataModule):
         test_path: An ``.npz`` or ``.pt`` file whose ``x`` and ``y`` are the test set.
         test_rows: How many rows at the end of ``path`` are the test set; the rows before are the training set.
         num_classes: Number of classes K, at least 2; None takes the largest label in the files, plus 1.
-        standardize: Whether each feature is brought to mean 0 and standard deviation 1 over the training set (its
-            validation split included); a constant one only to 0. The test set is treated with the same two numbers.
+        standardize: How features are brought to mean 0 and standard deviation 1 over the training set (its validation
+            split included); the test set is treated with the same numbers. ``"columns"``: each feature on its own, a
+            constant one only to 0. ``"overall"``: all are divided by the root of their mean variance, so that what
+            varies little goes on doing so; for embeddings and principal components. None leaves them as they are.
         views: What the features of a training sample become: a tensor for one view, a list for several, e.g.
             ``["weak", "strong"]``. Each has noise of its own.
         noise_std: Standard deviation of the normal noise that each view adds, after standardization.
@@ -80,7 +87,7 @@ class FeaturesDataModule(NoisyDataModule):
         test_path: str | Path | None = None,
         test_rows: int | None = None,
         num_classes: int | None = None,
-        standardize: bool = True,
+        standardize: Scaling | None = "columns",
         views: Sequence[View] = ("weak",),
         noise_std: float = 0.0,
         strong_dropout: float = 0.2,
@@ -100,6 +107,9 @@ class FeaturesDataModule(NoisyDataModule):
         check_views(views)
         check_argument(noise_std >= 0, "noise_std", "a float >= 0", noise_std)
         check_argument(0 <= strong_dropout < 1, "strong_dropout", "a float in [0, 1)", strong_dropout)
+        check_argument(
+            standardize in (None, *get_args(Scaling)), "standardize", "'columns', 'overall' or None", standardize
+        )
         self.standardize = standardize
         self.views = tuple(views)
         self._weak, self._strong = FeatureNoise(noise_std), FeatureNoise(noise_std, strong_dropout)
@@ -132,7 +142,7 @@ class FeaturesDataModule(NoisyDataModule):
             self.num_classes,
         )
         self._training_part, self._test_part = train, test
-        self._transform = _Standardize.of(train.x) if self.standardize else Unchanged()
+        self._transform = Unchanged() if self.standardize is None else _Standardize.of(train.x, self.standardize)
         super().setup(stage)
 
     @override
@@ -195,14 +205,27 @@ class _Standardize(BatchTransform):
     scale: DeviceCopies
 
     @classmethod
-    def of(cls, x: Tensor) -> _Standardize:
-        """From the columns of x (N, D), in float64."""
+    def of(cls, x: Tensor, scaling: Scaling) -> _Standardize:
+        """From x (N, D), in float64."""
         chunks = [x[start : start + _CHUNK] for start in range(0, len(x), _CHUNK)]
         mean = torch.stack([chunk.double().sum(dim=0) for chunk in chunks]).sum(dim=0) / len(x)
         squares = torch.stack([(chunk.double() - mean).square().sum(dim=0) for chunk in chunks]).sum(dim=0)
+        if scaling == "overall":
+            _say_what_drowns_the_rest(squares)
+            squares = squares.mean().expand_as(squares)
         std = (squares / len(x)).sqrt().float()
         scale = torch.where(std >= torch.finfo(std.dtype).tiny, std, 1.0)
         return cls(DeviceCopies(mean.float()), DeviceCopies(scale))
 
     def __call__(self, images: Tensor, draws: Draws | None = None) -> Tensor:
         return (images - self.mean.on(images.device)) / self.scale.on(images.device)
+
+
+def _say_what_drowns_the_rest(variances: Tensor) -> None:
+    """A line where one feature (of D) has most of the variance, and scaling all alike leaves nothing of the others."""
+    share = float(variances.max() / variances.sum().clamp(min=torch.finfo(variances.dtype).tiny))
+    if len(variances) >= _FEW and share > _MOST:
+        rank_zero_warn(
+            f"Column {int(variances.argmax())} of the features has {share:.0%} of their variance, so a network sees "
+            "hardly anything else: if the columns are in different units, use standardize='columns'."
+        )

@@ -46,7 +46,7 @@ def ready(path, **options):
 
 
 def raw(path, **options):
-    return ready(path, standardize=False, **options)
+    return ready(path, standardize=None, **options)
 
 
 def read(loader):
@@ -202,6 +202,25 @@ def test_features_are_standardized_over_the_training_set(path, monkeypatch, chun
     assert np.allclose(np.sort(x, axis=0), np.sort(expected[:-8], axis=0), atol=1e-5)
 
 
+def test_all_features_have_one_scale(path):
+    x = training(ready(path, test_rows=8, standardize="overall"))[0]
+    known = X[:-8].astype(np.float64)
+    expected = (known - known.mean(axis=0)) / np.sqrt(known.var(axis=0).mean())
+    assert np.allclose(np.sort(x, axis=0), np.sort(expected, axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widest", "scaling", "said"), [(9, "overall", True), (2, "overall", False), (9, "columns", False)]
+)
+def test_a_feature_that_drowns_the_others_is_named(tmp_path, recwarn, widest, scaling, said):
+    x = np.random.default_rng(0).normal(size=(60, 5)) * [1, 1, widest, 1, 1]
+    np.savez(tmp_path / "f.npz", x=x, y=np.arange(60) % 2)
+    ready(tmp_path / "f.npz", standardize=scaling)
+    lines = [str(one.message) for one in recwarn if "variance" in str(one.message)]
+    assert len(lines) == said
+    assert all("Column 2 of the features has 9" in line for line in lines)
+
+
 def test_a_constant_feature_is_only_moved(tmp_path):
     x = X.astype(np.float32)
     x[:, 1] = 1e6 / 3
@@ -222,7 +241,7 @@ numbers = hnp.arrays(
 @given(numbers)
 @settings(max_examples=100)
 def test_moments_of_anything(x):
-    transform = features._Standardize.of(torch.from_numpy(x))
+    transform = features._Standardize.of(torch.from_numpy(x), "columns")
     std = x.astype(np.float64).std(axis=0).astype(np.float32)
 
     mean, scale = transform.mean.samples, transform.scale.samples
@@ -384,7 +403,7 @@ def test_two_processes_share_the_samples(path):
     single = raw(path, batch_size=4, test_rows=9)
     parts, tests = [], []
     for rank in range(2):
-        data = FeaturesDataModule(path, batch_size=2, seed=3, test_rows=9, standardize=False, data_on="loader")
+        data = FeaturesDataModule(path, batch_size=2, seed=3, test_rows=9, standardize=None, data_on="loader")
         data.trainer = SimpleNamespace(
             world_size=2, global_rank=rank, is_global_zero=rank == 0, log_dir=None, loggers=[], fast_dev_run=False
         )

@@ -185,7 +185,7 @@ def same_features(data, path):
 
 
 def features(path):
-    data = FeaturesDataModule(path, standardize=False)
+    data = FeaturesDataModule(path, standardize=None)
     data.setup("fit")
     return data
 

@@ -136,7 +136,7 @@ def test_the_difference_between_classes_is_named(now, line):
 def labels_for(tmp_path, arrays, key=None, **features):
     np.savez(tmp_path / "labels.npz", **arrays)
     np.savez(tmp_path / "x.npz", x=np.zeros((3, 1)), y=[0, 1, 2], **features)
-    data = FeaturesDataModule(tmp_path / "x.npz", FileNoise(tmp_path / "labels.npz", key), standardize=False)
+    data = FeaturesDataModule(tmp_path / "x.npz", FileNoise(tmp_path / "labels.npz", key), standardize=None)
     data.setup("fit")
     return data.noisy_targets.tolist()
 
