@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torchvision.transforms import v2
 
+from lightning_noisy.data.batch_policies import BatchAutoAugment, BatchRandAugment
 from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Cutout
 from lightning_noisy.data.batch_views import EachImage, Views
 from lightning_noisy.data.labeled_images import Transform
@@ -100,9 +101,13 @@ class StrongAugment:
         self._augment = v2.Compose(steps)
 
     def batched(self) -> list[BatchTransform]:
-        """The same for a batch in memory: the policy image by image, the square for all at once."""
-        square = [Cutout(self.cutout, _GRAY)] if self.cutout > 0 else []
-        return [EachImage(self._augment.transforms[0]), *square]
+        """The same for a batch in memory."""
+        policy: BatchTransform
+        if self.policy == "rand":
+            policy = BatchRandAugment(self.num_ops, self.magnitude, _GRAY)
+        else:
+            policy = BatchAutoAugment(_POLICIES[self.policy], _GRAY)
+        return [policy, *([Cutout(self.cutout, _GRAY)] if self.cutout > 0 else [])]
 
     def __call__(self, image: Tensor) -> Tensor:
         """Augment an image, uint8 (C, H, W)."""

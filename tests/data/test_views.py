@@ -137,7 +137,7 @@ def test_the_strong_augmentation_is_that_of_cifar_unless_given(dummy):
     given = by_index(ready(views=["strong", "weak"], strong=StrongAugment("cifar10")))
     assert all(torch.equal(found[i][0], given[i][0]) for i in range(40))
     weak = by_index(ready())
-    assert sum(not torch.equal(found[i][0], weak[i]) for i in range(40)) > 25
+    assert sum(not torch.equal(found[i][0], weak[i]) for i in range(40)) > 15
 
 
 def test_an_explicit_transform_gets_the_bytes(dummy):
