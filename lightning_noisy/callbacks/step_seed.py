@@ -35,8 +35,27 @@ class StepSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._run is not None, "no run before `setup`"
         seed = self._run.seed if self.seed is None else self.seed
-        torch.manual_seed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank))
+        reseed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank), pl_module.device)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies stand outside the run that the original takes part in."""
         return {**self.__dict__, "_run": None}
+
+
+def reseed(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of a device.
+
+    ``torch.manual_seed`` seeds all kinds of accelerators: for each that was never used it keeps the call, with a stack
+    trace, until it is. In every step of a training that takes 0.1 ms and memory that is never freed.
+
+    Args:
+        seed: In [0, 2**63).
+        device: Where the module is.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    elif device.type == "cuda":
+        torch.default_generator.manual_seed(seed)
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
