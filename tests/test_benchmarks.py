@@ -16,6 +16,7 @@ from benchmarks import (
     embeddings,
     functional_criterion,
     heads,
+    host_time,
     loader,
     methods,
     moves,
@@ -551,6 +552,22 @@ def test_backdoors_are_recorded_and_shown_as_recorded():
     recorded = json.loads((RESULTS / "backdoor.json").read_text())["runs"]
     assert len(recorded) == 3 * len(GRID)
     assert "\n".join(backdoor.table(recorded)) in (RESULTS.parents[1] / "docs" / "benchmarks.md").read_text()
+
+
+def test_host_time_is_measured_by_turns(monkeypatch):
+    written, fits = {}, []
+    monkeypatch.setattr(host_time, "write_record", lambda path, record: written.update({path.name: record}))
+    monkeypatch.setattr("sys.argv", ["host_time", "--samples", "256", "512", "--rounds", "2", "--steps", "24"])
+    original = host_time.one_fit
+    monkeypatch.setattr(host_time, "one_fit", lambda row, steps: fits.append(row[2]) or original(row, steps))
+    host_time.run()
+    assert fits == [256, 256, 256, 256, 512] * 2
+    steps = written["host-time.json"]["step"]
+    assert steps[host_time.PLAIN]["times plain"] == 1
+    for row in steps.values():
+        beyond = row["ms"] - steps[host_time.PLAIN]["ms"]
+        assert row["beyond plain"] == pytest.approx(beyond, abs=2e-3)
+        assert row["ms"] > 0
 
 
 def test_a_functional_criterion_is_measured_by_turns(monkeypatch):

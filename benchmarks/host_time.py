@@ -1,0 +1,203 @@
+"""What Python does in a training step beside the network: ours against plain Lightning.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.host_time
+
+An MLP (192-128-10) on cached features, batch 128: the network itself takes a part of a millisecond, so a step is mostly
+what the frameworks do around it. All rows train the same network on the same loader, with SGD:
+
+- plain Lightning: a module whose step is ``F.cross_entropy``, and nothing is logged;
+- plain Lightning, logging: the same with ``self.log`` in each step;
+- ours: `NoisyLabelModule` with cross entropy;
+- ours, SELC + masks: with `SELC`, `MaskRefresh`, `StepSeed`, `ConfidenceTracker` and `TrainingDynamics`;
+- ours, N = ...: the same on larger training sets, in batches of the same size.
+
+In each round every row is trained anew, in turn. A step is the time from the start of one batch to the start of the
+next, the loader's work in it; the first steps of a fit are left out. Medians over the steps, then over the rounds. It
+does not show accelerators, where the host runs ahead, nor the ends of epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from benchmarks.record import RESULTS, describe_machine, write_record
+from lightning_noisy import NoisyLabelModule
+from lightning_noisy.callbacks import SELC, ConfidenceTracker, MaskRefresh, StepSeed, TrainingDynamics
+from lightning_noisy.data import LabeledImages, NoisyDataModule, SymmetricNoise
+from lightning_noisy.data.batch_transforms import BatchTransform, Unchanged
+from lightning_noisy.heads import LinearHead
+from lightning_noisy.networks import MLP
+
+WIDTH, HIDDEN, CLASSES, BATCH = 192, 128, 10, 128
+SKIPPED = 20
+"""First steps of a fit that do not count."""
+PLAIN, LOGGING, OURS, FULL = "plain Lightning", "plain Lightning, logging", "ours", "ours, SELC + masks"
+TARGETS = {OURS: 0.15, FULL: 0.5}
+"""Milliseconds that a step may take beyond plain Lightning's."""
+
+
+class RandomFeatures(NoisyDataModule):
+    """Features without meaning."""
+
+    num_classes = CLASSES
+
+    def __init__(self, samples: int) -> None:
+        super().__init__(SymmetricNoise(0.4), batch_size=BATCH, seed=0)
+        self.samples = samples
+
+    @override
+    def training_images(self) -> LabeledImages:
+        generator = torch.Generator().manual_seed(0)
+        distinct = torch.randn(1024, WIDTH, generator=generator)
+        return LabeledImages.in_memory(
+            distinct[torch.arange(self.samples) % 1024], torch.arange(self.samples) % CLASSES
+        )
+
+    @override
+    def test_images(self) -> None:
+        return None
+
+    @override
+    def training_transform(self) -> BatchTransform:
+        return Unchanged()
+
+    @override
+    def evaluation_transform(self) -> BatchTransform:
+        return Unchanged()
+
+
+class Plain(LightningModule):
+    """What one writes without this package."""
+
+    def __init__(self, logs: bool) -> None:
+        super().__init__()
+        self.network = nn.Sequential(MLP(WIDTH, (HIDDEN,)), nn.Linear(HIDDEN, CLASSES))
+        self.logs = logs
+
+    @override
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = F.cross_entropy(self.network(batch[0]), batch[1])
+        if self.logs:
+            self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    @override
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+class StepTimes(Callback):
+    """Seconds from the start of each batch to that of the next."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+
+    @override
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.starts.append(time.perf_counter())
+
+    def median(self) -> float:
+        """Of the steps that count, in milliseconds."""
+        starts = self.starts[SKIPPED:]
+        return 1e3 * statistics.median(later - start for start, later in pairwise(starts))
+
+
+def ours() -> LightningModule:
+    """Our module with cross entropy."""
+    return NoisyLabelModule(
+        MLP(WIDTH, (HIDDEN,)),
+        LinearHead,
+        nn.CrossEntropyLoss(),
+        CLASSES,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9),
+    )
+
+
+def everything() -> list[Callback]:
+    """Callbacks of the row that has them."""
+    return [SELC(0.9, warmup_epochs=0), MaskRefresh(ratio=0.5), StepSeed(0), ConfidenceTracker(), TrainingDynamics()]
+
+
+Row = tuple[Callable[[], LightningModule], Callable[[], list[Callback]], int]
+
+
+def rows(samples: Sequence[int]) -> dict[str, Row]:
+    """What is measured: module, callbacks, samples."""
+    first, *larger = samples
+    return {
+        PLAIN: (lambda: Plain(False), list, first),
+        LOGGING: (lambda: Plain(True), list, first),
+        OURS: (ours, list, first),
+        FULL: (ours, everything, first),
+        **{f"{FULL}, N = {count:,}": (ours, everything, count) for count in larger},
+    }
+
+
+def one_fit(row: Row, steps: int) -> float:
+    """Milliseconds of a step in a fit of so many."""
+    module, callbacks, samples = row
+    times = StepTimes()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        max_steps=steps,
+        callbacks=[times, *callbacks()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module(), RandomFeatures(samples))
+    return times.median()
+
+
+def measure(samples: Sequence[int], rounds: int, steps: int) -> dict[str, Any]:
+    """Milliseconds of a step by row, with what it has beyond plain Lightning and in proportion to it."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    taken: dict[str, list[float]] = {name: [] for name in rows(samples)}
+    for _ in range(rounds):
+        for name, row in rows(samples).items():
+            taken[name].append(one_fit(row, steps))
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    return {
+        name: {
+            "ms": round(median, 3),
+            "beyond plain": round(median - medians[PLAIN], 3),
+            "times plain": round(median / medians[PLAIN], 2),
+        }
+        for name, median in medians.items()
+    }
+
+
+def run() -> None:
+    """Measure, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 100_000, 1_280_000])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=300)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(options.samples, options.rounds, options.steps)
+    command = f"OMP_NUM_THREADS=1 python -m benchmarks.host_time --rounds {options.rounds} --steps {options.steps}"
+    write_record(RESULTS / "host-time.json", {"command": command, "machine": describe_machine(), "step": found})
+    for name, row in found.items():
+        target = f" (target {TARGETS[name]})" if name in TARGETS else ""
+        print(f"{name:<34}{row['ms']:>8.3f} ms {row['beyond plain']:+.3f}{target} {row['times plain']:.2f} x")
+
+
+if __name__ == "__main__":
+    run()
