@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.noise import as_targets
 
-TEMPERATURES = (1.0, 4 / 3, 2.0)
-"""How sure a network may be compared with what it has a right to be."""
+SHARPNESS = (1.0, 0.8, 0.6, 0.4)
+"""How sure a network may have a right to be, in proportion to how sure it is."""
 _STEPS, _CHANGE = 200, 1e-5
 _ROWS = 1 << 16  # that are in double precision at once
 _HALVINGS, _WIDEST = 40, 30.0  # of the logarithm of a factor
@@ -56,9 +56,9 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     for what few samples of a class cannot tell. So a label that hardly ever is wrong needs more doubt than one that
     often is: where dogs are called cats, a doubtful cat is suspected before a doubtful truck.
 
-    Nobody knows how sure the network has a right to be. All this is done for :math:`\operatorname{softmax}(z_i / \tau)`
-    with each temperature :math:`\tau` of ``TEMPERATURES``, and the posteriors and transitions are averaged. So no
-    label is surely wrong because of a single reckless prediction: what ranks first does so however sure the network is.
+    Nobody knows how sure the network has a right to be. All this is done for :math:`\operatorname{softmax}(\gamma z_i)`
+    with each :math:`\gamma` of ``SHARPNESS``, and posteriors and transitions are averaged. So no label is surely wrong
+    because of one reckless prediction: what ranks first does so however sure the network is.
 
     After Dawid and Skene, Maximum Likelihood Estimation of Observer Error-Rates, Applied Statistics 1979, with one
     observer, and a network's belief instead of class frequencies.
@@ -82,12 +82,12 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     given = as_targets(labels, logits.shape[1], "labels").cpu()
     known = logits.detach().float().cpu()
     posterior, transition = torch.zeros_like(known), torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.float64)
-    for temperature in TEMPERATURES:
-        beliefs = (known / temperature).softmax(dim=1)
+    for sharpness in SHARPNESS:
+        beliefs = (sharpness * known).softmax(dim=1)
         explained, factor = _explain(beliefs, given)
-        transition += explained / len(TEMPERATURES)
+        transition += explained / len(SHARPNESS)
         for rows in _chunks(len(given)):
-            posterior[rows] += _posterior(beliefs[rows], given[rows], explained, factor) / len(TEMPERATURES)
+            posterior[rows] += _posterior(beliefs[rows], given[rows], explained, factor) / len(SHARPNESS)
     wrong = 1 - posterior.gather(1, given.unsqueeze(1)).squeeze(1).double()
     return LabelPosterior(wrong.clamp(0, 1), posterior.argmax(dim=1), transition)
 
