@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -208,8 +208,9 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         now = None if self._run is None else self._run.batch
         if now is not None:
             now.called = batch.index
+        kind = outputs.logits.device.type
         try:
-            with torch.autocast(outputs.logits.device.type, enabled=False):
+            with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
                 yield
         finally:
             if now is not None:
