@@ -36,11 +36,23 @@ def tables(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def summary(record: Record) -> str:
+    """What a user of each tool gets: average precision of its ranking and F1 at its cut, in per cent."""
+    runs = list(record["runs"].values())
+    parts = [
+        "Average precision of the ranking that a user gets:",
+        _by_method(runs, lambda seen: f"{100 * statistics.mean(_default(one)[1] for one in seen):.1f}"),
+        "F1 of what counts as wrong (precision / recall):",
+        _by_method(runs, _f1),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
 def figure(record: Record) -> Figure:
     """Average precision of what a user of each method gets, one row of dots for each kind of noise."""
     runs = list(record["runs"].values())
     methods, noises = _ordered(runs, "method"), _ordered(runs, "noise")
-    drawn = Figure(figsize=(8, 0.3 * len(noises) * (len(methods) + 1) + 1))
+    drawn = Figure(figsize=(8, 0.3 * len(noises) * (len(methods) + 1) + 1), layout="constrained")
     axes = drawn.add_subplot()
     ticks: dict[float, str] = {}
     for row, noise in enumerate(noises):
@@ -54,7 +66,6 @@ def figure(record: Record) -> Figure:
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
     axes.invert_yaxis()
     axes.set_xlabel("average precision in per cent: seeds (dots) and mean (bars)")
-    drawn.tight_layout()
     return drawn
 
 

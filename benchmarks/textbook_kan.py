@@ -1,4 +1,4 @@
-"""A KAN layer as it is written down: what :class:`lightning_noisy.heads.KANHead` is measured against."""
+"""A KAN layer in plain PyTorch: what :class:`lightning_noisy.heads.KANHead` is measured against."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from lightning_noisy.functional.masks import dropped_edges
 
 
 class TextbookKAN(nn.Module):
-    """Recursion of Cox and de Boor with a basis (B, D, n), one sum for the splines and one for the base function.
+    """Recursion of Cox and de Boor with a basis (B, D, n), one product for the splines and one for the base function.
+
+    The product over features and splines is one of matrices, as in efficient-kan: an ``einsum`` takes half as long
+    again at 1000 classes.
 
     Cubic splines on 5 intervals of [-1, 1], as ``KANHead`` has by default, whose state dict it loads.
 
@@ -50,7 +53,7 @@ class TextbookKAN(nn.Module):
         if mask is not None:
             scaler, base_weight = scaler * mask, base_weight * mask
         weight = self.spline_weight * scaler.unsqueeze(2)
-        return F.linear(F.silu(features), base_weight) + torch.einsum("bin,oin->bo", self.splines(features), weight)
+        return F.linear(F.silu(features), base_weight) + F.linear(self.splines(features).flatten(1), weight.flatten(1))
 
 
 class NaiveDKAN(TextbookKAN):

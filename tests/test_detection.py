@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import detection
-from benchmarks.detection_tables import tables
+from benchmarks.detection_tables import summary, tables
 from benchmarks.record import RESULTS
 from lightning_noisy.recipe_settings import recipe_settings
 
@@ -70,7 +70,7 @@ def test_audit_is_the_recipe():
     loss = init["loss"]["init_args"]
     assert (loss["lam"], loss["momentum"], loss["base"]["init_args"]) == (3.0, 0.9, {"q": 0.0})
     assert (init["backbone"]["init_args"]["hidden"], recipe["trainer"]["max_epochs"]) == ([512], 20)
-    assert (data["batch_size"], data["noise_std"]) == (384, 0.3)
+    assert (data["batch_size"], data["noise_std"], data["standardize"]) == (384, 0.3, "overall")
     (schedule,) = [one["init_args"] for one in recipe["trainer"]["callbacks"] if "DAL" in one["class_path"]]
     assert schedule == {"q_start": 0.0, "q_end": 1.0, "target": "loss.base"}
 
@@ -79,5 +79,6 @@ def test_the_record_is_shown_as_it_is():
     path = RESULTS / "detection.json"
     record = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == tables(record)
+    assert summary(record) in (RESULTS.parent.parent / "docs" / "benchmarks.md").read_text()
     for key, seen in record["runs"].items():
         assert key == f"{seen['method']}, {seen['noise']}, {seen['seed']}"
