@@ -22,6 +22,7 @@ from lightning_noisy.data.manifest import build_manifest, show_transitions, writ
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.data.origins import Sources, origin_arrays, sources_of
 from lightning_noisy.data.samplers import EpochSampler
+from lightning_noisy.data.sharded import ShardedSampler
 from lightning_noisy.data.split_loaders import SplitLoaders
 from lightning_noisy.data.splits import known_labels_of, split_rows, training_labels
 from lightning_noisy.errors import check_argument
@@ -57,6 +58,7 @@ class NoisyDataModule(SplitLoaders, ABC):
             0.
         pin_memory: As in ``DataLoader``.
         backdoor: A :class:`~lightning_noisy.data.LocalTrigger` or :class:`~lightning_noisy.data.GlobalTrigger`.
+        sharded: Whether each process visits samples of its own in all epochs (:class:`ShardedSampler`).
 
     Raises:
         NoisyLabelError: An argument outside its range; at ``setup``, an empty training set or training split, noise for
@@ -83,6 +85,7 @@ class NoisyDataModule(SplitLoaders, ABC):
         seed: int | None = None,
         pin_memory: bool = False,
         backdoor: BackdoorTrigger | None = None,
+        sharded: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers, pin_memory)
         check_argument(0 <= val_fraction < 1, "val_fraction", "a float in [0, 1)", val_fraction)
@@ -91,6 +94,7 @@ class NoisyDataModule(SplitLoaders, ABC):
         self.noisy_val = noisy_val
         self.seed = run_seed(seed)
         self.backdoor = backdoor
+        self.sharded = sharded
         self.noisy_targets: Tensor
         """Labels the training split is trained on, int64 (N,); from ``setup`` on."""
         self.clean_targets: Tensor | None
@@ -156,7 +160,7 @@ class NoisyDataModule(SplitLoaders, ABC):
 
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:
         """Makes the sampler that gives the order of the training split."""
-        return EpochSampler(self._train, processes, rank, self.seed)
+        return (ShardedSampler if self.sharded else EpochSampler)(self._train, processes, rank, self.seed)
 
     @property
     def sampler(self) -> EpochSampler:
