@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,7 @@ from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, TrainingSet
+from lightning_noisy.state.sharding import check_shards
 from lightning_noisy.targets import TargetPipeline
 from lightning_noisy.trainer_access import stand_in_trainer
 
@@ -191,7 +193,7 @@ class NoisyLoop:
         """
         if self._begun:
             raise NoisyLabelError("The loop has begun: load its state before the first batch.")
-        self._driver.load_state_dict(state["run"])
+        self._driver.load_state_dict(copy.deepcopy(state["run"]))
         for callback in self.callbacks:
             if callback.state_key in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.state_key])
@@ -208,6 +210,7 @@ class NoisyLoop:
         run.origins = run.origins.following(self._train_set, None)
         device = next(self._module.parameters(), torch.empty(0)).device
         known = TrainingSet.of(self._train_set), known_labels(self._train_set)
+        check_shards(run.sections.values(), loaders=[])
         run.begin(*known, self._fresh, device, self._seed, self._max_epochs)
         if run.open_epoch is not None:  # goes on inside an epoch
             self.trainer.current_epoch = run.open_epoch

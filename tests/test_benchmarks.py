@@ -21,6 +21,7 @@ from benchmarks import (
     methods,
     moves,
     photos,
+    scale,
     strategies,
     strategy_cost,
     strategy_tables,
@@ -726,3 +727,23 @@ def test_photos_of_the_benchmark(tmp_path):
     assert rows[0] == "image,label"
     assert len(rows) == 401
     assert all(row.split("/")[1] == row.split(",")[1] for row in rows[1:])
+
+
+def test_cost_of_rows_by_the_number_of_samples(monkeypatch, tmp_path):
+    written = []
+
+    def seconds(run):
+        rows = run()
+        written.append(tuple(rows.shape))
+        return 3e-6 if len(written) % 3 == 1 else 6e-6  # the unit, then a step of each store
+
+    monkeypatch.setattr(scale, "_seconds", seconds)
+    arguments = ["--samples", "40", "300", "--classes", "9", "--top-k", "4", "--rounds", "2"]
+    scale.main([*arguments, "--results", str(tmp_path / "scale.json")])
+    rows = json.loads((tmp_path / "scale.json").read_text())["rows"]
+    sizes = {"float32": 4 * 9, "float16": 2 * 9, "float16, 4 largest": 4 * 4 + 2}
+    expected = [(name, count, size * count) for name, size in sizes.items() for count in (40, 300)]
+    assert [(row["rows"], row["samples"], row["bytes"]) for row in rows] == expected
+    assert {(row["microseconds"], row["units"]) for row in rows} == {(6.0, 2.0)}
+    assert written == [(scale.BATCH, 9)] * 18
+    assert "| float16, 4 largest | 300 | 6 | 2.00 | 0 |" in (tmp_path / "scale.md").read_text()

@@ -11,7 +11,7 @@ import yaml
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 import lightning_noisy
-from lightning_noisy import NoisyLabelError, NoisyLabelModule
+from lightning_noisy import NoisyLabelError, NoisyLabelModule, Storage
 from lightning_noisy.checkpoints import AtomicCheckpointIO
 from lightning_noisy.cli import command_line, main, run
 from lightning_noisy.data import DigitsDataModule
@@ -19,6 +19,7 @@ from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import GeneralizedCrossEntropy
 from lightning_noisy.networks import SmallCNN
 from lightning_noisy.optim import SAM
+from lightning_noisy.state.row_format import LargestEntries
 from tests._dummies import command_line_error, isolate, quiet, write_image
 
 CONFIG = """
@@ -240,6 +241,17 @@ class TestConfiguration:
         names = {type(callback).__name__ for callback in cli.trainer.callbacks}
         assert "MaskRefresh" in names
         assert not names & {"SELC", "StepSeed"}
+
+    def test_callbacks_and_losses_take_the_same_storage(self, config, capsys):
+        kept = "callbacks.SELC\n      init_args: {storage: {dtype: float16, top_k: 3}}\n"
+        config.write_text(CONFIG.replace("callbacks.SELC\n", kept))
+        dry = ["--trainer.fast_dev_run", "true", "--data.sharded", "true"]
+        cli = quiet("fit", config, *dry)
+        assert cli.trainer.callbacks[2].section.stores["target"].format == LargestEntries(10, 3, torch.float16)
+        loss = ["--model.loss", "SelfAdaptiveTraining", "--model.loss.storage.dtype", "float16"]
+        assert quiet("fit", config, *NO_CALLBACKS, *dry, *loss).model.loss.storage == Storage("float16")
+        line = "`dtype` to be one of 'float32', 'float16', but got 'half'"
+        assert line in command_line_error(capsys, config, *loss[:-1], "half")
 
     def test_print_config_touches_no_data(self, config, capsys, monkeypatch):
         def refuse(*args, **kwargs):

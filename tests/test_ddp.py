@@ -51,7 +51,7 @@ from lightning_noisy.losses import (
     NoiseAttentionLoss,
 )
 from lightning_noisy.modules import NoisyLabelModule
-from lightning_noisy.state import EpochSums, RunDriver, SampleStore, sample_store
+from lightning_noisy.state import EpochSums, RunDriver, SampleStore, exchange
 from tests.distributed import Pool, RemoteError
 
 CLASSES, PIXELS = 5, 16
@@ -737,8 +737,8 @@ def synchronized(
     rank: int, writes: Rows, shape: tuple[int, ...], dtype: torch.dtype, chunk_bytes: int | None, again: int = 0
 ) -> list[Tensor]:
     """Write ``writes[rank]`` = (rows, value), ..., synchronize; the table after each call, and what is still marked."""
-    before = sample_store._CHUNK_BYTES
-    sample_store._CHUNK_BYTES = before if chunk_bytes is None else chunk_bytes
+    before = exchange.CHUNK_BYTES
+    exchange.CHUNK_BYTES = before if chunk_bytes is None else chunk_bytes
     calls = 0
     gather = dist.all_gather
 
@@ -747,7 +747,7 @@ def synchronized(
         calls += 1
         return gather(*args, **kwargs)
 
-    sample_store.dist.all_gather = counted
+    exchange.dist.all_gather = counted
     try:
         store = SampleStore(9, shape, dtype=dtype)
         for rows, value in writes[rank]:
@@ -758,7 +758,7 @@ def synchronized(
             store.synchronize()
             results.append(store.values.clone())
     finally:
-        sample_store._CHUNK_BYTES, sample_store.dist.all_gather = before, gather
+        exchange.CHUNK_BYTES, exchange.dist.all_gather = before, gather
     return [*results, store._touched.clone(), torch.tensor(calls)]
 
 

@@ -28,7 +28,7 @@ PACKAGE = ROOT / "lightning_noisy"
 ROOMS = [
     {"errors", "private_api"},
     {"config_text"},
-    {"checks", "class_plots", "collectives", "files", "plots", "recipes", "requirements", "trainer_access"},
+    {"checks", "class_plots", "collectives", "files", "plots", "recipes", "requirements", "storage", "trainer_access"},
     {"checkpoints", "figures", "recipe_settings", "tracker_plots"},
     {"functional"},
     {"losses", "heads", "networks", "optim", "reports"},

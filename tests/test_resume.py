@@ -8,6 +8,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from torch.utils.data import TensorDataset
 
+from lightning_noisy import Storage
 from lightning_noisy.callbacks import (
     CDR,
     SELC,
@@ -95,6 +96,7 @@ METHODS = {
         make_heads,
     ),
     "selc": (cross_entropy, lambda: [SELC(momentum=0.7, warmup_epochs=1)]),
+    "selc-top-k": (cross_entropy, lambda: [SELC(momentum=0.7, warmup_epochs=1, storage=Storage("float16", top_k=2))]),
     "nal": (
         lambda: NoiseAttentionLoss(lam=0.5, beta=0.1),
         lambda: [SELC(momentum=0.7, warmup_epochs=1, every_n_epochs=2, floor=1e-4)],
@@ -130,6 +132,7 @@ METHODS = {
         ],
     ),
     "elr": (lambda: EarlyLearningRegularization(lam=3.0, momentum=0.7), list),
+    "elr-half": (lambda: EarlyLearningRegularization(storage=Storage("float16", sharded=True)), list),
     "sat": (lambda: SelfAdaptiveTraining(warmup_epochs=1, momentum=0.7), list),
     "truncated": (lambda: TruncatedGeneralizedCrossEntropy(0.7, 0.3, warmup_epochs=0, every_n_epochs=2), list),
     "nlnl": (

@@ -31,7 +31,7 @@ class AttentionTracker(LabelTracker):
         clean_key: Name of the array inside an .npz file.
         every_n_steps: It looks at the batches 0, n, 2n, ... of an epoch; the others cost nothing.
         **options: ``figure_every_n_epochs``, as in :class:`ConfidenceTracker`; ``criterion``, ``index_key``,
-            ``check_labels``, as in :class:`CriterionCallback`.
+            ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, no clean labels, or a criterion without a method

@@ -29,8 +29,8 @@ class ConfidenceTracker(LabelTracker):
             ``clean_targets``.
         clean_key: Name of the array inside an .npz file.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
-        **options: ``every_n_steps``, as in :class:`LabelTracker`; ``criterion``, ``index_key``, ``check_labels``, as in
-            :class:`CriterionCallback`.
+        **options: ``every_n_steps``, as in :class:`LabelTracker`; ``criterion``, ``index_key``, ``check_labels``,
+            ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: Clean labels that do not fit the training set; at fit, a checkpoint of another data set.

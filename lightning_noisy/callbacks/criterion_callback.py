@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
@@ -11,6 +12,7 @@ from typing_extensions import override
 from lightning_noisy.data.batch import IndexKey
 from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, RunState, Section
+from lightning_noisy.storage import Storage, storage_for
 from lightning_noisy.targets import CRITERION_NAMES, TargetPipeline, pipeline_at
 
 
@@ -28,13 +30,30 @@ class CriterionCallback(Callback, ABC):
             batch from several loaders it names the loader.
         check_labels: Whether the labels at the criterion are held to those of the samples that the index names, where
             the data set tells them, else to those that came first. False for labels that change on purpose.
+        storage: How its stores keep their rows; None in whole float32 rows.
+
+    Raises:
+        NoisyLabelError: A ``storage`` that the callback cannot live with.
     """
 
-    def __init__(self, criterion: str | None = None, index_key: IndexKey = None, check_labels: bool = True) -> None:
+    unfit_storage: ClassVar[Mapping[str, str]] = {
+        "top_k": "they are no probabilities of classes",
+        "sharded": "it looks at those of all samples",
+    }
+    """Arguments of :class:`~lightning_noisy.Storage` that it cannot live with, and why."""
+
+    def __init__(
+        self,
+        criterion: str | None = None,
+        index_key: IndexKey = None,
+        check_labels: bool = True,
+        storage: Storage | None = None,
+    ) -> None:
         self.criterion = criterion
         self.index_key = index_key
         self.check_labels = check_labels
-        self.section = Section(type(self).__name__, self.state_key, self.epoch_metrics)
+        kept = storage_for(type(self).__name__, storage, self.unfit_storage)
+        self.section = Section(type(self).__name__, self.state_key, self.epoch_metrics, storage=kept)
         """What the callback keeps."""
         self._run: RunState | None = None
         self._pipeline: TargetPipeline | None = None

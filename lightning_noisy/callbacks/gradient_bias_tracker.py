@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -48,7 +49,7 @@ class GradientBiasTracker(GradientTracker):
         clean_key: Name of the array inside an .npz file.
         every_n_steps: It looks at the batches 0, n, 2n, ... of an epoch; the others cost nothing.
         **options: ``figure_every_n_epochs``, as in :class:`ConfidenceTracker`; ``criterion``, ``index_key``,
-            ``check_labels``, as in :class:`CriterionCallback`.
+            ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, no clean labels; in training, logits without a
@@ -66,6 +67,10 @@ class GradientBiasTracker(GradientTracker):
 
     figure_tag = "train/gradient_bias"
     figure_name = "gradient_bias"
+    unfit_storage: ClassVar[Mapping[str, str]] = {
+        **GradientTracker.unfit_storage,
+        "dtype": "they are sums over training, which would lose what is small beside them",
+    }
     _trainer: Any = None
 
     @override

@@ -46,7 +46,7 @@ class GradientErrorTracker(GradientTracker):
             :class:`~lightning_noisy.networks.Classifier` that the logits come from. A project without one names it.
         every_n_steps: It looks at the batches 0, n, 2n, ... of an epoch; the others cost nothing.
         **options: ``figure_every_n_epochs``, as in :class:`ConfidenceTracker`; ``criterion``, ``index_key``,
-            ``check_labels``, as in :class:`CriterionCallback`.
+            ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, no clean labels, no such layer, sharded weights; in

@@ -35,7 +35,7 @@ class GradientShareTracker(GradientTracker):
         clean_key: Name of the array inside an .npz file.
         every_n_steps: It looks at the batches 0, n, 2n, ... of an epoch; the others cost nothing.
         **options: ``figure_every_n_epochs``, as in :class:`ConfidenceTracker`; ``criterion``, ``index_key``,
-            ``check_labels``, as in :class:`CriterionCallback`.
+            ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, no clean labels; in training, logits without a

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
@@ -43,7 +44,7 @@ class GradientSwitching(DirectionPools, CriterionCallback):
             batch a sample has one label, and grows its pool once.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, a second callback that replaces the target or a
@@ -58,6 +59,7 @@ class GradientSwitching(DirectionPools, CriterionCallback):
     """
 
     run = CriterionCallback.run
+    unfit_storage: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class JointOptimizationLabels(CriterionCallback):
         warmup_epochs: Epochs with the given labels, at least 1. Public code: 70 of 200.
         window: n, at least 1. Published: 10.
         labels: ``"soft"``: the mean; ``"hard"``: its maximum.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets, or a second
@@ -51,6 +52,7 @@ class JointOptimizationLabels(CriterionCallback):
     """
 
     replaces_target = True
+    unfit_storage: ClassVar[Mapping[str, str]] = {"top_k": "a row holds predictions of several epochs"}
 
     def __init__(
         self,

@@ -51,7 +51,7 @@ class LabelIssueReport(TrainingDynamics):
         pictures: Whether the page shows the samples, where they are images.
         image_root: Folder that the samples' paths are relative to, where the page shows these files instead: training
             may have seen features of them alone.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: At fit, an output that cannot be written, clean labels that do not fit, a checkpoint of another

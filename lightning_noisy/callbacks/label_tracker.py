@@ -31,7 +31,7 @@ class LabelTracker(CriterionCallback):
         clean_key: Name of the array inside an .npz file.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
         every_n_steps: n, at least 1.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
     """
 
     figure_tag: ClassVar[str]

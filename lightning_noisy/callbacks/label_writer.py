@@ -32,7 +32,7 @@ class LabelWriter(NpzWriter):
     Args:
         path: Name of the file, ending in .npz; relative names lie in the run's folder (without a logger, in the
             Trainer's ``default_root_dir``).
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: Another suffix; at fit, a checkpoint of another data set.

@@ -40,8 +40,8 @@ class MemorizationTracker(LabelTracker):
             ``clean_targets``.
         clean_key: Name of the array inside an .npz file.
         figure_every_n_epochs: How often the TensorBoard figure is drawn; also at the end.
-        **options: ``every_n_steps``, as in :class:`LabelTracker`; ``criterion``, ``index_key``, ``check_labels``, as in
-            :class:`CriterionCallback`.
+        **options: ``every_n_steps``, as in :class:`LabelTracker`; ``criterion``, ``index_key``, ``check_labels``,
+            ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: At start: no clean labels, or some that do not fit the training set; a checkpoint of another

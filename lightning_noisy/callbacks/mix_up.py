@@ -46,7 +46,7 @@ class MixUp(CriterionCallback):
         alpha: Parameter of the Beta distribution, finite and more than 0. SELC+ has 0.9; large ones mix halves.
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0.
         input_key: Where the batch holds the inputs; None takes the first entry of a list, or ``image`` of a dict.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: ``alpha`` outside its range; at start, a criterion that cannot take soft targets; at a batch

@@ -80,7 +80,7 @@ class NpzWriter(CriterionCallback):
 
     Args:
         path: Name of the file, relative to the run's folder (without a logger, to ``default_root_dir``), or absolute.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: ``path`` does not end in .npz; at fit, it cannot be written.

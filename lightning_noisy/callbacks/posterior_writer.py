@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class PosteriorWriter(NpzWriter):
     Args:
         path: Name of the file, ending in .npz; relative names lie in the run's folder (without a logger, in the
             Trainer's ``default_root_dir``).
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: Another suffix; at fit, a checkpoint of another data set.
@@ -43,6 +44,7 @@ class PosteriorWriter(NpzWriter):
     """
 
     content = "Probabilities"
+    unfit_storage: ClassVar[Mapping[str, str]] = {"sharded": "one process writes those of all samples"}
 
     def __init__(self, path: str = "posterior.npz", **options: Any) -> None:
         super().__init__(path, **options)
@@ -56,7 +58,7 @@ class PosteriorWriter(NpzWriter):
     def arrays(self) -> dict[str, Tensor]:
         if "probabilities" not in self.section.stores:
             return {}
-        rows = self.section.stores["probabilities"].values.cpu()
+        rows = self.section.stores["probabilities"].rows().cpu()
         return {"index": torch.arange(len(rows)), "probabilities": rows}
 
     @override

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.collectives import own_rows, sum_over_processes
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.state import SampleStore
 from lightning_noisy.targets import AttentiveCriterion, TargetCall, TargetPipeline
@@ -48,7 +50,7 @@ class SELC(CriterionCallback):
             which is the same, since :math:`\tau` is positive.
         clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module.
         clean_key: Name of the array inside an .npz file.
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: An argument outside its range; at start, a criterion that cannot take soft targets, one without
@@ -67,6 +69,7 @@ class SELC(CriterionCallback):
 
     replaces_target = True
     makes_soft_targets = True
+    unfit_storage: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -125,22 +128,25 @@ class SELC(CriterionCallback):
 
     @property
     def targets(self) -> Tensor | None:
-        """The targets (N, K) of now, zero where none was made yet; None before the end of the warm-up."""
+        """The targets (N, K) of now, zero where none was made yet; None before the end of the warm-up.
+
+        In shards they are those of this process's samples, r, r + W, ...
+        """
         store = self.section.stores.get("target")
-        return None if store is None else store.values
+        return None if store is None else store.rows()
 
     @override
     def epoch_metrics(self) -> dict[str, float]:
         if self._clean is None:
             return {}
-        labels = torch.full_like(self._clean, -1) if self.run.labels is None else self.run.labels
+        labels = torch.full_like(self._clean, -1) if self.run.labels is None else self.run.labels.clone()
         if "target" in self.section.stores:
-            rows = self.section.stores["target"].values.cpu()
-            labels = torch.where(rows.sum(dim=1) > 0, rows.argmax(dim=1), labels)
-        known = labels >= 0
-        if not known.any():
-            return {}
-        return {self.metric("target", "correction_acc"): (labels == self._clean)[known].double().mean().item()}
+            for index, rows in self.section.stores["target"].blocks():
+                labels[index] = torch.where(rows.sum(dim=1) > 0, rows.argmax(dim=1), labels[index])
+        labels, clean = own_rows(labels), own_rows(self._clean)
+        counts = torch.stack([(labels == clean)[labels >= 0].sum(), (labels >= 0).sum()])
+        right, known = sum_over_processes(counts).tolist()
+        return {self.metric("target", "correction_acc"): right / known} if known else {}
 
     def _moved(self, call: TargetCall, rows: Tensor) -> Tensor:
         """Rows moved towards the prediction, where the criterion pays enough attention."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class TrainingDynamics(CriterionCallback):
     loop without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
 
     Args:
-        **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
+        **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: At fit, a checkpoint of another data set.
@@ -70,6 +71,11 @@ class TrainingDynamics(CriterionCallback):
         Trainer(callbacks=[dynamics]).fit(module, loader)
         suspicious = dynamics.table()["margin"].argsort()
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {
+        **CriterionCallback.unfit_storage,
+        "dtype": "a row holds a label too, which would be rounded",
+    }
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

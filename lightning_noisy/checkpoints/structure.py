@@ -160,8 +160,14 @@ def _wrong_value(state: Mapping[str, Any], name: str, expected: Any) -> str | No
 
 def _wrong_stores(key: str, stores: Mapping[str, Any], num_samples: int | None) -> str | None:
     for name, store in stores.items():
-        tensors = [store.get("values"), store.get("writer")] if isinstance(store, Mapping) else [None]
-        if not all(isinstance(tensor, Tensor) and tensor.ndim > 0 and len(tensor) == num_samples for tensor in tensors):
+        known = store if isinstance(store, Mapping) else {}
+        columns = ("values", "writer", *(["classes"] if "num_classes" in known else []))
+        tensors = [known.get(column) for column in columns]
+        counts = {len(tensor) if isinstance(tensor, Tensor) and tensor.ndim > 0 else None for tensor in tensors}
+        alone = (
+            len(counts) == 1 and known.get("num_samples", -1) == num_samples
+        )  # rows of one process: no start of a fit
+        if None in counts or not (alone or counts == {num_samples}):
             return f"store `{name}` of {key} has not {num_samples} rows"
     return None
 

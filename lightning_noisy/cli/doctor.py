@@ -57,7 +57,7 @@ class Probe(Callback):
         loader: Any = trainer.train_dataloader
         self.batches = len(loader) if hasattr(loader, "__len__") else 0
         self.stores = {
-            section.owner: sum(store.values.nbytes for store in section.stores.values())
+            section.owner: sum(store.nbytes for store in section.stores.values())
             for section in RunDriver.of(trainer).sections.values()
             if section.stores
         }

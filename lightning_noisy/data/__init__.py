@@ -31,6 +31,7 @@ from lightning_noisy.data.noise import (
 )
 from lightning_noisy.data.origins import known_class_names, sources_of
 from lightning_noisy.data.samplers import EpochSampler
+from lightning_noisy.data.sharded import ShardedSampler
 from lightning_noisy.data.torchvision_module import TorchvisionDataModule
 from lightning_noisy.data.unlabeled_images import UnlabeledImages
 from lightning_noisy.data.views import MultiView, StrongAugment
@@ -68,6 +69,7 @@ __all__ = [
     "PMDNoise",
     "PairFlipNoise",
     "ResumableLoader",
+    "ShardedSampler",
     "StrongAugment",
     "SymmetricNoise",
     "TorchvisionDataModule",

@@ -181,6 +181,7 @@ class ImageListDataModule(NoisyDataModule):
         if self.batches_per_epoch is None:
             return super().training_sampler(processes, rank)
         size, available = self.batches_per_epoch * self.batch_size * processes, len(self.noisy_targets)
+        check_argument(not self.sharded, "sharded", "False beside `batches_per_epoch`", self.sharded)
         wanted = f"at most {available // (self.batch_size * processes)}, as many as {available} samples give"
         check_argument(size <= available, "batches_per_epoch", wanted, self.batches_per_epoch)
         return BalancedSampler(self._train, self.noisy_targets, size, processes, rank, self.seed)

@@ -23,6 +23,7 @@ from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.data.on_device import DataOn
 from lightning_noisy.data.origins import Sources, origin_arrays, sources_of
 from lightning_noisy.data.samplers import EpochSampler
+from lightning_noisy.data.sharded import ShardedSampler
 from lightning_noisy.data.split_loaders import SplitLoaders
 from lightning_noisy.data.splits import known_labels_of, split_rows, training_labels
 from lightning_noisy.errors import check_argument
@@ -62,6 +63,7 @@ class NoisyDataModule(SplitLoaders, ABC):
             the run, the loader hands out keys, without workers, and a batch is made when it is moved there; what is
             drawn for a sample is the same. ``"loader"``: on the CPU, by workers if there are some. ``"auto"`` takes the
             device where it is a GPU, no transform goes image by image, and the samples have at most 2 GiB.
+        sharded: Whether each process visits samples of its own in all epochs (:class:`ShardedSampler`).
 
     Raises:
         NoisyLabelError: An argument outside its range; at ``setup``, an empty training set or training split, noise for
@@ -89,6 +91,7 @@ class NoisyDataModule(SplitLoaders, ABC):
         pin_memory: bool = False,
         backdoor: BackdoorTrigger | None = None,
         data_on: DataOn = "auto",
+        sharded: bool = False,
     ) -> None:
         super().__init__(batch_size, num_workers, pin_memory, data_on)
         check_argument(0 <= val_fraction < 1, "val_fraction", "a float in [0, 1)", val_fraction)
@@ -97,6 +100,7 @@ class NoisyDataModule(SplitLoaders, ABC):
         self.noisy_val = noisy_val
         self.seed = run_seed(seed)
         self.backdoor = backdoor
+        self.sharded = sharded
         self.noisy_targets: Tensor
         """Labels the training split is trained on, int64 (N,); from ``setup`` on."""
         self.clean_targets: Tensor | None
@@ -162,7 +166,7 @@ class NoisyDataModule(SplitLoaders, ABC):
 
     def training_sampler(self, processes: int, rank: int) -> EpochSampler:
         """Makes the sampler that gives the order of the training split."""
-        return EpochSampler(self._train, processes, rank, self.seed)
+        return (ShardedSampler if self.sharded else EpochSampler)(self._train, processes, rank, self.seed)
 
     @property
     def sampler(self) -> EpochSampler:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.losses.base import NoisyLabelLoss, Store
+from lightning_noisy.losses._store import Store
+from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.losses.sample_losses import check_criterion, losses_of_samples
+from lightning_noisy.storage import Storage
 
 
 class CompositeLoss(NoisyLabelLoss):
@@ -84,6 +86,18 @@ class CompositeLoss(NoisyLabelLoss):
             if isinstance(loss, NoisyLabelLoss)
             for name, shape in loss.store_shapes(num_classes).items()
         }
+
+    @override
+    def storage_of(self, name: str) -> Storage:
+        """How a store keeps its rows: as its part says.
+
+        Args:
+            name: Of the store, as in :meth:`store_shapes`.
+        """
+        for part, loss in self.parts().items():
+            if isinstance(loss, NoisyLabelLoss) and name.startswith(f"{part}."):
+                return loss.storage_of(name.removeprefix(f"{part}."))
+        return self.storage
 
     def check_parts(self) -> None:
         """Refuse parts that cannot stand in the whole. To be called once they are set.

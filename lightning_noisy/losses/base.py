@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.losses._store import Store
 from lightning_noisy.private_api import calling_module
+from lightning_noisy.storage import Storage, storage_for
 
 _MEANINGS = {
     "index": ", the positions (B,) of the samples in the training set",
@@ -25,22 +28,6 @@ _MEANINGS = {
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SELF_LOGITS_TARGET = 3
-
-
-class Store(Protocol):
-    """What a loss needs of a per-sample store; :class:`lightning_noisy.SampleStore` is one."""
-
-    def get(self, index: Tensor) -> Tensor:
-        """The rows of the samples ``index`` (B,)."""
-        ...
-
-    def update(self, index: Tensor, values: Tensor) -> Tensor:
-        """Write rows and return them; of a sample that stands twice in ``index`` the first row counts."""
-        ...
-
-    def lerp(self, index: Tensor, values: Tensor, weight: float) -> Tensor:
-        """``row <- row + weight * (value - row)``; returns the new rows."""
-        ...
 
 
 class NoisyLabelLoss(nn.Module, ABC):
@@ -66,9 +53,11 @@ class NoisyLabelLoss(nn.Module, ABC):
 
     Args:
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the batch, as in torch.
+        storage: How the stores of a loss with memory keep their rows; None in whole float32 rows.
 
     Raises:
-        NoisyLabelError: Another reduction, or ``"none"`` for a loss without values of samples.
+        NoisyLabelError: Another reduction, ``"none"`` for a loss without values of samples, or a storage that the loss
+            cannot live with.
     """
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -84,6 +73,9 @@ class NoisyLabelLoss(nn.Module, ABC):
 
     extra_outputs: ClassVar[int] = 0
     """Outputs of the network that the loss needs beside the K of the classes, after which they stand."""
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {"top_k": "they are no probabilities of classes"}
+    """Arguments of :class:`~lightning_noisy.Storage` that its stores cannot live with, and why."""
 
     _left_to_parts: ClassVar[bool] = False
     """Whether required keywords that are not in the signature of :meth:`losses` are missed by the parts of the loss."""
@@ -102,10 +94,12 @@ class NoisyLabelLoss(nn.Module, ABC):
         if closed and "requires" not in vars(cls):
             cls.requires = tuple(cls._optional)
 
-    def __init__(self, reduction: str = "mean") -> None:
+    def __init__(self, reduction: str = "mean", storage: Storage | None = None) -> None:
         super().__init__()
         check_argument(reduction in ("mean", "sum", "none"), "reduction", "'mean', 'sum' or 'none'", reduction)
         self.reduction = reduction
+        self.storage = storage_for(type(self).__name__, storage, self.unfit_storage)
+        """How its stores keep their rows."""
         self.stores: dict[str, Store] = {}
         self.check_sample_values()
 
@@ -160,6 +154,10 @@ class NoisyLabelLoss(nn.Module, ABC):
     def store_shapes(self, num_classes: int) -> dict[str, tuple[int, ...]]:
         """The per-sample stores of the loss: name -> shape of a row. They start at zero; ``{}`` means no memory."""
         return {}
+
+    def storage_of(self, name: str) -> Storage:
+        """How the store ``name`` of :meth:`store_shapes` keeps its rows."""
+        return self.storage
 
     def recall(self, name: str) -> Store:
         """The store ``name`` of :meth:`store_shapes`.

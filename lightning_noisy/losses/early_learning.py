@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -11,6 +12,7 @@ from typing_extensions import override
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, early_learning_penalty
 from lightning_noisy.losses._composite import CompositeLoss
+from lightning_noisy.storage import Storage
 
 
 class EarlyLearningRegularization(CompositeLoss):
@@ -52,6 +54,7 @@ class EarlyLearningRegularization(CompositeLoss):
             finite.
         base: The loss that is regularized; None for cross entropy. Its reduction does not matter.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        storage: How the store keeps its rows, a :class:`~lightning_noisy.Storage`; None in whole float32 rows.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` lacks the index or the attached store or gets
@@ -62,6 +65,8 @@ class EarlyLearningRegularization(CompositeLoss):
         {'prediction': (100,)}
     """
 
+    unfit_storage: ClassVar[Mapping[str, str]] = {}
+
     def __init__(
         self,
         lam: float = 3.0,
@@ -69,8 +74,9 @@ class EarlyLearningRegularization(CompositeLoss):
         eps: float = 1e-4,
         base: nn.Module | None = None,
         reduction: str = "mean",
+        storage: Storage | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, storage)
         check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
         check_argument(0.0 <= momentum < 1.0, "momentum", "a float in [0, 1)", momentum)
         check_argument(0.0 < eps < 0.5, "eps", "a float in (0, 0.5)", eps)

@@ -12,6 +12,7 @@ from lightning_noisy.functional.losses import draw_negatives, negative_learning
 from lightning_noisy.losses._class_constant import class_weights_constant
 from lightning_noisy.losses._label_probability import LABEL_PROBABILITY, label_probability_before, weights_of
 from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.storage import Storage
 from lightning_noisy.trainer_access import run_seed
 
 _STREAM = 0x6E656761746976  # keeps these draws apart from other draws under the same seed
@@ -45,6 +46,7 @@ class NegativeLearning(NoisyLabelLoss):
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0. It is saved, so a resume keeps it.
         eps: Floor of what a class leaves, in (0, 1).
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; the sum over the negatives is part of each value.
+        storage: How the store keeps its rows, a :class:`~lightning_noisy.Storage`; None in whole float32 rows.
 
     Raises:
         NoisyLabelError: An argument is out of range (``class_weights`` for K, in ``forward``), or ``forward`` lacks the
@@ -67,8 +69,9 @@ class NegativeLearning(NoisyLabelLoss):
         seed: int | None = None,
         eps: float = 1e-5,
         reduction: str = "mean",
+        storage: Storage | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, storage)
         check_count(num_negatives, "num_negatives")
         check_count(window, "window", 0)
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)
@@ -134,6 +137,7 @@ class SelectiveNegativeLearning(NegativeLearning):
         seed: Seed of the draws; None takes the run's (``seed_everything``), else 0. It is saved, so a resume keeps it.
         eps: Floor of what a class leaves, in (0, 1).
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        storage: How the store keeps its rows, a :class:`~lightning_noisy.Storage`; None in whole float32 rows.
 
     Raises:
         NoisyLabelError: As :class:`NegativeLearning` does.
@@ -152,9 +156,10 @@ class SelectiveNegativeLearning(NegativeLearning):
         seed: int | None = None,
         eps: float = 1e-5,
         reduction: str = "mean",
+        storage: Storage | None = None,
     ) -> None:
         check_count(window, "window")
-        super().__init__(num_negatives, class_weights, window, seed, eps, reduction)
+        super().__init__(num_negatives, class_weights, window, seed, eps, reduction, storage)
         check_argument(threshold is None or 0.0 <= threshold < 1.0, "threshold", "a float in [0, 1) or None", threshold)
         self.threshold = threshold
 

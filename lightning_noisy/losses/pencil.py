@@ -12,6 +12,7 @@ from lightning_noisy.collectives import process_count
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import cross_entropy, label_divergence, one_hot, pencil_loss
 from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.storage import Storage
 
 
 class PencilLoss(NoisyLabelLoss):
@@ -52,6 +53,7 @@ class PencilLoss(NoisyLabelLoss):
         scale: Start of the label logits, finite and more than 0. Published: 10.
         form: ``"code"`` or ``"paper"``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; the label logits do not depend on it.
+        storage: How the store keeps its rows, a :class:`~lightning_noisy.Storage`; None in whole float32 rows.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
@@ -72,8 +74,9 @@ class PencilLoss(NoisyLabelLoss):
         scale: float = 10.0,
         form: str = "code",
         reduction: str = "mean",
+        storage: Storage | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, storage)
         check_argument(0.0 <= alpha < math.inf, "alpha", "a finite float >= 0", alpha)
         check_argument(0.0 <= beta < math.inf, "beta", "a finite float >= 0", beta)
         check_argument(0.0 < label_lr < math.inf, "label_lr", "a finite float > 0", label_lr)

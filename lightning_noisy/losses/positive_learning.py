@@ -11,6 +11,7 @@ from lightning_noisy.functional.losses import cross_entropy
 from lightning_noisy.losses._class_constant import class_weights_constant
 from lightning_noisy.losses._label_probability import LABEL_PROBABILITY, label_probability_before, weights_of
 from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.storage import Storage
 
 
 class SelectivePositiveLearning(NoisyLabelLoss):
@@ -42,6 +43,7 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         class_weights: :math:`w_c` of each class c, K finite numbers of at least 0. The official code has those of
             :class:`NegativeLearning`. None weighs all alike.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        storage: How the store keeps its rows, a :class:`~lightning_noisy.Storage`; None in whole float32 rows.
 
     Raises:
         NoisyLabelError: An argument is out of range (``class_weights`` for K, in ``forward``), or ``forward`` lacks the
@@ -58,8 +60,9 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         window: int = 10,
         class_weights: list[float] | None = None,
         reduction: str = "mean",
+        storage: Storage | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, storage)
         check_argument(0.0 <= threshold < 1.0, "threshold", "a float in [0, 1)", threshold)
         check_count(window, "window")
         self.threshold = threshold

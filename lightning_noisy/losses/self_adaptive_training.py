@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -10,6 +13,7 @@ from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, one_hot
 from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.storage import Storage
 
 
 class SelfAdaptiveTraining(NoisyLabelLoss):
@@ -40,6 +44,7 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         warmup_epochs: Epochs of cross entropy. Paper: 60 of 200.
         momentum: m, weight of the past in a target, in [0, 1). Paper: 0.9.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        storage: How the store keeps its rows, a :class:`~lightning_noisy.Storage`; None in whole float32 rows.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
@@ -50,8 +55,16 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         {'target': (10,)}
     """
 
-    def __init__(self, warmup_epochs: int = 60, momentum: float = 0.9, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    unfit_storage: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(
+        self,
+        warmup_epochs: int = 60,
+        momentum: float = 0.9,
+        reduction: str = "mean",
+        storage: Storage | None = None,
+    ) -> None:
+        super().__init__(reduction, storage)
         check_count(warmup_epochs, "warmup_epochs", 0)
         check_argument(0.0 <= momentum < 1.0, "momentum", "a float in [0, 1)", momentum)
         self.warmup_epochs = warmup_epochs

@@ -10,7 +10,9 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.losses._composite import CompositeLoss, check_part
-from lightning_noisy.losses.base import NoisyLabelLoss, Store
+from lightning_noisy.losses._store import Store
+from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.storage import Storage
 
 
 class StagedLoss(CompositeLoss):
@@ -80,6 +82,25 @@ class StagedLoss(CompositeLoss):
                         f"shape {shape} and an earlier stage {shapes[name]}: give both the same arguments (`window`)."
                     )
         return shapes
+
+    @override
+    def storage_of(self, name: str) -> Storage:
+        """How a store keeps its rows: as the stages that have it say.
+
+        Args:
+            name: Of the store, as in :meth:`store_shapes`.
+
+        Raises:
+            NoisyLabelError: They say different things.
+        """
+        having = [loss for loss in self.stages if isinstance(loss, NoisyLabelLoss) and name in loss.store_shapes(2)]
+        storages = [loss.storage_of(name) for loss in having]
+        if any(storage != storages[0] for storage in storages):
+            raise NoisyLabelError(
+                f"The stages of StagedLoss share the store `{name}`, but keep it in {storages}: give all the same "
+                "`storage`."
+            )
+        return storages[0]
 
     def begins_at(self) -> dict[str, int]:
         """The argument that delays something, and the epoch, from 0, in which it first happens."""

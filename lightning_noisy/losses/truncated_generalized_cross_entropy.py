@@ -8,6 +8,7 @@ from typing_extensions import override
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import clipped_softmax, truncated_generalized_cross_entropy
 from lightning_noisy.losses.base import NoisyLabelLoss
+from lightning_noisy.storage import Storage
 
 
 class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
@@ -40,6 +41,7 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
         warmup_epochs: Epochs without refreshing. The port refreshes in epochs e, from 0, with e + 1 >= 40, so 39.
         every_n_epochs: n, epochs between two refreshings. Port: 10.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        storage: How the store keeps its rows, a :class:`~lightning_noisy.Storage`; None in whole float32 rows.
 
     Raises:
         NoisyLabelError: An argument is out of range, or ``forward`` lacks the index, the epoch or the attached store or
@@ -57,8 +59,9 @@ class TruncatedGeneralizedCrossEntropy(NoisyLabelLoss):
         warmup_epochs: int = 39,
         every_n_epochs: int = 10,
         reduction: str = "mean",
+        storage: Storage | None = None,
     ) -> None:
-        super().__init__(reduction)
+        super().__init__(reduction, storage)
         check_argument(0.0 < q <= 1.0, "q", "a float in (0, 1]", q)
         check_argument(0.0 <= k < 1.0, "k", "a float in [0, 1)", k)
         check_count(warmup_epochs, "warmup_epochs", 0)

@@ -25,6 +25,8 @@ class Interruption:
         """Whether a validation of the fit has begun and not ended."""
         self.broken: dict[str, Any] | None = None
         """The batch that has begun and not ended, and the last checkpoint that was written outside of one."""
+        self.failed = False
+        """Whether this process has failed, so that it cannot meet the others any more."""
         self._loading: Mapping[str, Any] | None = None
 
     def note(self, trainer: Trainer, batch: Batch | None) -> None:
@@ -34,6 +36,7 @@ class Interruption:
 
     def fail(self, trainer: Trainer, batch: Batch | None) -> None:
         """A run breaks. Several processes cannot meet any more, so what they have not shared is lost in any place."""
+        self.failed = True
         self.note(trainer, batch)
         if batch is None and trainer.world_size > 1:
             self._note(trainer, trainer.current_epoch, batches_processed(trainer))
@@ -76,7 +79,7 @@ class Interruption:
 
     def take_back(self, trainer: Trainer) -> None:
         """Let what was cut short begin again, and say what cannot be taken back."""
-        self._loading = None
+        self._loading, self.failed = None, False
         broken, self.broken = self.broken, None
         validating, self.validating = self.validating, False
         take_back_unfinished_batch(trainer)

@@ -48,7 +48,7 @@ class LossStores:
         losses = [loss for _, loss in named]
         if losses != self._losses:
             self._losses = losses
-            self._sections = [Section(type(loss).__name__, f"loss {name}") for name, loss in named]
+            self._sections = [_section_of(name, loss) for name, loss in named]
         for section in self._sections:
             run.add(section)
 
@@ -58,7 +58,7 @@ class LossStores:
 
     def try_out(self, trainer: Trainer, device: torch.device) -> None:
         """A trial starts, of which nothing is to be kept; :meth:`begin` ends it."""
-        scratch = [Section(section.owner, section.key) for section in self._sections]
+        scratch = [Section(section.owner, section.key, storages=section.storages) for section in self._sections]
         for section in scratch:
             section.begin(training_set_of(trainer, section.owner)[0].num_samples, device)
         self._attach(scratch)
@@ -78,6 +78,11 @@ class LossStores:
     def __getstate__(self) -> dict[str, Any]:
         """Copies hold no losses: these are the original's."""
         return {"_losses": [], "_sections": [], "_hooks": []}
+
+
+def _section_of(name: str, loss: NoisyLabelLoss) -> Section:
+    storages = {store: loss.storage_of(store) for store in loss.store_shapes(num_classes=2)}
+    return Section(type(loss).__name__, f"loss {name}", storages=storages)
 
 
 def _attach_at_first_call(loss: NoisyLabelLoss, section: Section) -> RemovableHandle:

@@ -15,22 +15,21 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import Batch, batch_index
 from lightning_noisy.data.epoch_length import announce_length, check_length, follow_resume
-from lightning_noisy.data.index_recorder import record, stop_recording
 from lightning_noisy.data.index_source import IndexSource
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.data.origins import Origins, check_same_names
-from lightning_noisy.private_api import Callback, batches_begun, surrounded
+from lightning_noisy.private_api import Callback, batches_begun
+from lightning_noisy.state.around_run import reach_steps, record_loaders
 from lightning_noisy.state.checkpoints import checkpoint_is_due
 from lightning_noisy.state.class_names import class_names_in_use, saved_class_names
 from lightning_noisy.state.delays import last_epoch, warn_of_late
 from lightning_noisy.state.epoch_ends import begin_again, close_skipped
 from lightning_noisy.state.interruption import Interruption
 from lightning_noisy.state.run_state import RunState
+from lightning_noisy.state.sharding import check_shards, gather_rows_of
 from lightning_noisy.state.training_set import training_set_of
 from lightning_noisy.trainer_access import (
-    loaders_in,
     log_interval,
-    may_run_again,
     named_loaders,
     run_seed,
     training_loaders,
@@ -59,6 +58,7 @@ class RunDriver(Callback):
         self._around = ExitStack()
         self._interruption = Interruption()
         self._trained = self._looking = False
+        self._sections: dict[str, Any] = {}
 
     @classmethod
     def of(cls, trainer: Trainer) -> RunState:
@@ -90,6 +90,9 @@ class RunDriver(Callback):
         self._looking = self._trained and trainer.state.fn != TrainerFn.FITTING
         self._interruption.check(trainer, checkpoint)
         check_same_names(saved_class_names(checkpoint), class_names_in_use(trainer))
+        kept = checkpoint.get("callbacks", {}).get(self.state_key)
+        if kept is not None:  # Lightning would copy all rows before it hands them on
+            self._sections = {"sections": kept.pop("sections")}
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -102,7 +105,7 @@ class RunDriver(Callback):
         if needing is not None:
             training_set, root = training_set_of(trainer, needing, self.state.index_keys)
         self._follow_loaders(trainer, root)
-        self._reach_steps(trainer, pl_module)
+        reach_steps(trainer, pl_module, self.state, self._around)
         self._log_every = log_interval(trainer)
         if needing is not None:
             rank_zero_info(f"lightning_noisy tells training samples apart by {self._source}.")
@@ -180,6 +183,8 @@ class RunDriver(Callback):
         self.state.checks.settle()
         broken = self._interruption.broken
         self._interruption.note(trainer, self.state.batch)
+        if not self._interruption.failed:  # else the other processes are not here
+            gather_rows_of(self.state.sections, checkpoint["callbacks"][self.state_key]["sections"])
         checkpoint["callbacks"][self.state_key] |= self._interruption.state_dict()
         self._interruption.broken = broken  # the batch may still come to its end
 
@@ -189,9 +194,10 @@ class RunDriver(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        sections, self._sections = self._sections, {}
         if self._looking:  # `test` of an earlier checkpoint after a fit: what the run has come to stays
             return
-        self.state.load_state_dict(state_dict)
+        self.state.load_state_dict({**state_dict, **sections})
         self._interruption.load_state_dict(state_dict)
 
     @override
@@ -206,40 +212,13 @@ class RunDriver(Callback):
     def _surround(self, trainer: Trainer) -> None:
         """From now on loaders record which positions they hand out, if anybody asks for them."""
         self._around.close()
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
-
-        def recorded(process: Callable[[Any], Any]) -> Callable[[Any], Any]:
-            def processed(loader: Any) -> Any:
-                loader = process(loader)
-                if self.state.needs_index:
-                    for one in loaders_in(loader):
-                        record(one)
-                        self._around.callback(stop_recording, one)
-                return loader
-
-            return processed
-
-        self._around.enter_context(surrounded(trainer.strategy, "process_dataloader", recorded))
-
-    def _reach_steps(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Know which steps run again in a batch, and enter what reaches the functions that a step calls."""
-        if not self.state.modes and not may_run_again(trainer, pl_module):
-            return
-
-        def reached(training_step: Callable[..., Any]) -> Callable[..., Any]:
-            def step(*args: Any, **kwargs: Any) -> Any:
-                self.state.open_batch.enter_step()
-                with self.state.step():
-                    return training_step(*args, **kwargs)
-
-            return step
-
-        self._around.enter_context(surrounded(trainer.strategy, "training_step", reached))
+        if trainer.state.fn == TrainerFn.FITTING:
+            record_loaders(trainer, self.state, self._around)
 
     def _follow_loaders(self, trainer: Trainer, root: Any) -> None:
         named = named_loaders(trainer)
         self._loaders, self._source = list(named.values()), IndexSource(named, root)
+        check_shards(self.state.sections.values(), self._loaders)
 
     def _end(self) -> None:
         self._around.close()

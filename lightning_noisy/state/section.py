@@ -11,7 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.state.epoch_sums import EpochSums
 from lightning_noisy.state.open_batch import OpenBatch
+from lightning_noisy.state.row_format import format_of, row_bytes
 from lightning_noisy.state.sample_store import SampleStore
+from lightning_noisy.state.shard import Shard
+from lightning_noisy.storage import PLAIN, Storage
 
 _LARGEST_SHARE_OF_FREE_MEMORY = 0.25
 
@@ -57,6 +60,8 @@ class Section:
             what they were made of. All processes call it, so it may be a collective.
         per_sample: Whether it has stores, so that the training set has to be one that can be counted.
         parts: Further state that is saved with it, by name.
+        storage: How its stores keep their rows.
+        storages: The same for single stores, by their names.
     """
 
     def __init__(
@@ -66,10 +71,16 @@ class Section:
         metrics: Callable[[], dict[str, float]] | None = None,
         per_sample: bool = True,
         parts: Mapping[str, Stateful] | None = None,
+        storage: Storage = PLAIN,
+        storages: Mapping[str, Storage] | None = None,
     ) -> None:
         self.owner = owner
         self.key = owner if key is None else key
         self.per_sample = per_sample
+        self.storage = storage
+        """How stores keep their rows."""
+        self.storages = dict(storages or {})
+        """The same for single stores, by their names."""
         self.stores: dict[str, SampleStore] = {}
         """A store for each name, with a row for each training sample."""
         self.sums = EpochSums()
@@ -97,39 +108,49 @@ class Section:
         """The store ``name``, made now if it is not there yet.
 
         Raises:
-            NoisyLabelError: A loaded store has another row shape, or training has not begun.
+            NoisyLabelError: A loaded store has another row shape or storage, or training has not begun.
         """
         if self.num_samples is None:
             raise NoisyLabelError(f"{self.owner} has no training set yet: its stores exist from `on_train_start` on.")
+        storage = self.storage_of(name)
         if name not in self.stores:
-            home = _home(self.num_samples * torch.Size(shape).numel() * dtype.itemsize, torch.device(device))
-            self.stores[name] = SampleStore(self.num_samples, shape, fill, dtype, home)
-            self.stores[name].open_batch = self.open_batch
+            size = row_bytes(format_of(shape, dtype, storage)) * self.num_samples // Shard.of(storage).count
+            home = _home(size, torch.device(device))
+            self.stores[name] = SampleStore(self.num_samples, shape, fill, dtype, home, storage)
+            self.stores[name].undo.open_batch = self.open_batch
         found = self.stores[name]
+        if found.in_run:
+            return found
         found.in_run = True
-        if found.values.shape[1:] != shape:
+        if found.shape != shape:
             raise NoisyLabelError(
                 f"The checkpoint's store `{name}` of {self.owner} has rows of shape {found.shape}, this run needs "
                 f"{shape}: resume with the number of classes that wrote it."
             )
+        found.check_format(format_of(shape, dtype, storage))
         return found
+
+    def storage_of(self, name: str) -> Storage:
+        """How the store ``name`` keeps its rows."""
+        return self.storages.get(name, self.storage)
 
     def begin(self, num_samples: int | None, device: torch.device) -> None:
         """Training starts on a set of ``num_samples``; stores go to the accelerator where they fit."""
         self.num_samples, self.device = num_samples, device
-        for store in self.stores.values():
-            store.to(_home(store.values.nbytes, device))
+        for name, store in self.stores.items():
+            store.settle(self.storage_of(name))
+            store.to(_home(store.nbytes, device))
 
     def follow(self, open_batch: OpenBatch) -> None:
         """Know which training batch is open: what it changes can be taken back until it has ended."""
         self.open_batch = self.sums.open_batch = open_batch
         for store in self.stores.values():
-            store.open_batch = open_batch
+            store.undo.open_batch = open_batch
 
     def take_back(self) -> None:
         """The open batch is given up: everything is again as before it."""
         for store in self.stores.values():
-            store.take_back()
+            store.undo.take_back()
         self.sums.take_back()
         for part in self.parts.values():
             part.leave_batch()
@@ -167,7 +188,7 @@ class Section:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what was saved; whether it belongs to the training set is asked when training begins."""
+        """Take over what was saved, rows without a copy; whether it belongs to the training set is asked later."""
         self.stores = {name: SampleStore.restored(saved) for name, saved in state["stores"].items()}
         self.follow(self.open_batch)
         self.sums.load_state_dict(state["sums"])
