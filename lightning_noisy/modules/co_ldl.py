@@ -193,9 +193,8 @@ class CoLDL(MultiNetworkModule):
     def _mixed(self, number: int, images: Tensor, labels: Tensor, clean: Tensor, batch: TrainingBatch) -> Tensor:
         """Divergences (B,) of samples that are not clean, mixed with clean ones; 0 for the others."""
         rest, partners = (~clean).nonzero().squeeze(1), clean.nonzero().squeeze(1)
-        divergence = labels.new_zeros(len(labels))
         if len(rest) == 0:
-            return divergence
+            return labels.new_zeros(len(labels))
         keys = self.draw_keys(_STREAM + number)
         partners = partners if len(partners) else rest
         partners = partners[hash_bits(*keys, batch.index[partners]).argsort(stable=True)]
@@ -209,7 +208,7 @@ class CoLDL(MultiNetworkModule):
         else:
             wanted = torch.lerp(labels[partners], labels[rest], share.unsqueeze(1))
             rows = (said * (said.log() - wanted.log())).sum(dim=1)
-        return divergence.index_copy(0, rest, rows)
+        return rows.new_zeros(len(labels)).index_copy(0, rest, rows)
 
 
 def _all(batch: TrainingBatch) -> Tensor:

@@ -23,9 +23,8 @@ class CoTeachingPlus(SmallLossModule):
     :math:`(1 - R(e)) |D|` with its smallest losses, from which the other one learns. Where they disagree on nothing,
     both learn from the whole batch.
 
-    The code differs: it leaves out a disagreeing sample whose position in the data set is 0, learns nothing from a
-    batch without disagreement after some thousands of steps, and divides means by their count once more. Here none of
-    that happens.
+    The code differs: it leaves out a disagreeing sample whose position in the data set is 0, and learns nothing from a
+    batch without disagreement after some thousands of steps. Here neither happens.
 
     Args:
         backbone: Makes a backbone; called once for each network.
@@ -37,6 +36,8 @@ class CoTeachingPlus(SmallLossModule):
         warmup_epochs: Epochs of co-teaching. Published: 20 on CIFAR-10, 5 on CIFAR-100.
         double_softmax: After these, give the loss probabilities for logits, as the code does, with which the published
             numbers were made. The paper has the loss of the logits.
+        divide_twice: As of :class:`~lightning_noisy.modules.CoTeaching`, in the published numbers too; not where the
+            networks disagree on nothing.
         **options: ``exponent``, ``optimizer``, ``lr_scheduler``.
 
     Raises:
@@ -60,12 +61,14 @@ class CoTeachingPlus(SmallLossModule):
         ramp_epochs: int = 10,
         warmup_epochs: int = 20,
         double_softmax: bool = False,
+        divide_twice: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(backbone, head, loss, num_classes, forget_rate, ramp_epochs, **options)
         check_count(warmup_epochs, "warmup_epochs", least=0)
         self.warmup_epochs = warmup_epochs
         self.double_softmax = double_softmax
+        self.divide_twice = divide_twice
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
@@ -79,4 +82,4 @@ class CoTeachingPlus(SmallLossModule):
             everyone = apart.new_ones(len(apart))
             return self.learn_from(losses, [everyone, everyone], batch)
         easy_for_first, easy_for_second = (self.easiest(own.losses, among=apart) for own in losses)
-        return self.learn_from(losses, [easy_for_second, easy_for_first], batch)
+        return self.learn_from(losses, [easy_for_second, easy_for_first], batch, self.divide_twice)

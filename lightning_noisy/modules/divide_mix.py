@@ -26,7 +26,7 @@ from lightning_noisy.plots import mixture_figure
 class DivideMix(MixMatchModule):
     r"""Two networks, each of which learns from the labels that the other one finds clean, and guesses the rest.
 
-    At the start of each epoch after the warm-up, the cross entropy of all samples under each network, in evaluation
+    At the start of each epoch after the warm-up, the cross entropy of its samples under each network, in evaluation
     mode and scaled to [0, 1], is fitted by two Gaussians; :math:`w_i` is the posterior of the one with the lower mean.
     Network 1 then learns from those with :math:`w^{(2)}_i > \tau`, and after it network 2 from those with
     :math:`w^{(1)}_i > \tau`, as :class:`~lightning_noisy.modules.mix_match.MixMatchModule` says. The sum of the logits
@@ -99,14 +99,14 @@ class DivideMix(MixMatchModule):
         return self.warmup_epochs + self.agreement_epochs
 
     @override
-    def divide(self, epoch: int) -> None:
-        self.score(self.measure)
-        losses = self.section.stores["losses"].values.cpu()
-        fitted = self._over_epochs(torch.stack([normalized(own) for own in losses.unbind(dim=1)], dim=1), epoch)
-        self.keep("fitted", fitted)
-        posteriors = torch.stack([self._fit(number).clean for number in range(self.num_networks)], dim=1).float()
+    def divide(self, epoch: int, part: Tensor) -> None:
+        self.score(self.measure, part=part)
+        losses = self.section.stores["losses"].values.cpu()[part]
+        scaled = torch.stack([normalized(own) for own in losses.unbind(dim=1)], dim=1)
+        self.keep("fitted", part, self._over_epochs(scaled, epoch, part))
+        posteriors = torch.stack([self._fit(number, part).clean for number in range(self.num_networks)], dim=1).float()
         by_other = posteriors.flip(1)
-        self.keep_division(by_other, by_other > self.threshold)
+        self.keep_division(part, by_other, by_other > self.threshold)
 
     def measure(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """What is looked at before a division: the cross entropy of each sample under each network."""
@@ -136,21 +136,24 @@ class DivideMix(MixMatchModule):
         for figure in self.figures:
             figure.end_training(self.trainer)
 
-    def _over_epochs(self, scaled: Tensor, epoch: int) -> Tensor:
-        """The mean of what was seen in this epoch and those before."""
+    def _over_epochs(self, scaled: Tensor, epoch: int, part: Tensor) -> Tensor:
+        """The mean of what was seen of these samples in this epoch and those before."""
         if self.loss_window == 1:
             return scaled
         shape = window_shape(self.loss_window, self.num_networks)
-        past = self.section.store("past_losses", shape, device=self.device).values.cpu()
-        return mean_before(self.keep("past_losses", note(past, scaled.float(), epoch)), epoch + 1)[0]
+        past = self.section.store("past_losses", shape, device=self.device).values.cpu()[part]
+        noted = note(past, scaled.float(), epoch)
+        self.keep("past_losses", part, noted, clear=False)
+        return mean_before(noted, epoch + 1)[0]
 
-    def _fit(self, number: int) -> GaussianFit:
-        return gaussian_mixture(self.section.stores["fitted"].values[:, number], self.run.seed)
+    def _fit(self, number: int, part: Tensor) -> GaussianFit:
+        return gaussian_mixture(self.section.stores["fitted"].values.cpu()[part, number], self.run.seed)
 
     def _draw(self, number: int) -> Figure | None:
         if "fitted" not in self.section.stores:
             return None
-        values, fit = self.section.stores["fitted"].values[:, number].cpu().numpy(), self._fit(number)
-        wrong = None if self._well_labeled is None else ~self._well_labeled.cpu().numpy()
+        part = self.section.stores["part"].values.cpu()
+        values, fit = self.section.stores["fitted"].values.cpu()[part, number].numpy(), self._fit(number, part)
+        wrong = None if self._well_labeled is None else ~self._well_labeled.cpu()[part].numpy()
         title = f"Scaled losses of {self.members[number]}"
         return mixture_figure(values, lambda points: fit.densities(torch.from_numpy(points)).numpy(), wrong, title)

@@ -18,8 +18,8 @@ from lightning_noisy.functional.schedules import sigmoid_rampup
 from lightning_noisy.losses.soft_losses import check_takes_soft_targets, soft_losses
 from lightning_noisy.modules.context import widened
 from lightning_noisy.modules.turns import TurnsModule
-from lightning_noisy.networks import Teacher
 from lightning_noisy.networks.classifier import Classifier
+from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
 
 _MIX_STREAM = 0x656C722B
 
@@ -59,6 +59,8 @@ class ELRPlus(TurnsModule):
         decay: Decay of the averages, in [0, 1].
         decay_steps: Steps over which it grows as s does; None: it is :math:`\min(1 - 1/(t + 1), \text{decay})`.
         warmup_epochs: Epochs on unmixed samples, without the second term; h is then of the network's own predictions.
+        statistics: What batch normalization of the averages works with, see :class:`~lightning_noisy.networks.Teacher`.
+            Published: ``"batch"``.
         **options: ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
 
     Raises:
@@ -86,13 +88,14 @@ class ELRPlus(TurnsModule):
         decay: float = 0.997,
         decay_steps: int | None = 40000,
         warmup_epochs: int = 0,
+        statistics: Statistics = "batch",
         **options: Any,
     ) -> None:
         super().__init__(backbone, head, loss, num_classes, **options)
         check_argument(0 <= momentum < 1, "momentum", "a float in [0, 1)", momentum)
         check_argument(lam >= 0, "lam", "a float >= 0", lam)
         check_argument(0 < alpha < math.inf, "alpha", "a finite float > 0", alpha)
-        check_argument(0 <= decay <= 1, "decay", "a float in [0, 1]", decay)
+        check_teacher(decay, statistics)
         check_count(rampup_steps, "rampup_steps", least=0)
         check_count(decay_steps, "decay_steps", optional=True)
         check_count(warmup_epochs, "warmup_epochs", least=0)
@@ -105,7 +108,8 @@ class ELRPlus(TurnsModule):
         self.decay = decay
         self.decay_steps = decay_steps
         self.warmup_epochs = warmup_epochs
-        self.teachers = nn.ModuleList(Teacher(cast(Classifier, network), decay) for network in self.networks)
+        averages = (Teacher(cast(Classifier, network), decay, statistics) for network in self.networks)
+        self.teachers = nn.ModuleList(averages)
 
     @override
     def prepare_epoch(self, epoch: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from typing_extensions import override
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.direction_pool import pool_increment
-from lightning_noisy.functional.losses import one_hot, softmax
+from lightning_noisy.functional.losses import cross_entropy, one_hot, softmax
 from lightning_noisy.functional.mixing import refine
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.modules.divide_mix import DivideMix
@@ -27,10 +27,8 @@ class GSSDivideMix(DivideMix):
     (:func:`~lightning_noisy.functional.direction_pool.pool_increment`) and its four weights. These readings are ours:
 
     - the warm-up is DivideMix's, on the given labels; pools grow from the first division on, once an epoch at its
-      start, by what the networks say of all samples in evaluation mode, and labels of the epoch are drawn afterwards;
-    - as in the form with two networks (GSS-DB), a pool grows by what the *other* network predicts, and by its
-      confidence;
-    - the labels of each step are drawn anew;
+      start, by what the networks say of its samples in evaluation mode, and labels of the epoch are drawn afterwards;
+    - as in the form with two networks (GSS-DB), a pool grows by what the *other* network predicts;
     - of labeled samples the drawn label stands in the place of the given one in refinement. Unlabeled samples are
       refined alike: the guess is :math:`w_i \hat y_i + (1 - w_i) q_i`, with little of the drawn label where it is
       hardly believed.
@@ -45,6 +43,8 @@ class GSSDivideMix(DivideMix):
         lam_unlabeled: Those of unlabeled ones. Published: 0.2, 0.5.
         initial_pool: ``"one_hot"``: pools start as the given label; ``"zeros"``: as nothing. The paper does not say.
         confidence: ``"given"``: confidence is that of the given label, as printed; ``"max"``: the largest probability.
+        confidence_from: Whose confidence it is, that of the ``"other"`` network or the network's ``"own"``.
+        redraw: ``"step"``: a label is drawn anew in each step; ``"epoch"``: once an epoch. The paper says both.
         unlabeled_weight_of_draw: Share of the drawn label in the guess of an unlabeled sample, in [0, 1]; None takes
             :math:`w_i`; 0 leaves DivideMix's guesses, 1 trains on draws alone.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
@@ -67,6 +67,8 @@ class GSSDivideMix(DivideMix):
         lam_unlabeled: tuple[float, float] = (0.2, 0.5),
         initial_pool: str = "one_hot",
         confidence: str = "given",
+        confidence_from: Literal["other", "own"] = "other",
+        redraw: Literal["step", "epoch"] = "step",
         unlabeled_weight_of_draw: float | None = None,
         total_epochs: int | None = None,
         **options: Any,
@@ -76,40 +78,51 @@ class GSSDivideMix(DivideMix):
             check_argument(len(pair) == 2 and min(pair) >= 0, name, "two floats of at least 0", pair)
         check_argument(initial_pool in ("one_hot", "zeros"), "initial_pool", "'one_hot' or 'zeros'", initial_pool)
         check_argument(confidence in ("given", "max"), "confidence", "'given' or 'max'", confidence)
+        known = confidence_from in ("other", "own")
+        check_argument(known, "confidence_from", "'other' or 'own'", confidence_from)
+        check_argument(redraw in ("step", "epoch"), "redraw", "'step' or 'epoch'", redraw)
         weight = unlabeled_weight_of_draw
         check_argument(weight is None or 0 <= weight <= 1, "unlabeled_weight_of_draw", "a float in [0, 1]", weight)
         check_count(total_epochs, "total_epochs", optional=True)
         self.lam_labeled, self.lam_unlabeled = lam_labeled, lam_unlabeled
         self.initial_pool = initial_pool
         self.confidence = confidence
+        self.confidence_from = confidence_from
+        self.redraw = redraw
         self.unlabeled_weight_of_draw = unlabeled_weight_of_draw
         self.total_epochs = total_epochs
 
     @override
     def measure(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        losses, images = super().measure(batch)["losses"], self.first_view(batch.images)
-        probabilities = [softmax(network(images)[:, : self.num_classes]) for network in self.networks]
-        highest, predicted = torch.stack(probabilities, dim=1).max(dim=2)
-        sure = losses.neg().exp() if self.confidence == "given" else highest
-        return {"losses": losses, "predicted": predicted, "sure": sure}
+        images = self.first_view(batch.images)
+        logits = [network(images)[:, : self.num_classes] for network in self.networks]
+        losses = torch.stack([cross_entropy(own, batch.target) for own in logits], dim=1)
+        highest, predicted = softmax(torch.cat(logits)).view(len(logits), -1, self.num_classes).max(dim=2)
+        sure = losses.neg().exp() if self.confidence == "given" else highest.T
+        return {"losses": losses, "predicted": predicted.T, "sure": sure}
 
     @override
-    def divide(self, epoch: int) -> None:
-        super().divide(epoch)
-        rows = {name: self.section.stores[name].values.cpu() for name in ("predicted", "sure", "labeled")}
+    def divide(self, epoch: int, part: Tensor) -> None:
+        super().divide(epoch, part)
+        predicted, sure, labeled = (
+            self.section.stores[name].values.cpu()[part] for name in ("predicted", "sure", "labeled")
+        )
         progress = min(1.0, epoch / self.run.total_epochs(type(self).__name__, self.total_epochs))
-        pools = []
-        for number in range(self.num_networks):
-            predicted, sure = rows["predicted"][:, 1 - number], rows["sure"][:, 1 - number]
-            weights = torch.tensor([self.lam_unlabeled, self.lam_labeled]).to(sure)[rows["labeled"][:, number].long()]
-            lams = weights[:, 0], weights[:, 1]
-            pools.append(pool_increment(self.given_labels, predicted, sure, progress, *lams, self.num_classes))
-        self.keep("pool", self._pools_before() + torch.stack(pools, dim=1))
+        given, predicted = self.given_labels[part], predicted.flip(1)
+        sure = sure.flip(1) if self.confidence_from == "other" else sure
+        first, second = torch.tensor([self.lam_unlabeled, self.lam_labeled]).to(sure)[labeled.long()].unbind(dim=2)
+        gains = [
+            pool_increment(given, predicted[:, n], sure[:, n], progress, first[:, n], second[:, n], self.num_classes)
+            for n in range(self.num_networks)
+        ]
+        self.keep("pool", part, self._pools()[part] + torch.stack(gains, dim=1), clear=False)
 
     @override
     def label_rows(self, number: int, batch: TrainingBatch) -> Tensor:
         pool = self.section.stores["pool"].get(batch.index)[:, number]
-        drawn = sample_categorical(pool, hash_uniform(*self.draw_keys(_POOL_STREAM), batch.index))
+        *keys, step = self.draw_keys(_POOL_STREAM)
+        when = step if self.redraw == "step" else number
+        drawn = sample_categorical(pool, hash_uniform(*keys, when, batch.index))
         return one_hot(torch.where(pool.sum(dim=1) > 0, drawn, batch.target), self.num_classes)
 
     @override
@@ -119,11 +132,10 @@ class GSSDivideMix(DivideMix):
         share = belief if weight is None else torch.full_like(belief, weight)
         return refine(share, self.label_rows(number, batch)[last], guesses)
 
-    def _pools_before(self) -> Tensor:
-        shape = (self.num_networks, self.num_classes)
+    def _pools(self) -> Tensor:
+        """Those of all samples (N, networks, K) on the CPU, which begin here."""
         known = "pool" in self.section.stores
-        pools = self.section.store("pool", shape, device=self.device).values.cpu()
-        if known or self.initial_pool == "zeros":
-            return pools
-        given = one_hot(self.given_labels, self.num_classes).to(pools)
-        return given.unsqueeze(1).expand(-1, self.num_networks, -1)
+        pools = self.section.store("pool", (self.num_networks, self.num_classes), device=self.device).values
+        if not known and self.initial_pool == "one_hot":
+            pools.copy_(one_hot(self.given_labels, self.num_classes).unsqueeze(1))
+        return pools.cpu()

@@ -89,8 +89,13 @@ class MixMatchModule(TurnsModule):
         self.rampup_epochs = rampup_epochs
 
     @abstractmethod
-    def divide(self, epoch: int) -> None:
-        """Look at all samples and call :meth:`keep_division`, at the start of an epoch."""
+    def divide(self, epoch: int, part: Tensor) -> None:
+        """Look at samples and call :meth:`keep_division`, at the start of an epoch.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            part: The samples that it is about, int64 (M,).
+        """
 
     @property
     def first_division(self) -> int:
@@ -101,31 +106,41 @@ class MixMatchModule(TurnsModule):
         """The share of labeled samples in the batches of a network, by which of the epoch's are labeled, bool (M,)."""
         return 0.5
 
-    def keep_division(self, clean: Tensor, labeled: Tensor) -> None:
-        """Keep what the training set is divided into.
+    def keep_division(self, part: Tensor, clean: Tensor, labeled: Tensor) -> None:
+        """Keep what samples are divided into.
 
         Args:
-            clean: How far each network believes each label, in [0, 1], (N, networks).
-            labeled: Whose labels it learns from, bool (N, networks).
+            part: The samples, int64 (M,).
+            clean: How far each network believes each label, in [0, 1], (M, networks).
+            labeled: Whose labels it learns from, bool (M, networks).
 
         Raises:
             NoisyLabelError: There is a network without any.
         """
         # Fits of several processes may differ in the last digit.
         clean, labeled = self.trainer.strategy.broadcast((clean.cpu(), labeled.cpu()))
-        if not bool(labeled[self.samples_of_epoch(self.current_epoch)].any(dim=0).all()):
+        if not bool(labeled.any(dim=0).all()):
             raise NoisyLabelError(
                 f"{type(self).__name__} has found no label to learn from in epoch {self.current_epoch}: lower the "
                 "threshold, or make the warm-up longer."
             )
-        self.keep("clean", clean)
-        self.keep("labeled", labeled)
+        self.keep("part", part, torch.ones_like(part, dtype=torch.bool))
+        self.keep("clean", part, clean)
+        self.keep("labeled", part, labeled)
 
-    def keep(self, name: str, rows: Tensor) -> Tensor:
-        """Keep a row for each sample, (N, ...), which is the same in all processes; returns it on the device."""
-        store = self.section.store(name, tuple(rows.shape[1:]), dtype=rows.dtype, device=self.device)
-        store.values.copy_(rows)
-        return store.values
+    def keep(self, name: str, part: Tensor, rows: Tensor, clear: bool = True) -> None:
+        """Keep a row for each of these samples, the same in all processes.
+
+        Args:
+            name: Name of the store.
+            part: The samples, int64 (M,).
+            rows: (M, ...).
+            clear: Whether the rows of other samples become zero; else they stay.
+        """
+        values = self.section.store(name, tuple(rows.shape[1:]), dtype=rows.dtype, device=self.device).values
+        if clear:
+            values.zero_()
+        values[part.to(values.device)] = rows.to(values)
 
     @override
     def prepare_epoch(self, epoch: int) -> None:
@@ -134,8 +149,8 @@ class MixMatchModule(TurnsModule):
             return
         size = self.global_batch_size
         check_argument(size >= 2, "batch_size", "at least 2, for labeled and unlabeled samples", size)
-        self.divide(epoch)
         part, orders, counts = self.samples_of_epoch(epoch), [], []
+        self.divide(epoch, part)
         for number, flags in enumerate(self.section.stores["labeled"].values.cpu()[part].unbind(dim=1)):
             labeled, unlabeled, keys = part[flags], part[~flags], (_ORDER_STREAM, self.run.seed, epoch, number)
             counts.append(labeled_in_batch(len(unlabeled), size, self.labeled_share(flags)))
@@ -220,10 +235,12 @@ class MixMatchModule(TurnsModule):
         metrics, right = super()._epoch_metrics(), self._well_labeled
         if not metrics or "labeled" not in self.section.stores:
             return metrics
-        for name, labeled in zip(self.members, self.section.stores["labeled"].values.unbind(dim=1), strict=True):
+        part, divided = (self.section.stores[name].values.cpu() for name in ("part", "labeled"))
+        for name, labeled in zip(self.members, divided[part].unbind(dim=1), strict=True):
             metrics[f"selection/{name}/size"] = float(labeled.float().mean())
             if right is not None:
-                hits = float((labeled & right.to(labeled.device)).sum())
+                clean = right.cpu()[part]
+                hits = float((labeled & clean).sum())
                 metrics[f"selection/{name}/precision"] = hits / float(labeled.sum())
-                metrics[f"selection/{name}/recall"] = hits / max(1.0, float(right.sum()))
+                metrics[f"selection/{name}/recall"] = hits / max(1.0, float(clean.sum()))
         return metrics

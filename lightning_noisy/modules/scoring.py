@@ -24,14 +24,17 @@ Measure = Callable[[TrainingBatch], dict[str, Tensor]]
 _SECONDS_BEFORE_THE_BAR = 1.0
 
 
-def score_training_set(module: LightningModule, section: Section, measure: Measure, training: bool) -> None:
-    """Write what is measured of each training sample into the stores of a section, equal on all processes.
+def score_training_set(
+    module: LightningModule, section: Section, measure: Measure, training: bool, part: Tensor | None = None
+) -> None:
+    """Write what is measured of training samples into the stores of a section, equal on all processes.
 
     Args:
         module: The module, in a Trainer.
         section: What keeps the rows.
         measure: Gives the rows of a batch; called without gradients.
         training: Whether the module is in train mode meanwhile. Its buffers are afterwards what they were.
+        part: The samples, int64 (M,); None for all. Others keep the rows that they have.
 
     Raises:
         NoisyLabelError: The training loader reads a part of the samples alone.
@@ -39,15 +42,17 @@ def score_training_set(module: LightningModule, section: Section, measure: Measu
     trainer = module.trainer
     loader = scoring_loader(trainer)
     check_whole(loader, section.num_samples)
+    if part is not None:
+        loader = _of_part(loader, part[trainer.global_rank :: trainer.world_size])
     names: set[str] = set()
     with _undisturbed(module, training), trainer.precision_plugin.forward_context():
         for batch in _watched(trainer, loader, type(module).__name__):
             converted = trainer.precision_plugin.convert_input(batch)
-            part = unpack_batch(trainer.strategy.batch_to_device(converted))
-            assert isinstance(part, TrainingBatch)
-            for name, rows in measure(part).items():
-                home = part.index.device
-                section.store(name, tuple(rows.shape[1:]), dtype=_stored(rows), device=home).update(part.index, rows)
+            seen = unpack_batch(trainer.strategy.batch_to_device(converted))
+            assert isinstance(seen, TrainingBatch)
+            for name, rows in measure(seen).items():
+                home = seen.index.device
+                section.store(name, tuple(rows.shape[1:]), dtype=_stored(rows), device=home).update(seen.index, rows)
                 names.add(name)
     for name in sorted(names):
         section.stores[name].synchronize()
@@ -64,6 +69,18 @@ def scoring_loader(trainer: Trainer) -> DataLoader[Any]:
     size = training.batch_size or 1
     return DataLoader(
         training.dataset, size, sampler=sampler, num_workers=training.num_workers, collate_fn=training.collate_fn
+    )
+
+
+def _of_part(loader: DataLoader[Any], part: Tensor) -> DataLoader[Any]:
+    """The same over a part of its samples."""
+    return DataLoader(
+        loader.dataset,
+        loader.batch_size,
+        sampler=part.tolist(),
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
     )
 
 

@@ -79,10 +79,21 @@ class SmallLossModule(MultiNetworkModule):
         chosen = rows[small_loss(everywhere[rows], keep_count(self.forget_now, len(rows)))]
         return self.here(allowed.new_zeros(len(allowed)).index_fill_(0, chosen, True))
 
-    def learn_from(self, losses: list[SampleLosses], chosen: list[Tensor], batch: TrainingBatch) -> Tensor:
-        """The sum of the networks' mean losses, each over the samples that are chosen for it."""
+    def learn_from(
+        self, losses: list[SampleLosses], chosen: list[Tensor], batch: TrainingBatch, divide_twice: bool = False
+    ) -> Tensor:
+        """The sum of the networks' mean losses, each over the samples that are chosen for it.
+
+        Args:
+            losses: For each network those of the samples.
+            chosen: For each network bool (B,).
+            batch: The batch.
+            divide_twice: Whether each mean is divided by the number of chosen samples of all processes once more.
+        """
         self.note(**{"selection/keep_rate": 1 - self.forget_now})
         for name, rows in zip(self.members, chosen, strict=True):
             self.note_selection(rows, batch, name)
         means = [self.selected_mean(own, rows) for own, rows in zip(losses, chosen, strict=True)]
+        if divide_twice:
+            means = [own / self.everywhere(rows).sum() for own, rows in zip(means, chosen, strict=True)]
         return means[0] + means[1]

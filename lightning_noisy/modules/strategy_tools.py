@@ -69,8 +69,8 @@ class StrategyTools(ModuleInRun):
         batch = self.run.batch
         return stream, self.run.seed, self.current_epoch, 0 if batch is None else batch.batch_idx
 
-    def score(self, measure: Measure, training: bool = False) -> None:
-        """Look at every training sample without learning, in order, once: in :meth:`prepare_epoch`.
+    def score(self, measure: Measure, training: bool = False, part: Tensor | None = None) -> None:
+        """Look at training samples without learning, each once: in :meth:`prepare_epoch`.
 
         Images are those of evaluation, one view, where a data module of this package gives them. The rows are kept in
         ``self.section.stores``, so they are saved, and a resume inside the epoch does not repeat the pass.
@@ -78,8 +78,9 @@ class StrategyTools(ModuleInRun):
         Args:
             measure: From a :class:`~lightning_noisy.data.batch.TrainingBatch` to named rows, each (B, ...).
             training: Whether networks are in train mode. Running statistics and random streams stay as they are.
+            part: The samples, int64 (M,); None: all, in order. The others keep the rows that they have.
         """
-        score_training_set(self, self.section, measure, training)
+        score_training_set(self, self.section, measure, training, part)
 
     def note(self, **values: Tensor | float) -> None:
         """Log the mean of values over the epoch, under their own names.

@@ -33,8 +33,8 @@ class TurnsModule(MultiNetworkModule):
         head: Likewise.
         loss: Likewise.
         num_classes: Likewise.
-        samples_per_epoch: Samples of an epoch, as many of each class, drawn anew for each; None for all. On Clothing1M
-            DivideMix takes 32,000 and ELR+ 192,000 of them.
+        samples_per_epoch: Samples of an epoch, as many of each class, drawn anew for each; None for all. What divides
+            them looks at these alone. On Clothing1M DivideMix takes 32,000 and ELR+ 192,000 of them.
         **options: ``optimizer``, ``lr_scheduler``.
 
     Raises:
@@ -75,14 +75,14 @@ class TurnsModule(MultiNetworkModule):
         self._plan = None
 
     def samples_of_epoch(self, epoch: int) -> Tensor:
-        """The samples that an epoch is about, int64 (M,)."""
+        """The samples that an epoch is about, in order, int64 (M,)."""
         every = torch.arange(len(self.given_labels))
         if self.samples_per_epoch is None:
             return every
         order = shuffled(every, _ORDER_STREAM, self.run.seed, epoch)
         classes = len(self.given_labels.unique())  # type: ignore[no-untyped-call]
         quota = -(-self.samples_per_epoch // classes)
-        return first_of_classes(order, self.given_labels, quota)[: self.samples_per_epoch]
+        return first_of_classes(order, self.given_labels, quota)[: self.samples_per_epoch].sort().values
 
     def shuffled_turns(self, epoch: int) -> list[Tensor]:
         """The samples of an epoch in an order for each network."""

@@ -103,16 +103,16 @@ class UNICON(MixMatchModule):
         self.projections = nn.ModuleList(projections)
 
     @override
-    def divide(self, epoch: int) -> None:
-        self.score(self.measure)
-        divergence = self.section.stores["divergence"].values.cpu()
+    def divide(self, epoch: int, part: Tensor) -> None:
+        self.score(self.measure, part=part)
+        divergence = self.section.stores["divergence"].values.cpu()[part]
         threshold = divergence.mean()
         if threshold > self.high_divergence:
             threshold = threshold - (threshold - divergence.min()) / self.tau
         quota = max(1, int((divergence < threshold).sum()) // self.num_classes)
-        labeled = small_loss_by_class(divergence, self.given_labels, quota, self.num_classes)
+        labeled = small_loss_by_class(divergence, self.given_labels[part], quota, self.num_classes)
         clean = 1 - torch.where(divergence < _CERTAIN, 0.0, divergence)
-        self.keep_division(*(rows.unsqueeze(1).expand(-1, self.num_networks) for rows in (clean, labeled)))
+        self.keep_division(part, *(rows.unsqueeze(1).expand(-1, self.num_networks) for rows in (clean, labeled)))
 
     def measure(self, batch: TrainingBatch) -> dict[str, Tensor]:
         """What is looked at before a division: the divergence of each label from the mean prediction."""

@@ -60,15 +60,17 @@ def test_each_network_learns_from_the_samples_that_the_other_one_chose(tmp_path:
     assert_both_learned(module, before)
 
 
-def test_co_teaching_over_its_ramp(tmp_path: Path) -> None:
+@pytest.mark.parametrize("twice", [False, True])
+def test_co_teaching_over_its_ramp(tmp_path: Path, twice: bool) -> None:
     """R = 0, 0.25, 0.5, 0.5: of six samples 6, 4, 3 and 3 are kept."""
 
     def step(epoch: int, first: Tensor, second: Tensor, y: Tensor) -> Tensor:
         keep = (6, 4, 3, 3)[epoch]
         losses = cross_entropies(first, y), cross_entropies(second, y)
-        return losses[0][smallest(losses[1], keep)].mean() + losses[1][smallest(losses[0], keep)].mean()
+        own, other = losses[0][smallest(losses[1], keep)], losses[1][smallest(losses[0], keep)]
+        return (own.mean() + other.mean()) / (keep if twice else 1)
 
-    module = make_linear("CoTeaching", forget_rate=0.5, ramp_epochs=3)
+    module = make_linear("CoTeaching", forget_rate=0.5, ramp_epochs=3, divide_twice=twice)
     expected = simulate(module, step)
     history = fit(tmp_path, module, X, Y, BATCH, EPOCHS)
     assert_both_learned(module, expected)
@@ -77,8 +79,8 @@ def test_co_teaching_over_its_ramp(tmp_path: Path) -> None:
     assert sizes == pytest.approx([1, 4 / 6, 0.5, 0.5])
 
 
-@pytest.mark.parametrize("double_softmax", [False, True])
-def test_co_teaching_plus_chooses_among_what_they_disagree_on(tmp_path: Path, double_softmax: bool) -> None:
+@pytest.mark.parametrize("code", [False, True])
+def test_co_teaching_plus_chooses_among_what_they_disagree_on(tmp_path: Path, code: bool) -> None:
     seen: set[int] = set()
 
     def step(epoch: int, first: Tensor, second: Tensor, y: Tensor) -> Tensor:
@@ -86,7 +88,7 @@ def test_co_teaching_plus_chooses_among_what_they_disagree_on(tmp_path: Path, do
         if epoch >= 2:
             apart = [row for row in rows if first[row].argmax() != second[row].argmax()]
             seen.add(len(apart))
-            if double_softmax:
+            if code:
                 first, second = probabilities(first), probabilities(second)
             losses = cross_entropies(first, y), cross_entropies(second, y)
             if not apart:
@@ -96,10 +98,11 @@ def test_co_teaching_plus_chooses_among_what_they_disagree_on(tmp_path: Path, do
             losses = cross_entropies(first, y), cross_entropies(second, y)
         count = max(1, int(keep * len(rows)))
         own, other = (smallest(each, count, rows) for each in losses)
-        return losses[0][other].mean() + losses[1][own].mean()
+        return (losses[0][other].mean() + losses[1][own].mean()) / (count if code else 1)
 
+    as_published = {"double_softmax": code, "divide_twice": code}
     module = make_linear(
-        "CoTeachingPlus", forget_rate=0.5, ramp_epochs=3, warmup_epochs=2, double_softmax=double_softmax, seed=1
+        "CoTeachingPlus", forget_rate=0.5, ramp_epochs=3, warmup_epochs=2, seed=1 + code, **as_published
     )
     expected = simulate(module, step)
     assert 0 in seen

@@ -204,6 +204,21 @@ def test_an_epoch_may_be_about_a_balanced_part(tmp_path: Path) -> None:
         parts.append(set(label))
         assert sorted(np.bincount(list(label.values()))) in ([2, 4, 4, 4], [3, 3, 4, 4])
     assert parts[0] != parts[1]
+    step = next(step for step in steps if step.epoch == 2)
+    part = sorted(parts[2])
+    assert np.flatnonzero(step.stores["part"]).tolist() == part
+    data = ViewsDataModule(2, seed=0, val_fraction=0.0, num_samples=60)
+    data.setup("test")
+    images, given = torch.stack([data._scored[i][0] for i in part]).double().numpy(), data.noisy_targets[part].numpy()
+    for turn in range(2):
+        losses = -np.log(step.probabilities(images, f"networks.{1 - turn}")[np.arange(14), given])
+        np.testing.assert_allclose(step.stores["clean"][part, turn], mixture(losses), atol=1e-6)
+        np.testing.assert_allclose(step.stores["losses"][part, 1 - turn], losses, rtol=1e-6)
+    assert (np.delete(step.stores["losses"], part, axis=0) == 0).all()  # nobody has looked at the others
+    right = module._well_labeled.numpy()[part]
+    labeled = step.stores["labeled"][part, 0]
+    assert module.history[2]["selection/network_0/size"] == pytest.approx(labeled.mean())
+    assert module.history[2]["selection/network_0/recall"] == pytest.approx(labeled[right].mean())
 
 
 def test_figures_of_both_networks(tmp_path: Path) -> None:

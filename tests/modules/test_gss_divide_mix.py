@@ -27,11 +27,13 @@ def first_of(steps: list[Step], epoch: int) -> Step:
     return next(step for step in steps if step.epoch == epoch)
 
 
-@pytest.mark.parametrize(("initial_pool", "confidence"), [("one_hot", "given"), ("zeros", "max")])
+@pytest.mark.parametrize(
+    ("initial_pool", "confidence", "whose"), [("one_hot", "given", "other"), ("zeros", "max", "own")]
+)
 def test_pools_grow_once_an_epoch_by_what_the_other_network_says(
-    tmp_path: Path, initial_pool: str, confidence: str
+    tmp_path: Path, initial_pool: str, confidence: str, whose: str
 ) -> None:
-    _, steps = run(tmp_path, initial_pool=initial_pool, confidence=confidence)
+    _, steps = run(tmp_path, initial_pool=initial_pool, confidence=confidence, confidence_from=whose)
     data = ViewsDataModule(2, seed=0, val_fraction=0.0, num_samples=40)
     data.setup("test")
     images, given = torch.stack([data._scored[i][0] for i in range(40)]).double().numpy(), data.noisy_targets.numpy()
@@ -41,7 +43,8 @@ def test_pools_grow_once_an_epoch_by_what_the_other_network_says(
         step, progress = first_of(steps, epoch), epoch / EPOCHS
         for number in range(2):
             p = step.probabilities(images, f"networks.{1 - number}")
-            sure = p[np.arange(40), given] if confidence == "given" else p.max(axis=1)
+            believed = step.probabilities(images, f"networks.{number}") if whose == "own" else p
+            sure = believed[np.arange(40), given] if confidence == "given" else believed.max(axis=1)
             labeled = step.stores["labeled"][:, number]
             first, second = np.where(labeled, 0.3, 0.2), np.where(labeled, 0.1, 0.5)
             pools[:, number] += ONE_HOT[given] * (sure * (1 - progress))[:, None]
@@ -87,6 +90,38 @@ def test_draws_follow_the_pools_and_are_redrawn(tmp_path: Path) -> None:
         rows.append(module.label_rows(0, batch))
     assert torch.stack(rows).mean(dim=(0, 1)).tolist() == pytest.approx([0.0, 0.25, 0.75, 0.0], abs=0.04)
     assert len({tuple(draw.argmax(dim=1).tolist()) for draw in rows}) == 50
+
+
+def test_labels_may_be_drawn_once_an_epoch_for_each_network(tmp_path: Path) -> None:
+    module, _ = run(tmp_path, redraw="epoch")
+    module.section.stores["pool"].values.fill_(1.0)
+    batch = TrainingBatch(None, torch.zeros(40, dtype=torch.int64), torch.arange(40))
+    rows = []
+    for epoch, step in ((1, 0), (1, 7), (2, 0)):
+        module.draw_keys = lambda stream, *keys: (stream, *keys, epoch, step)  # noqa: B023
+        rows.append([module.label_rows(number, batch) for number in range(2)])
+    assert rows[0][0].equal(rows[1][0])
+    assert rows[0][1].equal(rows[1][1])
+    assert not rows[0][0].equal(rows[0][1])
+    assert not rows[0][0].equal(rows[2][0])
+
+
+def test_samples_that_come_later_begin_with_their_label(tmp_path: Path) -> None:
+    """Pools of the samples of an epoch grow, the others stay as they were."""
+    _, steps = run(tmp_path, samples_per_epoch=16)
+    before = None
+    for epoch in range(1, EPOCHS):
+        step = first_of(steps, epoch)
+        part, pools = step.stores["part"], step.stores["pool"]
+        assert part.sum() == 16
+        assert not step.stores["labeled"][~part].any()
+        if before is None:
+            assert (pools[~part].max(axis=2) == 1).all()
+            assert (pools[~part].sum(axis=2) == 1).all()
+        else:
+            np.testing.assert_array_equal(pools[~part], before[~part])
+        assert (pools[part].sum(axis=2) > 1).all()
+        before = pools
 
 
 @pytest.mark.parametrize(
