@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -124,9 +125,14 @@ def test_photos_on_the_command_line(folder, monkeypatch):
     small = ["SmallCNN", "--model.backbone.in_channels=3", "--data.image_size=16", "--data.num_workers=0"]
     cli = quiet("fit", "own/photos", "--model.num_classes=2", "--trainer.max_epochs=1", "--model.backbone", *small)
     written = Path(cli.trainer.log_dir, "label_issues")
-    report(monkeypatch, cli.trainer.log_dir, "--output", "later", "--image_root", "photos")
+    report(monkeypatch, cli.trainer.log_dir, "--output", "later")
     assert same(written, Path("later"))
+    paths = json.loads(Path("later", "fiftyone", "data.json").read_text()).values()
+    assert sorted(paths) == sorted(str(path.absolute()) for path in Path("photos").rglob("*.png"))
     assert "data:image/jpeg;base64," in Path("later", "report.html").read_text()
+    Path("photos").rename("moved")
+    report(monkeypatch, cli.trainer.log_dir, "--output", "again", "--image_root", "moved")
+    assert Path("again", "report.html").read_bytes() == Path("later", "report.html").read_bytes()
 
 
 def test_what_is_refused(folder, monkeypatch, capsys):

@@ -50,12 +50,12 @@ class LabelIssueReport(TrainingDynamics):
         title: What the data is called; None: the data module, or the data set.
         pictures: Whether the page shows the samples, where they are images.
         image_root: Folder that the samples' paths are relative to, where the page shows these files instead: training
-            may have seen features of them alone.
+            may have seen features of them alone. None asks the data module.
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
-        NoisyLabelError: At fit, an output that cannot be written, clean labels that do not fit, a checkpoint of another
-            data set.
+        NoisyLabelError: Before the first step, an output that cannot be written, clean labels that do not fit, a single
+            class, labels beyond the classes that have a name, a checkpoint of another data set.
 
     Example::
 
@@ -94,6 +94,7 @@ class LabelIssueReport(TrainingDynamics):
             truth = None  # labels that nobody has changed are as they came, not right
         data = getattr(trainer, "datamodule", None) or self._dataset(trainer)
         self.facts.truth, self.facts.title = truth, self.title or type(data).__name__
+        self.facts.root = self.image_root or self.facts.root
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,7 +107,7 @@ class LabelIssueReport(TrainingDynamics):
         """The ranked labels, after a fit.
 
         Raises:
-            NoisyLabelError: No epoch has ended yet.
+            NoisyLabelError: No epoch has ended yet; a single class, or labels beyond those that have a name.
         """
         table, names = self.table(), self._class_names()
         line = self.collapse(names)
@@ -124,7 +125,7 @@ class LabelIssueReport(TrainingDynamics):
             thumbnail: Makes the picture of a sample by its position.
         """
         issues = self.issues()
-        write_report(folder, issues, self.facts.title or "", thumbnail)
+        write_report(folder, issues, self.facts.title or "", thumbnail, self.facts.root)
         found, share = int(issues.wrong.sum()), issues.noise_rate.share
         rank_zero_info(f"{found} of {len(issues)} labels look wrong ({share:.1%}): {folder / PAGE}")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -20,12 +22,16 @@ def write_label_studio(folder: Path, issues: LabelIssues, prefix: str = "/data/l
     """Write ``tasks.json``, the labels that count as wrong as pre-annotated tasks, and ``labeling.xml``, their form.
 
     The most suspicious come first. A task shows the image, the given label and the score; what is suggested is its
-    prediction. In Label Studio, paste ``labeling.xml`` as the labeling interface and import ``tasks.json``.
+    prediction. In Label Studio, paste ``labeling.xml`` as the labeling interface and import ``tasks.json``. It serves
+    local files where it is started with ``LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true`` and
+    ``LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT``, the folder that the paths are relative to (``/`` of absolute ones), and
+    that folder, or one below, is a source storage of the project.
 
     Args:
         folder: Where the files go.
         issues: The ranked labels, of paths.
-        prefix: What stands before a path, so that Label Studio finds the image; this one is that of its local files.
+        prefix: What stands before a path, quoted as in a URL, so that Label Studio finds the image; this one is that of
+            its local files.
 
     Raises:
         NoisyLabelError: Samples are rows, not paths.
@@ -42,7 +48,7 @@ def write_label_studio(folder: Path, issues: LabelIssues, prefix: str = "/data/l
         file.write(form.encode(errors="replace"))
 
 
-def write_fiftyone(folder: Path, issues: LabelIssues) -> None:
+def write_fiftyone(folder: Path, issues: LabelIssues, root: str | Path = "") -> None:
     """Write ``labels.json`` and ``data.json``, which FiftyOne reads as a ``FiftyOneImageClassificationDataset``.
 
     Each sample has its given label, and ``score``, ``rank``, ``suggested`` and ``flags`` as attributes::
@@ -55,11 +61,14 @@ def write_fiftyone(folder: Path, issues: LabelIssues) -> None:
     Args:
         folder: Where the files go.
         issues: The ranked labels, of paths.
+        root: The folder that they are relative to. The files have them absolute, since FiftyOne looks beside
+            ``data.json`` otherwise.
 
     Raises:
         NoisyLabelError: Samples are rows, not paths.
     """
     _check_paths(issues, "FiftyOne")
+    paths = [str(Path(root, path).expanduser().absolute()) for path in issues.samples.tolist()]
     keys = [f"{row:09d}" for row in range(len(issues))]
     labels = {
         key: {
@@ -73,7 +82,7 @@ def write_fiftyone(folder: Path, issues: LabelIssues) -> None:
         }
         for row, key in enumerate(keys)
     }
-    _write_json(folder / "data.json", dict(zip(keys, issues.samples.tolist(), strict=True)))
+    _write_json(folder / "data.json", dict(zip(keys, paths, strict=True)))
     _write_json(folder / "labels.json", {"classes": list(issues.class_names), "labels": labels})
 
 
@@ -108,7 +117,7 @@ def _task(issues: LabelIssues, row: int, prefix: str) -> dict[str, Any]:
     }
     return {
         "data": {
-            "image": prefix + str(issues.samples[row]),
+            "image": prefix + quote(os.fsencode(str(issues.samples[row]))),
             "given": issues.name(issues.given[row]),
             "score": score,
         },
