@@ -19,6 +19,7 @@ from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.training_dynamics import TrainingDynamics
 from lightning_noisy.data.photos import read_photo
 from lightning_noisy.data.pictures import picture
+from lightning_noisy.errors import check_argument
 from lightning_noisy.files import check_writable
 from lightning_noisy.reports import LabelIssues
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
@@ -54,8 +55,9 @@ class LabelIssueReport(TrainingDynamics):
         **options: ``criterion``, ``index_key``, ``check_labels``, as in :class:`CriterionCallback`.
 
     Raises:
-        NoisyLabelError: Before the first step, an output that cannot be written, clean labels that do not fit, a single
-            class, labels beyond the classes that have a name, a checkpoint of another data set.
+        NoisyLabelError: Before the first step, an output that cannot be written, no folder ``image_root``, clean labels
+            that do not fit, a single class, labels beyond the classes that have a name, a checkpoint of another data
+            set.
 
     Example::
 
@@ -82,6 +84,7 @@ class LabelIssueReport(TrainingDynamics):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
+        check_image_root(self.image_root)
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             check_writable(self._folder(trainer) / TABLE, "output")
 
@@ -147,8 +150,14 @@ class LabelIssueReport(TrainingDynamics):
         return partial(_of_sample, self._dataset(trainer))
 
 
+def check_image_root(root: str | None) -> None:
+    """Refuse a folder of pictures that is not there."""
+    there = root is None or Path(root).expanduser().is_dir()
+    check_argument(there, "image_root", "a folder, relative to the working directory", root)
+
+
 def pictures_below(root: str | Path, paths: NDArray[np.str_]) -> Thumbnail:
-    """From the position of a sample to the image of its path; None where there is none any more.
+    """From the position of a sample to the image of its path; None where there is none any more that can be read.
 
     Args:
         root: The folder that paths are relative to.
@@ -157,7 +166,10 @@ def pictures_below(root: str | Path, paths: NDArray[np.str_]) -> Thumbnail:
 
     def picture_of(row: int) -> Image.Image | None:
         path = Path(root, str(paths[row])).expanduser()
-        return read_photo(path) if path.is_file() else None
+        try:
+            return read_photo(path) if path.is_file() else None
+        except Exception:  # decoders raise nearly anything, and a list of labels is worth more than one picture
+            return None
 
     return picture_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_noisy.callbacks.label_issue_report import pictures_below
+from lightning_noisy.callbacks.label_issue_report import check_image_root, pictures_below
 from lightning_noisy.callbacks.saved_report import report_of
 from lightning_noisy.checkpoints.check import read_checkpoint
 from lightning_noisy.checkpoints.last import last_checkpoint_of, run_folder_of
@@ -44,6 +44,7 @@ def report(arguments: Sequence[str]) -> Path:
     if given.image_root is not None:
         if not paths:
             raise NoisyLabelError("The samples of this run are rows, not paths: leave out `--image_root`.")
+        check_image_root(given.image_root)
         saved.facts.root = given.image_root
     saved.write(output, pictures_below(saved.facts.root, saved.facts.samples) if paths else None)
     return output

@@ -35,7 +35,7 @@ def write_report(
     write_table(folder / TABLE, issues)
     write_cleanlab(folder / "cleanlab.npz", issues)
     if issues.kind == "path":
-        write_label_studio(folder / "label_studio", issues)
+        write_label_studio(folder / "label_studio", issues, root)
         write_fiftyone(folder / "fiftyone", issues, root)
     arrays: dict[str, Any] = {
         "labels": issues.corrected,

@@ -69,15 +69,15 @@ class TestOtherTools:
     def test_hostile_names_stay_names(self, tmp_path):
         issues = hostile()
         write_fiftyone(tmp_path, issues, root="/photos")
-        assert [*json.loads((tmp_path / "data.json").read_text()).values()] == [
-            f"/photos/{name}" for name in issues.samples
-        ]
+        paths = json.loads((tmp_path / "data.json").read_text()).values()
+        assert [*paths] == [f"/photos/{name}" for name in issues.samples]
         assert json.loads((tmp_path / "labels.json").read_text())["classes"] == list(HOSTILE)
-        write_label_studio(tmp_path, issues)
+        write_label_studio(tmp_path, issues, root="/photos")
         tasks = json.loads((tmp_path / "tasks.json").read_text())
         queries = [urllib.parse.urlsplit(task["data"]["image"]).query for task in tasks]  # as a browser sends it
         wrong = issues.order[issues.wrong[issues.order]]
-        assert [urllib.parse.parse_qs(query)["d"] for query in queries] == [[issues.samples[row]] for row in wrong]
+        found = [urllib.parse.parse_qs(query)["d"] for query in queries]
+        assert found == [[f"/photos/{issues.samples[row]}"] for row in wrong]
         form = ElementTree.parse(tmp_path / "labeling.xml").getroot()
         assert [choice.get("value") for choice in form.iter("Choice")] == list(HOSTILE)
 
