@@ -426,6 +426,12 @@ class TestRefusedBeforeTheStart:
         config.write_text(text)
         assert command_line_error(capsys, config).startswith(expected.replace("{config}", str(config)))
 
+    def test_a_command_alone_says_where_its_arguments_may_come_from(self, config, capsys):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            main(["fit"])
+        assert "`--config` names a file or a recipe that has them" in capsys.readouterr().err
+
     def test_unknown_subcommand(self, config, capsys):
         assert "invalid choice: 'fat'" in command_line_error(capsys, config, subcommand="fat")
 

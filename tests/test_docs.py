@@ -8,14 +8,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from benchmarks.methods import METHODS
 from benchmarks.strategy_list import STRATEGIES
@@ -26,13 +29,21 @@ from docs.generate.methods import NAMES, code, made, methods, options
 from docs.generate.records import shell
 from docs.published import figures
 from lightning_noisy import NoisyLabelModule, losses, modules
-from lightning_noisy.cli import main
-from lightning_noisy.data import DigitsDataModule, SymmetricNoise
+from lightning_noisy.cli import audit, compare, doctor, embed, main, report, tune
+from lightning_noisy.data import DigitsDataModule, EpochSampler, IndexedDataset, ResumableLoader, SymmetricNoise
 from tests._dummies import isolate, needs_command_line
+from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = ("index", "your_project", "write_your_own", "several_gpus", "which_method")
+PAGES = ("index", "your_data", "your_project", "write_your_own", "several_gpus", "which_method")
+EXECUTED = {
+    **{"index": 1, "your_data": 1, "your_project": 2, "write_your_own": 6, "trackers": 1, "recipes": 2},  # here
+    **{"loops": 2, "strategies": 1, "losses": 4, "architecture": 2},  # test_readme.py, losses/test_examples.py
+}
+"""Page -> how many blocks of Python it has, all of which a test runs."""
+OWN = {"audit": audit, "compare": compare, "doctor": doctor, "embed": embed, "report": report, "tune": tune}
+"""Commands that are not Lightning's."""
 CHROMIUM = shutil.which("chromium")
 ALL = list(methods().values())
 
@@ -47,14 +58,11 @@ def commands(name):
     return [line for line in text.splitlines() if " fit " in line]
 
 
-def run(name, **replaced):
-    """The names that a page's code leaves behind, with other numbers in it."""
-    left = {}
+def run(name, max_epochs=None, **yours):
+    """The names that a page's code leaves behind, with another number of epochs, and given what is the reader's own."""
     for block in blocks(name):
-        for argument, value in replaced.items():
-            block = re.sub(rf"\b{argument}=\d+", f"{argument}={value}", block)
-        exec(block, left)
-    return left
+        exec(block if max_epochs is None else re.sub(r"\bmax_epochs=\d+", f"max_epochs={max_epochs}", block), yours)
+    return yours
 
 
 def cells(text):
@@ -101,6 +109,60 @@ class TestPages:
         wrong = left["labels"] != left["truth"]
         assert (left["corrected"] == left["truth"]).float().mean() > 1 - wrong.float().mean() + 0.1
         assert len(Path("label_issues", "label_issues.csv").read_text().splitlines()) == 2001
+
+    def test_two_lines_in_a_project_write_a_report(self):
+        x, given, _ = make_tensors()
+        loader = make_loader(IndexedDataset(TensorDataset(x, given)))
+        trainer = functools.partial(make_trainer, Path.cwd())
+        run("your_data", Trainer=trainer, model=ForeignModule(), loader=loader)
+        assert Path("label_issues", "report.html").is_file()
+        assert len(blocks("your_data")[0].split("\n\n")[0].splitlines()) == 1  # one more line, and an argument
+
+    def test_trackers_in_code(self):
+        x, given, clean = make_tensors()
+        model = ForeignModule()
+        model.body = nn.Sequential(*(nn.Linear(6, 6) for _ in range(4)), nn.Linear(6, 8))
+        own = {
+            "labels_before_noise": clean,
+            "model": model,
+            "loader": make_loader(IndexedDataset(TensorDataset(x, given))),
+        }
+        left = run("trackers", Trainer=functools.partial(make_trainer, Path.cwd()), **own)
+        assert "train/gradient_error/cosine" in left["trackers"][0].history[0]
+
+    def test_two_lines_make_a_loader_that_resumes(self):
+        x, given, _ = make_tensors(num_samples=100)
+        left = {"your_train_set": TensorDataset(x, given)}
+        left |= {kind.__name__: kind for kind in (EpochSampler, IndexedDataset, ResumableLoader)}
+        exec(textwrap.dedent(blocks("architecture")[1]), left)
+        loader = left["loader"]
+        _, second = list(loader)
+        next(iter(loader))
+        loader.load_state_dict(loader.state_dict())
+        assert torch.equal(next(iter(loader))[2], second[2])
+
+    def test_labels_of_others_become_files(self):
+        dependent, human = blocks("recipes")
+        Path("data", "idn").mkdir(parents=True)
+        Path("cifar10_dependent0.4.csv").write_text("label,label_noisy\n1,2\n0,0\n")
+        exec(dependent, {})
+        assert np.load("data/idn/cifar10-0.4.npy").tolist() == [2, 0]
+        names = {"worse_label": 0, "aggre_label": 1, "clean_label": 2}
+        torch.save({name: np.array([value]) for name, value in names.items()}, "CIFAR-10_human.pt")
+        exec(human, {})
+        with np.load("data/cifar10n.npz") as file:
+            assert {name: file[name].tolist() for name in file} == {"worse": [0], "aggre": [1], "clean": [2]}
+
+    def test_no_block_is_left_out(self):
+        found = {path.stem: path.read_text().count("```python\n") for path in DOCS.glob("*.md")}
+        assert {name: count for name, count in found.items() if count} == EXECUTED
+
+    def test_own_commands_are_read(self):
+        text = "".join(path.read_text() for path in DOCS.glob("*.md")).replace("\\\n", " ")
+        lines = re.findall(rf"lightning-noisy ({'|'.join(OWN)}) ([^`\n&]+)", text)
+        assert {name for name, _ in lines} == OWN.keys()
+        for name, line in lines:
+            OWN[name]._parser().parse_known_args(shlex.split(line.partition(" -- ")[0]))
 
     def test_no_cell_is_empty_or_a_dash(self):
         for name in PAGES:
@@ -199,7 +261,8 @@ def test_commands_of_the_pages_are_read(monkeypatch, tmp_path):
     monkeypatch.setattr(Trainer, "fit", lambda *args, **options: None)
     cli = main(["fit", "--config", "quickstart_ce", "--trainer.accelerator", "cpu"])
     given = [f"--config quickstart_ce {line}" for one in ALL if (line := options(one)) is not None]
-    given += [line.partition(" fit ")[2] for name in ("index", "several_gpus") for line in commands(name)]
+    pages = ("index", "several_gpus", "trackers", "losses")
+    given += [line.partition(" fit ")[2] for name in pages for line in commands(name)]
     assert len(given) > 44
     for line in given:
         cli.parser.parse_args(["fit", *line.split()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -118,15 +119,24 @@ def test_an_epoch_that_the_checkpoint_ends_counts(where, folder, monkeypatch):
     assert same(folder / ("1" if where == "inside" else "2") / "label_issues", folder / "later")
 
 
-def test_photos_on_the_command_line(folder, monkeypatch):
+def test_photos_on_the_command_line(folder, monkeypatch, capsys):
     for number in range(12):
         write_image(Path("photos", "ab"[number % 2], f"{number}.png"), 20 * number, (40, 40))
     small = ["SmallCNN", "--model.backbone.in_channels=3", "--data.image_size=16", "--data.num_workers=0"]
     cli = quiet("fit", "own/photos", "--model.num_classes=2", "--trainer.max_epochs=1", "--model.backbone", *small)
     written = Path(cli.trainer.log_dir, "label_issues")
-    report(monkeypatch, cli.trainer.log_dir, "--output", "later", "--image_root", "photos")
+    report(monkeypatch, cli.trainer.log_dir, "--output", "later")
     assert same(written, Path("later"))
+    paths = json.loads(Path("later", "fiftyone", "data.json").read_text()).values()
+    assert sorted(paths) == sorted(str(path.absolute()) for path in Path("photos").rglob("*.png"))
     assert "data:image/jpeg;base64," in Path("later", "report.html").read_text()
+    Path("photos").rename("moved")
+    assert "`image_root` to be a folder" in refused(monkeypatch, capsys, cli.trainer.log_dir, "--image_root", "photos")
+    Path("moved", "a", "0.png").write_bytes(b"no image any more")
+    report(monkeypatch, cli.trainer.log_dir, "--output", "again", "--image_root", "moved")
+    pages = (Path(name, "report.html").read_text() for name in ("later", "again"))
+    before, after = (page.count("data:image/jpeg;base64,") for page in pages)
+    assert before > after > 0
 
 
 def test_what_is_refused(folder, monkeypatch, capsys):

@@ -19,6 +19,7 @@ from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.training_dynamics import TrainingDynamics
 from lightning_noisy.data.photos import read_photo
 from lightning_noisy.data.pictures import picture
+from lightning_noisy.errors import check_argument
 from lightning_noisy.files import check_writable
 from lightning_noisy.reports import LabelIssues
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
@@ -50,12 +51,13 @@ class LabelIssueReport(TrainingDynamics):
         title: What the data is called; None: the data module, or the data set.
         pictures: Whether the page shows the samples, where they are images.
         image_root: Folder that the samples' paths are relative to, where the page shows these files instead: training
-            may have seen features of them alone.
+            may have seen features of them alone. None asks the data module.
         **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
-        NoisyLabelError: At fit, an output that cannot be written, clean labels that do not fit, a checkpoint of another
-            data set.
+        NoisyLabelError: Before the first step, an output that cannot be written, no folder ``image_root``, clean labels
+            that do not fit, a single class, labels beyond the classes that have a name, a checkpoint of another data
+            set.
 
     Example::
 
@@ -82,6 +84,7 @@ class LabelIssueReport(TrainingDynamics):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
+        check_image_root(self.image_root)
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             check_writable(self._folder(trainer) / TABLE, "output")
 
@@ -94,6 +97,7 @@ class LabelIssueReport(TrainingDynamics):
             truth = None  # labels that nobody has changed are as they came, not right
         data = getattr(trainer, "datamodule", None) or self._dataset(trainer)
         self.facts.truth, self.facts.title = truth, self.title or type(data).__name__
+        self.facts.root = self.image_root or self.facts.root
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,7 +110,7 @@ class LabelIssueReport(TrainingDynamics):
         """The ranked labels, after a fit.
 
         Raises:
-            NoisyLabelError: No epoch has ended yet.
+            NoisyLabelError: No epoch has ended yet; a single class, or labels beyond those that have a name.
         """
         table, names = self.table(), self._class_names()
         line = self.collapse(names)
@@ -124,7 +128,7 @@ class LabelIssueReport(TrainingDynamics):
             thumbnail: Makes the picture of a sample by its position.
         """
         issues = self.issues()
-        write_report(folder, issues, self.facts.title or "", thumbnail)
+        write_report(folder, issues, self.facts.title or "", thumbnail, self.facts.root)
         found, share = int(issues.wrong.sum()), issues.noise_rate.share
         rank_zero_info(f"{found} of {len(issues)} labels look wrong ({share:.1%}): {folder / PAGE}")
 
@@ -146,8 +150,14 @@ class LabelIssueReport(TrainingDynamics):
         return partial(_of_sample, self._dataset(trainer))
 
 
+def check_image_root(root: str | None) -> None:
+    """Refuse a folder of pictures that is not there."""
+    there = root is None or Path(root).expanduser().is_dir()
+    check_argument(there, "image_root", "a folder, relative to the working directory", root)
+
+
 def pictures_below(root: str | Path, paths: NDArray[np.str_]) -> Thumbnail:
-    """From the position of a sample to the image of its path; None where there is none any more.
+    """From the position of a sample to the image of its path; None where there is none any more that can be read.
 
     Args:
         root: The folder that paths are relative to.
@@ -156,7 +166,10 @@ def pictures_below(root: str | Path, paths: NDArray[np.str_]) -> Thumbnail:
 
     def picture_of(row: int) -> Image.Image | None:
         path = Path(root, str(paths[row])).expanduser()
-        return read_photo(path) if path.is_file() else None
+        try:
+            return read_photo(path) if path.is_file() else None
+        except Exception:  # decoders raise nearly anything, and a list of labels is worth more than one picture
+            return None
 
     return picture_of
 

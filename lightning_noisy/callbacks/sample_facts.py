@@ -26,6 +26,8 @@ class SampleFacts:
         """Right labels, int64 (N,); -1 where nobody knows one."""
         self.title: str | None = None
         """What the data are called."""
+        self.root = ""
+        """The folder that paths are relative to; empty: the working directory."""
         self._names = torch.empty(0, dtype=torch.int64)
 
     def name(self, arrays: dict[str, NDArray[Any]]) -> None:
@@ -63,8 +65,10 @@ class SampleFacts:
 
     def state_dict(self) -> dict[str, Any]:
         """All as tensors and text."""
-        return {"kind": self.kind, "names": self._names, "truth": self.truth, "title": self.title}
+        plain = {"kind": self.kind, "title": self.title, "root": self.root}
+        return {**plain, "names": self._names, "truth": self.truth}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was saved."""
-        self.kind, self._names, self.truth, self.title = (state[name] for name in ("kind", "names", "truth", "title"))
+        self.kind, self.title, self.root = state["kind"], state["title"], state["root"]
+        self._names, self.truth = state["names"], state["truth"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,10 +15,11 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.callbacks.sample_facts import SampleFacts
-from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.errors import NoisyLabelError, printable
 from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
 from lightning_noisy.functional.dynamics import DynamicsTable
 from lightning_noisy.targets import TargetCall, TargetPipeline
+from lightning_noisy.trainer_access import from_datamodule
 
 DYNAMICS, FACTS = "dynamics", "facts"
 """Names of the parts that a section with training dynamics has."""
@@ -58,7 +59,8 @@ class TrainingDynamics(CriterionCallback):
         **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
-        NoisyLabelError: At fit, a checkpoint of another data set.
+        NoisyLabelError: At fit, a single class, labels beyond the classes that have a name, a checkpoint of another
+            data set.
 
     References:
         Swayamdipta et al., Dataset Cartography, EMNLP 2020; Pleiss et al., Identifying Mislabeled Data using the Area
@@ -84,7 +86,9 @@ class TrainingDynamics(CriterionCallback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_names(self.run.origins.class_names, self.run.labels)
         self.facts.name(self.run.origins.arrays())
+        self.facts.root = str(from_datamodule(trainer, "root") or "")
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:
@@ -148,8 +152,12 @@ class TrainingDynamics(CriterionCallback):
 
         Args:
             names: What the classes are called.
+
+        Raises:
+            NoisyLabelError: A single class, or labels beyond those that have a name.
         """
         lost = self.lost
+        check_names(names, None if self.dynamics.table is None else self.dynamics.table.rows["label"])
         if not lost or self.dynamics.table is None:
             return None
         given = self.dynamics.table.counts()[1]
@@ -161,6 +169,28 @@ class TrainingDynamics(CriterionCallback):
         line = self.collapse(None if names is None else list(names))
         if line is not None:
             rank_zero_warn(line)
+
+
+def check_names(names: Sequence[str] | None, labels: Tensor | None) -> None:
+    """Refuse classes whose labels cannot be ranked.
+
+    Args:
+        names: What the classes are called; None: nobody tells.
+        labels: Given labels (N,), negative ones of no sample; None: not known yet.
+
+    Raises:
+        NoisyLabelError: A single class, or labels beyond the names.
+    """
+    if names is None:
+        return
+    if len(names) < 2:
+        raise NoisyLabelError(
+            f"All samples are of the class '{printable(names[0])}': labels can be wrong where there are two classes."
+        )
+    if labels is not None and len(labels) and int(labels.max()) >= len(names):
+        raise NoisyLabelError(
+            f"The training set names {len(names)} classes, and has a label {int(labels.max())}: name all classes."
+        )
 
 
 class _Rows:

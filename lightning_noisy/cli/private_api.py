@@ -136,7 +136,8 @@ def refusal(message: str) -> str:
     jsonargparse has one text for all that it tried, without a structure to ask.
     """
     if not message.startswith("Parser key"):
-        return " ".join(message.split())
+        way_out = "; `--config` names a file or a recipe that has them" if "arguments are required" in message else ""
+        return " ".join(message.split()) + way_out
     path: list[str] = []
     reasons: list[str] = []
     depth = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_noisy.callbacks.label_issue_report import pictures_below
+from lightning_noisy.callbacks.label_issue_report import check_image_root, pictures_below
 from lightning_noisy.callbacks.saved_report import report_of
 from lightning_noisy.checkpoints.check import read_checkpoint
 from lightning_noisy.checkpoints.last import last_checkpoint_of, run_folder_of
@@ -40,12 +40,13 @@ def report(arguments: Sequence[str]) -> Path:
     check_writable(output / TABLE, "output")
     saved = report_of(read_checkpoint(checkpoint, safe), given.criterion)
     saved.facts.title = saved.facts.title or run.name
-    pictures = None
+    paths = saved.facts.kind == "path"
     if given.image_root is not None:
-        if saved.facts.kind != "path":
+        if not paths:
             raise NoisyLabelError("The samples of this run are rows, not paths: leave out `--image_root`.")
-        pictures = pictures_below(given.image_root, saved.facts.samples)
-    saved.write(output, pictures)
+        check_image_root(given.image_root)
+        saved.facts.root = given.image_root
+    saved.write(output, pictures_below(saved.facts.root, saved.facts.samples) if paths else None)
     return output
 
 
@@ -53,7 +54,7 @@ def _parser() -> CommandParser:
     parser = CommandParser("report", _DESCRIPTION)
     parser.add_argument("run", metavar="RUN", help="the run's folder, or a checkpoint")
     parser.add_argument("--output", metavar="DIR", help="where all goes (RUN/label_issues)")
-    parser.add_argument("--image_root", metavar="DIR", help="folder of the pictures, to show them on the page")
+    parser.add_argument("--image_root", metavar="DIR", help="folder of the pictures (that of the run)")
     parser.add_argument("--criterion", metavar="NAME", help="which, where callbacks look at several")
     trusted = "false loads a checkpoint that holds objects, which may run code: if you trust it (%(default)s)"
     parser.add_argument("--weights_only", choices=("true", "false"), default="true", help=trusted)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -14,24 +16,31 @@ from lightning_noisy.files import written_aside
 from lightning_noisy.reports.label_issues import LabelIssues
 
 _CHOICE, _IMAGE = "label", "image"
+_LOCAL_FILES = "/data/local-files/?d="
 
 
-def write_label_studio(folder: Path, issues: LabelIssues, prefix: str = "/data/local-files/?d=") -> None:
+def write_label_studio(folder: Path, issues: LabelIssues, root: str | Path = "", prefix: str | None = None) -> None:
     """Write ``tasks.json``, the labels that count as wrong as pre-annotated tasks, and ``labeling.xml``, their form.
 
     The most suspicious come first. A task shows the image, the given label and the score; what is suggested is its
-    prediction. In Label Studio, paste ``labeling.xml`` as the labeling interface and import ``tasks.json``.
+    prediction. In Label Studio, paste ``labeling.xml`` as the labeling interface and import ``tasks.json``. It shows
+    files of its own machine where it is started with ``LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true`` and their folder
+    is a source storage of the project (local files).
 
     Args:
         folder: Where the files go.
         issues: The ranked labels, of paths.
-        prefix: What stands before a path, so that Label Studio finds the image; this one is that of its local files.
+        root: The folder that they are relative to.
+        prefix: What stands before a path, which is quoted as in a URL, so that Label Studio finds the image, such as
+            ``"s3://bucket/"``; None is that of local files, before absolute paths.
 
     Raises:
         NoisyLabelError: Samples are rows, not paths.
     """
     _check_paths(issues, "Label Studio")
-    tasks = [_task(issues, row, prefix) for row in issues.order if issues.wrong[row]]
+    paths = _absolute(issues, root) if prefix is None else issues.samples.tolist()
+    places = [(prefix or _LOCAL_FILES) + quote(os.fsencode(path)) for path in paths]
+    tasks = [_task(issues, row, places[row]) for row in issues.order if issues.wrong[row]]
     _write_json(folder / "tasks.json", tasks)
     choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in issues.class_names)
     form = (
@@ -42,7 +51,7 @@ def write_label_studio(folder: Path, issues: LabelIssues, prefix: str = "/data/l
         file.write(form.encode(errors="replace"))
 
 
-def write_fiftyone(folder: Path, issues: LabelIssues) -> None:
+def write_fiftyone(folder: Path, issues: LabelIssues, root: str | Path = "") -> None:
     """Write ``labels.json`` and ``data.json``, which FiftyOne reads as a ``FiftyOneImageClassificationDataset``.
 
     Each sample has its given label, and ``score``, ``rank``, ``suggested`` and ``flags`` as attributes::
@@ -55,6 +64,8 @@ def write_fiftyone(folder: Path, issues: LabelIssues) -> None:
     Args:
         folder: Where the files go.
         issues: The ranked labels, of paths.
+        root: The folder that they are relative to. The files have them absolute, since FiftyOne looks beside
+            ``data.json`` otherwise.
 
     Raises:
         NoisyLabelError: Samples are rows, not paths.
@@ -73,7 +84,7 @@ def write_fiftyone(folder: Path, issues: LabelIssues) -> None:
         }
         for row, key in enumerate(keys)
     }
-    _write_json(folder / "data.json", dict(zip(keys, issues.samples.tolist(), strict=True)))
+    _write_json(folder / "data.json", dict(zip(keys, _absolute(issues, root), strict=True)))
     _write_json(folder / "labels.json", {"classes": list(issues.class_names), "labels": labels})
 
 
@@ -97,7 +108,7 @@ def write_cleanlab(path: Path, issues: LabelIssues) -> None:
         )
 
 
-def _task(issues: LabelIssues, row: int, prefix: str) -> dict[str, Any]:
+def _task(issues: LabelIssues, row: int, place: str) -> dict[str, Any]:
     """A sample as Label Studio imports it."""
     score = round(float(issues.score[row]), 4)
     choice = {
@@ -108,12 +119,16 @@ def _task(issues: LabelIssues, row: int, prefix: str) -> dict[str, Any]:
     }
     return {
         "data": {
-            "image": prefix + str(issues.samples[row]),
+            "image": place,
             "given": issues.name(issues.given[row]),
             "score": score,
         },
         "predictions": [{"model_version": "lightning_noisy", "score": score, "result": [choice]}],
     }
+
+
+def _absolute(issues: LabelIssues, root: str | Path) -> list[str]:
+    return [str(Path(root, path).expanduser().absolute()) for path in issues.samples.tolist()]
 
 
 def _check_paths(issues: LabelIssues, tool: str) -> None:

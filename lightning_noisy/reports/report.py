@@ -16,7 +16,9 @@ from lightning_noisy.reports.table import write_table
 TABLE, LABELS, PAGE = "label_issues.csv", "suggested_labels.npz", "report.html"
 
 
-def write_report(folder: Path, issues: LabelIssues, title: str, thumbnail: Thumbnail | None = None) -> None:
+def write_report(
+    folder: Path, issues: LabelIssues, title: str, thumbnail: Thumbnail | None = None, root: str = ""
+) -> None:
     """Write the ranked list, the corrected labels, the page, and the files for other tools.
 
     ``label_issues.csv``, ``suggested_labels.npz`` (``labels`` int64 (N,), ``class_names``, and ``path`` or ``row``;
@@ -28,12 +30,13 @@ def write_report(folder: Path, issues: LabelIssues, title: str, thumbnail: Thumb
         issues: The ranked labels.
         title: What the data is called.
         thumbnail: Makes the picture of a sample by its position.
+        root: The folder that paths are relative to.
     """
     write_table(folder / TABLE, issues)
     write_cleanlab(folder / "cleanlab.npz", issues)
     if issues.kind == "path":
-        write_label_studio(folder / "label_studio", issues)
-        write_fiftyone(folder / "fiftyone", issues)
+        write_label_studio(folder / "label_studio", issues, root)
+        write_fiftyone(folder / "fiftyone", issues, root)
     arrays: dict[str, Any] = {
         "labels": issues.corrected,
         "class_names": np.array(issues.class_names),

@@ -97,6 +97,40 @@ def test_an_output_that_cannot_be_written_is_refused_at_the_start(tmp_path):
         fit(tmp_path)
 
 
+class Named(TensorDataset):
+    """Says what its classes are called."""
+
+    def __init__(self, *tensors, classes, tells=True):
+        super().__init__(*tensors)
+        self.classes = classes
+        if tells:
+            self.targets = tensors[1]
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [
+        (["=cat"], r"All samples are of the class '=cat': labels can be wrong where there are two classes\."),
+        (["a", "b", "c"], r"names 3 classes, and has a label 3: name all classes\."),
+    ],
+)
+def test_classes_that_cannot_be_ranked_are_refused_before_the_first_step(tmp_path, classes, said):
+    x, given, _ = make_tensors()
+    module, report = Foreign(), LabelIssueReport()
+    trainer = make_trainer(tmp_path, [report])
+    with pytest.raises(NoisyLabelError, match=said):
+        trainer.fit(module, make_loader(Named(x, given, classes=classes)))
+    assert trainer.global_step == 0
+
+
+def test_labels_that_only_come_with_the_batches_are_refused_in_a_line_as_well(tmp_path):
+    x, given, _ = make_tensors()
+    with pytest.raises(NoisyLabelError, match="names 3 classes, and has a label 3"):
+        make_trainer(tmp_path, [LabelIssueReport()]).fit(
+            Foreign(), make_loader(Named(x, given, classes=["a", "b", "c"], tells=False))
+        )
+
+
 def dynamics(label, seen=None):
     count = len(label)
     names = ("trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned")

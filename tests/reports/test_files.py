@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 import subprocess
+import urllib.parse
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -65,18 +67,29 @@ class TestOtherTools:
         assert (form.find("Image").get("value"), tasks[0]["data"]["given"]) == ("$image", "cat")
 
     def test_hostile_names_stay_names(self, tmp_path):
-        write_label_studio(tmp_path, hostile())
+        issues = hostile()
+        write_fiftyone(tmp_path, issues, root="/photos")
+        paths = json.loads((tmp_path / "data.json").read_text()).values()
+        assert [*paths] == [f"/photos/{name}" for name in issues.samples]
+        assert json.loads((tmp_path / "labels.json").read_text())["classes"] == list(HOSTILE)
+        write_label_studio(tmp_path, issues, root="/photos")
+        tasks = json.loads((tmp_path / "tasks.json").read_text())
+        queries = [urllib.parse.urlsplit(task["data"]["image"]).query for task in tasks]  # as a browser sends it
+        wrong = issues.order[issues.wrong[issues.order]]
+        found = [urllib.parse.parse_qs(query)["d"] for query in queries]
+        assert found == [[f"/photos/{issues.samples[row]}"] for row in wrong]
         form = ElementTree.parse(tmp_path / "labeling.xml").getroot()
         assert [choice.get("value") for choice in form.iter("Choice")] == list(HOSTILE)
 
     def test_fiftyone(self, tmp_path):
-        write_fiftyone(tmp_path, four())
+        write_fiftyone(tmp_path, four(), root="photos")
         content = json.loads((tmp_path / "labels.json").read_text())
         paths = json.loads((tmp_path / "data.json").read_text())
         assert content["classes"] == ["cat", "dog", "horse"]
         seen = {paths[key]: value for key, value in content["labels"].items()}
-        assert seen["b.png"]["label"] == "cat"
-        assert seen["b.png"]["attributes"] == {"score": 0.9, "rank": 1, "suggested": "horse", "flags": "wrong"}
+        found = seen[str(Path.cwd() / "photos" / "b.png")]
+        assert found["label"] == "cat"
+        assert found["attributes"] == {"score": 0.9, "rank": 1, "suggested": "horse", "flags": "wrong"}
 
     def test_cleanlab(self, tmp_path):
         write_cleanlab(tmp_path / "c.npz", four())
