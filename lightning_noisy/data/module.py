@@ -235,13 +235,7 @@ class NoisyDataModule(SplitLoaders, ABC):
         return ResumableLoader(self._train, sampler=self.sampler, **self._loader_options(self._train))
 
     def _write_evidence(self, original: LabeledImages, images: LabeledImages, train: Tensor) -> None:
-        """Into the run's folder.
-
-        Args:
-            original: The training set as it came.
-            images: The same with a backdoor, if there is one.
-            train: Positions of the training split in it, int64 (N,).
-        """
+        """Into the run's folder, of the training set as it came and as it is, and the positions (N,) of its split."""
         trainer = self.trainer
         folder = None if trainer is None else run_folder(trainer)
         if trainer is None or folder is None or not trainer.is_global_zero:
