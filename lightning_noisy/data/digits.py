@@ -9,7 +9,8 @@ import torch
 from sklearn.datasets import load_digits
 from typing_extensions import override
 
-from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Cutout, RandomCrop, Unchanged
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose, RandomCrop, Unchanged
+from lightning_noisy.data.cutout import Cutout
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.module import NoisyDataModule
 from lightning_noisy.data.noise import LabelNoise

@@ -9,8 +9,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from lightning_noisy.data.batch_policies import BatchAutoAugment, BatchRandAugment
-from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Cutout
+from lightning_noisy.data.batch_transforms import BatchTransform, Compose
 from lightning_noisy.data.batch_views import EachImage, Views
+from lightning_noisy.data.cutout import Cutout
 from lightning_noisy.data.labeled_images import Transform
 from lightning_noisy.errors import check_argument, check_count
 

@@ -9,7 +9,6 @@ from torchvision.transforms import v2
 from lightning_noisy.data.batch_transforms import (
     BatchTransform,
     Compose,
-    Cutout,
     Draws,
     Normalize,
     RandomCrop,
@@ -17,6 +16,7 @@ from lightning_noisy.data.batch_transforms import (
     Unchanged,
 )
 from lightning_noisy.data.batch_views import EachImage, Views
+from lightning_noisy.data.cutout import Cutout
 from lightning_noisy.data.epoch_index import at_epoch
 from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.image_datasets import TrainingDataset
