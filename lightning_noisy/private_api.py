@@ -64,12 +64,6 @@ def batches_processed(trainer: Trainer) -> int:
     return processed
 
 
-def logs_now(trainer: Trainer) -> bool:
-    """Whether the loggers take what the training step under way logs."""
-    due: bool = trainer._logger_connector.should_update_logs
-    return due
-
-
 def saved_progress() -> tuple[int, str] | None:
     """While a Trainer saves its loops, up the stack: the epoch's batches that have ended, and how loaders are combined.
 

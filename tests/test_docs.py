@@ -38,7 +38,15 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = ("index", "your_data", "your_project", "write_your_own", "several_gpus", "which_method")
 EXECUTED = {
-    **{"index": 1, "your_data": 1, "your_project": 2, "write_your_own": 6, "trackers": 1, "recipes": 2},  # here
+    **{
+        "index": 1,
+        "your_data": 1,
+        "your_project": 2,
+        "write_your_own": 6,
+        "trackers": 1,
+        "recipes": 2,
+        "scaling": 2,
+    },  # here
     **{"loops": 2, "strategies": 1, "losses": 4, "architecture": 2},  # test_readme.py, losses/test_examples.py
 }
 """Page -> how many blocks of Python it has, all of which a test runs."""
@@ -152,6 +160,12 @@ class TestPages:
         exec(human, {})
         with np.load("data/cifar10n.npz") as file:
             assert {name: file[name].tolist() for name in file} == {"worse": [0], "aggre": [1], "clean": [2]}
+
+    def test_at_scale(self):
+        known = {"your_train_set": TensorDataset(torch.randn(6, 2), torch.arange(6) % 2)}
+        for block in blocks("scaling"):
+            exec(block, known)
+        assert sorted(index.item() for batch in known["loader"] for index in batch[-1]) == list(range(6))
 
     def test_no_block_is_left_out(self):
         found = {path.stem: path.read_text().count("```python\n") for path in DOCS.glob("*.md")}

@@ -52,16 +52,6 @@ def test_batches_begun_and_processed(tmp_path):
     assert seen == [(1, 0), (2, 1), (3, 2), (4, 0), (5, 1), (6, 2)]
 
 
-def test_logs_now(tmp_path):
-    seen = []
-
-    module = ForeignModule()
-    original = module.training_step
-    module.training_step = lambda *args: (seen.append(private_api.logs_now(module.trainer)), original(*args))[1]
-    make_trainer(tmp_path, log_every_n_steps=2).fit(module, loader())
-    assert seen == [False, True, False, True, False, True]
-
-
 def test_saved_progress(tmp_path):
     seen = []
 

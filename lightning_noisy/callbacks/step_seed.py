@@ -35,7 +35,8 @@ class StepSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._run is not None, "no run before `setup`"
         seed = self._run.seed if self.seed is None else self.seed
-        reseed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank), pl_module.device)
+        device = next(pl_module.parameters()).device  # a loop of one's own may train any module
+        reseed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank), device)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies stand outside the run that the original takes part in."""

@@ -28,7 +28,6 @@ from lightning_noisy.modules.loading import AsksForParts
 from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.optim import scheduler_configs
-from lightning_noisy.private_api import logs_now
 from lightning_noisy.state import LossStores, RunDriver, class_names_in_use, saved_class_names
 from lightning_noisy.state.epoch_ends import close_skipped
 
@@ -226,6 +225,10 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         if run.batch is not None:
             hits = {"acc": torch.cat(self._hits)} if self._hits else {}
             self.section.sums.add(len(index), loss=loss, **hits)
-        seen = batch_idx == 0 or logs_now(self.trainer)  # by a logger or on the progress bar
-        if seen and not run.open_batch.repeated:
+        if self._is_seen(batch_idx) and not run.open_batch.repeated:
             self.log("train/loss_step", loss, prog_bar=True)
+
+    def _is_seen(self, batch_idx: int) -> bool:
+        """Whether a logger, or the progress bar, looks at what this step logs."""
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return batch_idx == 0 or (interval > 0 and (self.trainer.global_step + 1) % interval == 0)

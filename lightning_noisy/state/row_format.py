@@ -31,6 +31,11 @@ class RowFormat(Protocol):
         """Names of the columns."""
         ...
 
+    @property
+    def plain(self) -> bool:
+        """Whether a row is kept as it is read, in one column."""
+        ...
+
     def saved(self) -> dict[str, int]:
         """What a checkpoint needs beside the columns, to know the format."""
         ...
@@ -56,6 +61,11 @@ class WholeRows:
     dtype: torch.dtype
     names: ClassVar[tuple[str, ...]] = ("values",)
 
+    @property
+    def plain(self) -> bool:
+        """Unless they are rounded to half precision."""
+        return self.dtype != torch.float16
+
     def saved(self) -> dict[str, int]:
         """Nothing: the rows tell it."""
         return {}
@@ -75,7 +85,7 @@ class WholeRows:
     def decode(self, columns: Mapping[str, Tensor]) -> Tensor:
         """The rows."""
         values = columns["values"]
-        return values.float() if self.dtype == torch.float16 else values
+        return values if self.plain else values.float()
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ class LargestEntries:
     top_k: int
     dtype: torch.dtype
     names: ClassVar[tuple[str, ...]] = ("values", "classes")
+    plain: ClassVar[bool] = False
 
     @property
     def shape(self) -> tuple[int, ...]:

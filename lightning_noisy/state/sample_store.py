@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lightning_noisy.collectives import process_rank
-from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.functional.duplicates import first_occurrence
-from lightning_noisy.state.exchange import exchange, gather_shards
-from lightning_noisy.state.row_format import Columns, RowFormat, format_of, saved_format
-from lightning_noisy.state.row_memory import new_columns, placed
-from lightning_noisy.state.row_table import RowTable
+from lightning_noisy.errors import check_argument
+from lightning_noisy.state.exchange import CHUNK_BYTES, exchange
+from lightning_noisy.state.open_batch import OpenBatch
+from lightning_noisy.state.row_format import Columns, RowFormat, format_of
+from lightning_noisy.state.row_memory import new_columns
+from lightning_noisy.state.saved_rows import SavedRows
 from lightning_noisy.state.shard import Shard
-from lightning_noisy.state.undo import Undo
 from lightning_noisy.storage import PLAIN, Storage
 
-_NOBODY = -1
+_NOBODY = -1  # the writer of a row that no process has written in this epoch
 
 
-class SampleStore(RowTable):
+class SampleStore(SavedRows):
     """A per-sample store: row ``i`` belongs to sample ``i`` of the training set.
 
     It is neither a module nor a buffer, so that DDP does not overwrite it with rank 0's. Nothing here reads a value
@@ -61,22 +60,44 @@ class SampleStore(RowTable):
     ) -> None:
         self.format, self.columns, self.num_samples, self.shard = row_format, columns, num_samples, shard
         self.folder = folder
-        """Where a file has the rows; None in memory."""
         self.in_run = False
         """Whether a run owns it: saves it, and merges it over processes."""
         self.undo = Undo()
-        """What the open batch has overwritten."""
-        kept = self.values
+        self._plain, kept = row_format.plain, self.columns["values"]
         self._touched = torch.zeros(len(kept), dtype=torch.bool, device=kept.device)
         self._writer = torch.full((len(kept),), _NOBODY, dtype=torch.int16, device=kept.device)
 
-    def to(self, device: torch.device | str) -> SampleStore:
-        """Move the store, unless a file has it; returns itself."""
-        if self.folder is not None:
-            return self
-        self.columns = {name: column.to(device) for name, column in self.columns.items()}
-        self._touched, self._writer = self._touched.to(device), self._writer.to(device)
-        return self
+    @property
+    def values(self) -> Tensor:
+        """What is kept: rows (N, *shape), or entries of them (N, k + 1). :meth:`rows` gives them as they are read."""
+        return self.columns["values"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a row."""
+        return self.format.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the rows take."""
+        return sum(column.nbytes for column in self.columns.values())
+
+    def rows(self) -> Tensor:
+        """The rows of all samples that it has, as :meth:`get` gives them; a copy where they are kept otherwise."""
+        return self.format.decode(self.columns)
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Index (M,) and rows (M, *shape) of all samples that it has, some megabytes at a time; on the CPU."""
+        size = CHUNK_BYTES // (4 * max(1, torch.Size(self.shape).numel()))
+        for index in torch.split(self.shard.samples(self.num_samples), max(1, size)):
+            yield index, self.get(index)
+
+    def get(self, index: Tensor) -> Tensor:
+        """Copies of the rows ``index`` (B,), on the index's device; float16 rows come as float32."""
+        rows = index.to(self.values.device)
+        rows = rows if self.shard.count == 1 else self.shard.places(rows)
+        kept = {name: column.index_select(0, rows) for name, column in self.columns.items()}
+        return self._read(kept).to(index.device)
 
     def update(self, index: Tensor, values: Tensor) -> Tensor:
         """Write rows; of a sample that stands twice in ``index`` the first row counts. Where a step runs again, none.
@@ -95,9 +116,9 @@ class SampleStore(RowTable):
         if self.undo.open_batch.repeated:
             return self.get(index)
         home = self.values.device
-        rows = self.shard.places(index.to(home))
+        rows = index.to(home) if self.shard.count == 1 else self.shard.places(index.to(home))
         first = first_occurrence(rows)
-        written = {name: column.to(home)[first] for name, column in self.format.encode(values.detach()).items()}
+        written = {name: column.to(home)[first] for name, column in self._kept(values.detach()).items()}
         self.undo.note(self._changing(), rows)
         if self._alone:
             self._touched.index_fill_(0, rows, True)
@@ -105,7 +126,7 @@ class SampleStore(RowTable):
             written = self._claim(rows, written)
         for name, column in written.items():
             self.columns[name].index_copy_(0, rows, column)
-        return self.format.decode(written).to(index.device)
+        return self._read(written).to(index.device)
 
     def lerp(self, index: Tensor, values: Tensor, weight: float) -> Tensor:
         """Move rows towards values: ``row <- row + weight * (value - row)``, a running mean with momentum 1 - weight.
@@ -142,80 +163,13 @@ class SampleStore(RowTable):
         if not within_epoch:
             self._writer.fill_(_NOBODY)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The store as a plain dict, inside a batch as it was before. Never a collective.
+    def _kept(self, rows: Tensor) -> Columns:
+        """What is kept of rows; asked in each batch, so without a call of another file where it can be."""
+        return {"values": rows.to(self.values.dtype)} if self._plain else self.format.encode(rows)
 
-        Of a shard it has the rows of this process, see :meth:`whole_state`.
-        """
-        saved: dict[str, Any] = {name: self.undo.before(column).cpu() for name, column in self.columns.items()}
-        saved |= {"writer": self.undo.before(self._writer).cpu(), **self.format.saved()}
-        return saved if self.shard.count == 1 else {**saved, "num_samples": self.num_samples}
-
-    def whole_state(self) -> dict[str, Any]:
-        """:meth:`state_dict`, on rank 0 with the rows of all processes: a collective for shards."""
-        state = self.state_dict()
-        if self.shard.count == 1:
-            return state
-        columns = {name: state[name] for name in (*self.format.names, "writer")}
-        state |= gather_shards(columns, state.pop("num_samples"))
-        return state
-
-    @classmethod
-    def restored(cls, state: dict[str, Any]) -> SampleStore:
-        """A store of the shape and type of a saved one, on the CPU. It has its very rows: nobody else may use them."""
-        row_format, store = saved_format(state), cls.__new__(cls)
-        columns = {name: state[name] for name in row_format.names}
-        store._begin(row_format, columns, state.get("num_samples", len(columns["values"])), Shard(), None)
-        store._writer = state["writer"]
-        return store
-
-    def settle(self, storage: Storage) -> None:
-        """Keep, of rows that were loaded, those that this process keeps, where it keeps them.
-
-        Raises:
-            NoisyLabelError: Rows of other processes are missing.
-        """
-        kept, shard = len(self.values), Shard.of(storage)
-        if kept < self.shard.size(self.num_samples):
-            raise NoisyLabelError(
-                f"The checkpoint has {kept} of {self.num_samples} rows: it was written when a process had failed, and "
-                "the others could not give theirs. Resume from an earlier one."
-            )
-        if (shard, storage.folder) != (self.shard, self.folder):
-            undo, writer = self.undo, shard.of_all(self._writer).clone()
-            columns = {name: placed(shard.of_all(column), storage.folder) for name, column in self.columns.items()}
-            self._begin(self.format, columns, self.num_samples, shard, storage.folder)
-            self.undo, self._writer = undo, writer
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a saved store.
-
-        Raises:
-            NoisyLabelError: It has another number of samples or another row shape, or rows are kept in another way.
-        """
-        saved = saved_format(state)
-        if (len(state["values"]), saved.shape) != (self.num_samples, self.shape):
-            raise NoisyLabelError(
-                f"The saved store has shape {(len(state['values']), *saved.shape)} (samples, ...), this run needs "
-                f"{(self.num_samples, *self.shape)}: resume with the data set that wrote the checkpoint."
-            )
-        self.check_format(saved)
-        for name, column in self.columns.items():
-            column.copy_(self.shard.of_all(state[name]))
-        self._writer.copy_(self.shard.of_all(state["writer"]))
-        self._touched.zero_()
-
-    def check_format(self, wanted: RowFormat) -> None:
-        """Refuse rows that are kept in another way, which would round, or lose, what was written.
-
-        Raises:
-            NoisyLabelError: They are.
-        """
-        if self.format != wanted:
-            raise NoisyLabelError(
-                f"The checkpoint's rows and those of this run are kept in two ways, {wanted} and {self.format}: resume "
-                "with the `storage` that wrote it."
-            )
+    def _read(self, columns: Columns) -> Tensor:
+        """The rows that are kept, likewise."""
+        return columns["values"] if self._plain else self.format.decode(columns)
 
     def _claim(self, rows: Tensor, written: Columns) -> Columns:
         """Mark rows as this process's, but for those that another one has written in this epoch, which stay."""
@@ -242,3 +196,46 @@ class SampleStore(RowTable):
         wanted = (len(index), *self.shape)
         if values.shape != wanted:
             check_argument(False, "values", f"rows of shape {wanted}", tuple(values.shape))
+
+
+def first_occurrence(index: Tensor) -> Tensor:
+    """For each entry of ``index`` (B,) the position at which its value stands first, without a host round trip."""
+    ordered, order = index.sort(stable=True)
+    return order[torch.searchsorted(ordered, index)]
+
+
+class Undo:
+    """Remembers the rows that a store overwrites while a batch is open, until the batch has ended."""
+
+    def __init__(self) -> None:
+        self.open_batch = OpenBatch()
+        """That of the run which owns the store."""
+        self._overwritten: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._written_in: object | None = None
+
+    def note(self, columns: Iterable[Tensor], rows: Tensor) -> None:
+        """These rows of some tensors are about to be overwritten."""
+        if self.open_batch.now is None:
+            return
+        if self._written_in is not self.open_batch.now:
+            self._written_in, self._overwritten = self.open_batch.now, []
+        self._overwritten += [(column, rows, column.index_select(0, rows)) for column in columns]
+
+    def take_back(self) -> None:
+        """The open batch is given up: rows are again what they were."""
+        for column, rows, before in reversed(self._changes()):
+            column.index_copy_(0, rows, before)
+        self._written_in = None
+
+    def before(self, column: Tensor) -> Tensor:
+        """A tensor as it was before the open batch; itself where nothing has changed."""
+        changes = [(rows, before) for changed, rows, before in self._changes() if changed is column]
+        if changes:
+            column = column.clone()
+        for rows, before in reversed(changes):
+            column.index_copy_(0, rows, before)
+        return column
+
+    def _changes(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        written = self._written_in is not None and self._written_in is self.open_batch.now
+        return self._overwritten if written else []

@@ -19,6 +19,7 @@ SHARED = {
     "pin_memory": False,
     "backdoor": None,
     "data_on": "auto",
+    "sharded": False,
 }
 OTHERWISE = {"DigitsDataModule": {"batch_size": 64}}
 MODULES = sorted(name for name in data.__all__ if name.endswith("DataModule") and name != "NoisyDataModule")

@@ -12,9 +12,9 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.duplicates import first_occurrence
 from lightning_noisy.functional.label_statistics import labels_hash
 from lightning_noisy.state import EpochSums, RunState, SampleStore, Section, TrainingSet, common_training_set
+from lightning_noisy.state.sample_store import first_occurrence
 
 ROWS = 6
 CPU = torch.device("cpu")
