@@ -693,12 +693,12 @@ def test_strategies_tables_and_figure():
 def test_costs_are_of_medians_and_counted_at_the_share(monkeypatch):
     seconds = {"CE": [2.0, 1.0, 9.0], "DivideMix": [10.0, 14.0, 30.0]}
 
-    def one_round(strategy, batches):
+    def one_round(strategy, batches, batch_size):
         name = next(name for name, known in STRATEGIES.items() if known is strategy)
         return seconds[name].pop(0), None if name == "CE" else 0.5
 
     monkeypatch.setattr(strategy_cost, "one_round", one_round)
-    rows = strategy_cost.measure(["CE", "DivideMix"], rounds=3, batches=2)["rows"]
+    rows = strategy_cost.measure(["CE", "DivideMix"], rounds=3, batches=2, batch_size=4)
     assert rows["DivideMix"]["measured"] == 7.0
     assert rows["DivideMix"]["counted"] == 6.7
     assert rows["DivideMix"]["above"] == pytest.approx(0.045, abs=1e-3)
@@ -708,9 +708,15 @@ def test_costs_are_of_medians_and_counted_at_the_share(monkeypatch):
     ]
 
 
+def test_the_page_has_the_recorded_costs():
+    record = json.loads((RESULTS / "strategy-cost.json").read_text())
+    assert list(record["rows"]) == list(strategy_cost.COUNTED)
+    assert strategy_cost.table(record) in (RESULTS.parent.parent / "docs" / "benchmarks.md").read_text()
+
+
 @pytest.mark.slow
 def test_a_round_of_costs_is_of_whole_epochs_after_the_warm_up():
-    seconds, size = strategy_cost.one_round(STRATEGIES["SED"], batches=2)
+    seconds, size = strategy_cost.one_round(STRATEGIES["SED"], batches=2, batch_size=8)
     assert seconds > 0
     assert 0 <= size <= 1
 

@@ -160,7 +160,7 @@ def dense_gradient(logits_gradient: Tensor, basis: Tensor) -> Tensor:
 def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tensor]:
     """Mean (F, D) and covariance of the basis, as in :func:`_products`."""
     count, terms = basis.shape[:2]
-    width = max(1, 2 * _CHUNK // max(1, count * terms))
+    width = max(1, 4 * _CHUNK // max(1, count * terms))
     parts = [_centered_moments(part) for part in torch.split(basis, width, dim=2)]
     mean, scatter = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
     if all_reduce is None:
@@ -174,9 +174,9 @@ def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tenso
 
 def _centered_moments(basis: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (F, D), and sums of the products of deviations from it, as in :func:`_products`."""
-    values = basis.double()
+    values = basis.to(torch.float64, copy=True)
     mean = values.sum(dim=0) / max(len(values), 1)  # a process may have an empty share
-    return mean, _products(values - mean)
+    return mean, _products(values.sub_(mean))
 
 
 def _products(values: Tensor) -> Tensor:

@@ -6,7 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+_UNIT = 6 ** (-1 / 3)
+"""Distance of two knots in the closed form: its cube is the sixth there."""
 _NEGLIGIBLE = 1e-5
 """Singular value of a fit that counts as zero, by the largest."""
 
@@ -72,31 +75,28 @@ def uniform_cubic_basis(x: Tensor, origin: Tensor, step: Tensor, count: int) -> 
     Returns:
         Basis (B, n, D).
     """
-    basis: Tensor = _UniformCubicBasis.apply((x - origin) / step, count)
+    basis: Tensor = _UniformCubicBasis.apply((x - origin) * (_UNIT / step), count)
     return basis
 
 
 class _UniformCubicBasis(torch.autograd.Function):
-    """The closed form, in place: a third of the temporaries of the plain expression."""
+    """The closed form, in place, on positions in units in which knots are ``_UNIT`` apart."""
 
     @staticmethod
     def forward(ctx: Any, position: Tensor, count: int) -> Tensor:
         ctx.save_for_backward(position)
         ctx.count = count
-        inner = _distance(position, count).abs_().neg_().add_(1)
-        outer = (inner + 1).clamp_min_(0)
-        inner.clamp_min_(0)
-        basis = outer.square().mul_(outer)
-        return basis.sub_(torch.mul(inner, inner, out=outer).mul_(inner), alpha=4).div_(6)
+        outer, inner = _lobes(_distance(position, count))
+        return outer.pow_(3).sub_(inner.pow_(3), alpha=4)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (position,) = ctx.saved_tensors
-        return (_CubicSlope.apply(position, ctx.count) * gradient).sum(dim=1), None
+        return (_CubicSlope.apply(position, ctx.count) * gradient).sum(dim=1).mul(-3), None
 
 
 class _CubicSlope(torch.autograd.Function):
-    r"""The derivative :math:`-\tfrac12 \operatorname{sgn}(d) \big((2 - |d|)_+^2 - 4\,(1 - |d|)_+^2\big)`."""
+    r"""The derivative, over -3: :math:`\operatorname{sgn}(d) \big((2 - |d|)_+^2 - 4\,(1 - |d|)_+^2\big)`."""
 
     @staticmethod
     def forward(ctx: Any, position: Tensor, count: int) -> Tensor:
@@ -104,22 +104,26 @@ class _CubicSlope(torch.autograd.Function):
         ctx.count = count
         distance = _distance(position, count)
         sign = distance.sign()
-        inner = distance.abs_().neg_().add_(1)
-        outer = (inner + 1).clamp_min_(0).square_()
-        return outer.sub_(inner.clamp_min_(0).square_(), alpha=4).mul_(sign).mul_(-0.5)
+        outer, inner = _lobes(distance)
+        return outer.square_().sub_(inner.square_(), alpha=4).mul_(sign)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (position,) = ctx.saved_tensors
-        inner: Tensor = 1 - _distance(position, ctx.count).abs()
-        curvature = (inner + 1).clamp_min(0) - 4 * inner.clamp_min(0)
-        return (curvature * gradient).sum(dim=1), None
+        outer, inner = _lobes(_distance(position, ctx.count))
+        return ((4 * inner - outer) * gradient).sum(dim=1).mul(2), None
 
 
 def _distance(position: Tensor, count: int) -> Tensor:
-    """Distance d (B, n, D) of each point from the center of each spline, in steps."""
-    centers = torch.arange(2, count + 2, dtype=position.dtype, device=position.device)
+    """Distance d (B, n, D) of each point from the center of each spline."""
+    centers = torch.arange(2, count + 2, dtype=position.dtype, device=position.device).mul_(_UNIT)
     return position.unsqueeze(1) - centers.unsqueeze(1)
+
+
+def _lobes(distance: Tensor) -> tuple[Tensor, Tensor]:
+    """:math:`(2 - |d|)_+` and :math:`(1 - |d|)_+`, of distances that are overwritten."""
+    outer = distance.abs_().neg_().add_(2 * _UNIT).relu_()
+    return outer, F.softshrink(outer, _UNIT)
 
 
 def fit_splines(basis: Tensor, values: Tensor) -> Tensor:
