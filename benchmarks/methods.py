@@ -41,6 +41,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.grid import Fitted, Run, fill, fit, spread
+from benchmarks.label_noises import label_noise
 from benchmarks.record import RESULTS, commit
 from lightning_noisy import NoisyLabelModule, losses
 from lightning_noisy.callbacks import (
@@ -52,7 +53,7 @@ from lightning_noisy.callbacks import (
     MixUp,
     ParameterSchedule,
 )
-from lightning_noisy.data import FeaturesDataModule, FileNoise, LabelNoise, SymmetricNoise
+from lightning_noisy.data import FeaturesDataModule, FileNoise, LabelNoise
 from lightning_noisy.data.features import Scaling
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import transition_counts
@@ -91,16 +92,17 @@ class Fitter:
     evaluates: bool = True
     """Whether accuracy on the test set is measured after each epoch."""
 
-    def data(self, noise: LabelNoise | None = None) -> FeaturesDataModule:
-        """Features with noisy labels, or with labels of their own."""
+    def data(self, noise: LabelNoise | None = None, **options: Any) -> FeaturesDataModule:
+        """Features with noisy labels, or with labels of their own; ``options`` are more of the data module's."""
         data = FeaturesDataModule(
             self.features,
-            noise or self._noise(),
+            noise or label_noise(self.noise, self.labels),
             batch_size=self.settings.batch_size,
             seed=self.seed,
             test_rows=self.settings.test_rows,
             standardize=self.standardize,
             noise_std=self.noise_std,
+            **options,
         )
         data.setup("fit")
         return data
@@ -123,9 +125,6 @@ class Fitter:
     def epochs(self, published: float, of: int) -> int:
         """A number of epochs in proportion to the length of training, at least 1."""
         return max(1, round(published * self.settings.epochs / of))
-
-    def _noise(self) -> LabelNoise:
-        return SymmetricNoise(0.6) if self.noise == SYMMETRIC else FileNoise(self.labels, self.noise)
 
 
 Method = Callable[[Fitter], Fitted]

@@ -44,18 +44,11 @@ from typing_extensions import override
 
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.grid import Fitted, Run, fill, fit
+from benchmarks.label_noises import label_noise
 from benchmarks.record import RESULTS, commit
 from benchmarks.strategy_list import STRATEGIES, Recipe, Scale
 from benchmarks.strategy_tables import figure, tables
-from lightning_noisy.data import (
-    DigitsDataModule,
-    FeaturesDataModule,
-    FileNoise,
-    LabelNoise,
-    NoisyDataModule,
-    PairFlipNoise,
-    SymmetricNoise,
-)
+from lightning_noisy.data import DigitsDataModule, FeaturesDataModule, NoisyDataModule
 from lightning_noisy.data.views import View
 from lightning_noisy.files import written_aside
 from lightning_noisy.networks import MLP, SmallCNN
@@ -97,10 +90,8 @@ class Digits(Ground):
 
     @override
     def data(self, noise: str, seed: int, views: Sequence[View]) -> NoisyDataModule:
-        kind, rate = noise.rsplit(" ", 1)
-        made = SymmetricNoise(float(rate)) if kind == "symmetric" else PairFlipNoise(float(rate))
         size = self.settings.batch_size
-        return DigitsDataModule(made, size, augment=bool(views), views=views or ("weak",), seed=seed)
+        return DigitsDataModule(label_noise(noise), size, augment=bool(views), views=views or ("weak",), seed=seed)
 
     @override
     def backbone(self) -> nn.Module:
@@ -118,10 +109,9 @@ class Embeddings(Ground):
 
     @override
     def data(self, noise: str, seed: int, views: Sequence[View]) -> NoisyDataModule:
-        made: LabelNoise = SymmetricNoise(0.6) if noise == "symmetric 0.6" else FileNoise(self.labels, noise)
         return FeaturesDataModule(
             self.features,
-            made,
+            label_noise(noise, self.labels),
             test_rows=self.settings.test_rows,
             standardize=None,
             views=views or ("weak",),

@@ -8,7 +8,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from benchmarks import detection
+from benchmarks import detection, detection_methods
+from benchmarks.detection_peers import PEERS
 from benchmarks.detection_tables import summary, tables
 from benchmarks.record import RESULTS
 from lightning_noisy.recipe_settings import recipe_settings
@@ -33,7 +34,7 @@ def test_record_and_restart(files, tmp_path, capsys):
     assert list(runs) == ["audit, worse, 0", "CE, worse, 0", "SimiFeat's vote, worse, 0"]
     assert all(seen["noise_rate"] == pytest.approx(0.25) for seen in runs.values())
     ours, vote = runs["CE, worse, 0"], runs["SimiFeat's vote, worse, 0"]
-    assert set(ours["scores"]) == {"posterior", "mean", "early", "final", "margin", "forgetting"}
+    assert set(ours["scores"]) == {"posterior", "mean", "early", "final", "loss", "margin", "forgetting"}
     low, share, high = sorted(ours["estimated"])
     assert ours["estimated"] == [share, low, high]
     assert vote["recall"] > 0.9
@@ -44,10 +45,50 @@ def test_record_and_restart(files, tmp_path, capsys):
     assert "| audit | posterior |" in capsys.readouterr().out
 
 
+def test_strategies_and_digits(tmp_path, monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    path = tmp_path / "r.json"
+    given = ["--epochs", "2", "--noises", "pair flips 0.2", "--results", str(path)]
+    detection.main([*given, "--methods", "audit", "Co-teaching", "DISC"])
+    runs = json.loads(path.read_text())["runs"]
+    assert [seen["noise_rate"] for seen in runs.values()] == [pytest.approx(0.2, abs=0.03)] * 3
+    two, one = (set(runs[f"{name}, pair flips 0.2, 0"]["scores"]) for name in ("Co-teaching", "DISC"))
+    assert two - one == {"posterior of both", "disagreement"}
+    assert all(seen["scores"]["mean"][0] > 0.6 for seen in runs.values())
+    with pytest.raises(SystemExit):
+        detection.main(["--features", "x.npz"])
+
+
+def test_what_two_networks_know(files, tmp_path):
+    detector = detection.Detector(files[1], files[3], detection.Settings(24, 2, 16), "worse", 0)
+    watchers = detection_methods._by_strategy(detector, "Co-teaching")
+    assert len(watchers) == 2
+    found = detection_methods.trained(detector, "Co-teaching")
+    first, second = (watcher.table()["confidence"] for watcher in watchers)
+    np.testing.assert_allclose(found.scores["mean"], 1 - first, atol=1e-6)
+    np.testing.assert_allclose(found.scores["disagreement"], abs(first - second), atol=1e-6)
+    given = watchers[0].table()["label"]
+    beliefs = watchers[0].beliefs()
+    np.testing.assert_allclose(found.scores["loss"], [-b[y] for b, y in zip(beliefs, given, strict=True)], atol=1e-6)
+
+
+def test_the_ratio_of_distances():
+    rng = np.random.default_rng(3)
+    x, given = rng.normal(size=(30, 4)).astype(np.float32), np.arange(30) % 3
+    found = PEERS["SelfClean's ratio"](x, given, 0)
+    distance = 1 - x @ x.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(x, axis=1)
+    for row in range(30):
+        others = np.arange(30) != row
+        same = min(distance[row, others & (given == given[row])])
+        other = min(distance[row, given != given[row]])
+        assert found.scores["distance ratio"][row] == pytest.approx(same**2 / (same**2 + other**2), abs=1e-4)
+        assert found.called[row] == (other < same)
+
+
 def test_the_vote_of_neighbours():
     rng = np.random.default_rng(2)
     x, given = rng.normal(size=(40, 5)).astype(np.float32), rng.integers(0, 3, 40)
-    found = detection.PEERS["SimiFeat's vote"](x, given, 0)
+    found = PEERS["SimiFeat's vote"](x, given, 0)
     cosine = x @ x.T / np.linalg.norm(x, axis=1)[:, None] / np.linalg.norm(x, axis=1)
     for row in range(40):
         near = np.argsort(-cosine[row])[:11]  # itself and ten others
