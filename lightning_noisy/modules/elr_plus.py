@@ -110,6 +110,7 @@ class ELRPlus(TurnsModule):
         self.warmup_epochs = warmup_epochs
         averages = (Teacher(cast(Classifier, network), decay, statistics) for network in self.networks)
         self.teachers = nn.ModuleList(averages)
+        self._due: dict[int, int] = {}
 
     @override
     def prepare_epoch(self, epoch: int) -> None:
@@ -118,6 +119,7 @@ class ELRPlus(TurnsModule):
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
         number, images = self.turn, self.first_view(batch.images)
+        self._due[number] = max(0, self.steps_of_turn)
         network, loss = cast(Classifier, self.networks[number]), self.losses[number]
         if self.current_epoch < self.warmup_epochs:
             outputs = network.outputs(images)
@@ -147,16 +149,20 @@ class ELRPlus(TurnsModule):
 
     @override
     def after_step(self) -> None:
-        number, step = self.turn, max(0, self.steps_of_turn) + 2
-        teacher = cast(Teacher, self.teachers[number])
-        grown = 1 - 1 / step if self.decay_steps is None else sigmoid_rampup(step, self.decay_steps) * self.decay
-        teacher.decay = min(grown, self.decay)
-        teacher.update(self.networks[number])
+        while self._due:  # with accumulation a step may end one turn and begin the next
+            number, before = self._due.popitem()
+            teacher = cast(Teacher, self.teachers[number])
+            teacher.decay = self._decay_at(before + 2)
+            teacher.update(self.networks[number])
 
     @override
     def ensemble(self, logits: Tensor) -> Tensor:
         """The mean of the networks' logits (networks, B, K)."""
         return logits.mean(dim=0)
+
+    def _decay_at(self, step: int) -> float:
+        grown = 1 - 1 / step if self.decay_steps is None else sigmoid_rampup(step, self.decay_steps) * self.decay
+        return min(grown, self.decay)
 
     def _remember(self, number: int, batch: TrainingBatch, logits: Tensor) -> Tensor:
         """Move the history of the batch's samples towards a prediction; returns it, (B, K)."""

@@ -13,7 +13,7 @@ from lightning_noisy import NoisyLabelError
 from lightning_noisy.functional.random import hash_bits, hash_seed
 from lightning_noisy.losses import DynamicsAwareLoss, EarlyLearningRegularization
 from lightning_noisy.modules import elr_plus
-from tests.modules.recorded_steps import Array, Step, linear_strategy, record
+from tests.modules.recorded_steps import Array, Step, ViewsDataModule, linear_strategy, make_trainer, record
 from tests.modules.test_divide_mix import ONE_HOT, turns_of
 
 MOMENTUM, LAM, ALPHA = 0.6, 2.0, 0.8
@@ -80,6 +80,23 @@ def test_averages_without_a_ramp_begin_as_plain_means(tmp_path: Path) -> None:
         before, after = steps[number].weights, steps[number + 1].weights
         moved = decay * before["teachers.0.module.head.weight"] + (1 - decay) * after["networks.0.head.weight"]
         np.testing.assert_allclose(after["teachers.0.module.head.weight"], moved, rtol=1e-10)
+
+
+def test_a_step_that_ends_one_turn_and_begins_the_next_moves_both_averages(tmp_path: Path) -> None:
+    module = linear_strategy("ELRPlus", **OPTIONS, decay=0.9, decay_steps=None)
+    moved: list[tuple[int, float]] = []
+    for number, average in enumerate(module.teachers):
+        average.update = lambda network, number=number, average=average: moved.append((number, average.decay))
+    trainer = make_trainer(tmp_path, [], max_epochs=1, precision="64-true", accumulate_grad_batches=2)
+    trainer.fit(module, datamodule=ViewsDataModule(1, seed=0, val_fraction=0.0, num_samples=40))
+    assert sorted(moved) == [
+        (0, 1 - 1 / 3),
+        (0, 1 - 1 / 5),
+        (0, 1 - 1 / 6),
+        (1, 1 - 1 / 2),
+        (1, 1 - 1 / 4),
+        (1, 1 - 1 / 6),
+    ]
 
 
 def test_warm_up_remembers_the_networks_own_predictions(tmp_path: Path) -> None:
