@@ -9,7 +9,8 @@ what the frameworks do around it. All rows train the same network on the same lo
 - plain Lightning, logging: the same with ``self.log`` in each step;
 - ours: `NoisyLabelModule` with cross entropy;
 - ours, SELC + masks: with `SELC`, `MaskRefresh`, `StepSeed`, `ConfidenceTracker` and `TrainingDynamics`;
-- ours, N = ...: the same on larger training sets, in batches of the same size.
+- the first and the last of these, N = ...: the same on larger training sets, in batches of the same size, where samples
+  lie further apart in memory, whoever trains.
 
 In each round every row is trained anew, in turn. A step is the time from the start of one batch to the start of the
 next, the loader's work in it; the first steps of a fit are left out. Medians over the steps, then over the rounds. It
@@ -142,7 +143,11 @@ def rows(samples: Sequence[int]) -> dict[str, Row]:
         LOGGING: (lambda: Plain(True), list, first),
         OURS: (ours, list, first),
         FULL: (ours, everything, first),
-        **{f"{FULL}, N = {count:,}": (ours, everything, count) for count in larger},
+        **{
+            f"{name}, N = {count:,}": row
+            for count in larger
+            for name, row in {PLAIN: (lambda: Plain(False), list, count), FULL: (ours, everything, count)}.items()
+        },
     }
 
 
@@ -165,7 +170,7 @@ def one_fit(row: Row, steps: int) -> float:
 
 
 def measure(samples: Sequence[int], rounds: int, steps: int) -> dict[str, Any]:
-    """Milliseconds of a step by row, with what it has beyond plain Lightning and in proportion to it."""
+    """Milliseconds of a step by row, with what it has beyond plain Lightning on as many samples, and in proportion."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     taken: dict[str, list[float]] = {name: [] for name in rows(samples)}
@@ -173,14 +178,12 @@ def measure(samples: Sequence[int], rounds: int, steps: int) -> dict[str, Any]:
         for name, row in rows(samples).items():
             taken[name].append(one_fit(row, steps))
     medians = {name: statistics.median(times) for name, times in taken.items()}
-    return {
-        name: {
-            "ms": round(median, 3),
-            "beyond plain": round(median - medians[PLAIN], 3),
-            "times plain": round(median / medians[PLAIN], 2),
-        }
-        for name, median in medians.items()
-    }
+    found = {}
+    for name, median in medians.items():
+        plain = medians[PLAIN + "".join(name.partition(", N = ")[1:])]
+        beyond, times = round(median - plain, 3), round(median / plain, 2)
+        found[name] = {"ms": round(median, 3), "beyond plain": beyond, "times plain": times}
+    return found
 
 
 def run() -> None:
