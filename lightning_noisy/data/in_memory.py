@@ -64,7 +64,8 @@ class InMemoryDataset(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> Columns:
         """The samples at many positions."""
-        index, epoch = torch.tensor(indices), torch.tensor([getattr(position, "epoch", 0) for position in indices])
+        index, epochs = torch.tensor(indices), [getattr(position, "epoch", 0) for position in indices]
+        epoch = torch.full_like(index, epochs[0]) if len(set(epochs)) == 1 else torch.tensor(epochs)
         make = partial(self.made, index, epoch)
         made = PendingImages(make, len(index)) if self.on_device else make(self.samples.device)
         columns = made, self.targets[index]
