@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.heads.maskable import MaskableHead
-from lightning_noisy.modules.private_api import compiler_failure, may_differ_in_size
+from lightning_noisy.modules.private_api import compiler_failure, graphs_that_stay, may_differ_in_size
 from lightning_noisy.networks.classifier import Classifier
 from lightning_noisy.private_api import Callback, is_compiled
 
@@ -49,6 +50,7 @@ class CompiledNetworks(Callback):
 
     def __init__(self) -> None:
         self._compiled: list[_Compiled] = []
+        self._around = ExitStack()
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -56,6 +58,8 @@ class CompiledNetworks(Callback):
         options = getattr(pl_module, "compile_options", None)
         if options is not None:
             self._compiled = list(_compiled_parts(pl_module, options))
+            if any(getattr(one, "keeps_graph", False) for one in trainer.callbacks):  # type: ignore[attr-defined]
+                self._around.enter_context(graphs_that_stay())
         for part in self._compiled:
             part.begin()
 
@@ -71,6 +75,7 @@ class CompiledNetworks(Callback):
         for part in self._compiled:
             part.end()
         self._compiled = []
+        self._around.close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies have compiled nothing."""

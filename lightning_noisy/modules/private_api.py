@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -18,3 +21,12 @@ def compiler_failure(error: BaseException) -> str | None:
 def may_differ_in_size(batch: Tensor) -> None:
     """Let one compiled function serve batches of all sizes. It is no error where it cannot."""
     torch._dynamo.maybe_mark_dynamic(batch, 0)
+
+
+@contextmanager
+def graphs_that_stay() -> Iterator[None]:
+    """What is compiled meanwhile may be passed backward more than once; its backward pass reuses no saved tensor."""
+    from torch._functorch import config  # likewise
+
+    with config.patch(donated_buffer=False) if hasattr(config, "donated_buffer") else nullcontext():  # since torch 2.6
+        yield

@@ -87,8 +87,13 @@ def test_small_spreads_survive_many_epochs():
 def test_a_saved_table_goes_on():
     told = history(epochs=9)
     file = io.BytesIO()
-    torch.save(table_of(told[0][:5], told[1]).state_dict(), file)
-    again = DynamicsTable.restored(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
+    half = table_of(told[0][:5], told[1])
+    torch.save(half.state_dict(), file)
+    saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    again = DynamicsTable.restored(saved)
+    for name, column in half.rows.items():  # no second copy in memory, neither way
+        assert half.state_dict()[name] is column
+        assert again.rows[name] is saved[name]
     whole = table_of(*told).figures()
     for name, column in table_of(*told, first=5, table=again).figures().items():
         assert torch.equal(column.nan_to_num(-7), whole[name].nan_to_num(-7)), name

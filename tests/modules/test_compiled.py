@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
-from lightning_noisy.callbacks import MaskRefresh, StepSeed
+from lightning_noisy.callbacks import GradientErrorTracker, MaskRefresh, StepSeed
 from lightning_noisy.heads import KANHead, LinearHead
 from lightning_noisy.networks import SmallCNN
 from tests.distributed import Pool
@@ -142,6 +142,17 @@ def test_what_arrives_compiled_is_refused(tmp_path: Path) -> None:
     module.network.backbone.compile(backend="eager")
     with pytest.raises(NoisyLabelError, match=r"^`network\.backbone` arrives compiled: leave out `compile`"):
         fit(tmp_path, module)
+
+
+@pytest.mark.slow
+def test_a_tracker_passes_backward_before_training_does(tmp_path: Path) -> None:
+    trackers = [GradientErrorTracker(every_n_steps=1), GradientErrorTracker(every_n_steps=1)]
+    for tracker, compile in zip(trackers, (False, BY_AUTOGRAD), strict=True):
+        fit(tmp_path, make(compile), tracker)
+    name = "train/gradient_error/cosine"
+    for epoch, plain in trackers[0].history.items():
+        assert trackers[1].history[epoch][name] == pytest.approx(plain[name], abs=1e-4)
+        assert plain[name] < 1
 
 
 @pytest.mark.slow
