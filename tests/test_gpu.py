@@ -9,10 +9,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_noisy import NoisyLabelError
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, GradientSwitching, MaskRefresh, StepSeed
 from lightning_noisy.data import DigitsDataModule, IndexedDataset, SymmetricNoise
-from lightning_noisy.heads import LinearHead
+from lightning_noisy.heads import KANHead, LinearHead
 from lightning_noisy.losses import EarlyLearningRegularization, NoiseAttentionLoss
 from lightning_noisy.state import RunDriver, SampleStore
 from tests.foreign import ForeignModule, make_tensors, make_trainer
+from tests.modules.strategies import make_data, make_strategy
 from tests.small import SmallDataModule, make_heads, make_module
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -97,6 +98,20 @@ def test_equals_the_cpu(tmp_path, method):
         states.append({name: value.cpu().double() for name, value in module.state_dict().items()})
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["CoTeaching", "ELRPlus"])
+@pytest.mark.parametrize("compile", [True, {"mode": "reduce-overhead"}])
+def test_compiled_training_is_that_of_the_module_as_written(tmp_path, compile, name):
+    """CUDA graphs write over what they gave: two networks, teachers, scores of a basis, accumulated gradients."""
+    weights = []
+    for way in (False, compile):
+        module = make_strategy(name, compile=way, head=KANHead)
+        options = {"max_epochs": 3, "accelerator": "gpu", "accumulate_grad_batches": 2}
+        trainer = make_trainer(tmp_path, [StepSeed(1), MaskRefresh(ratio=0.5)], **options)
+        trainer.fit(module, datamodule=make_data(name))
+        weights.append(dict(module.state_dict()))
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("views", [("weak",), ("weak", "weak")])

@@ -27,6 +27,7 @@ from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.cli import private_api as private_cli
 from lightning_noisy.cli.private_api import CALLBACK_TWICE, ConfigurationAloneCLI, refusal
 from lightning_noisy.heads import LinearHead, MaskableHead
+from lightning_noisy.modules import private_api as private_modules
 from tests._dummies import needs_command_line
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule
@@ -152,6 +153,17 @@ def test_is_compiled():
     assert private_api.is_compiled(in_place)
     assert private_api.is_compiled(from_compiled(torch.compile(ForeignModule())))
     assert not private_api.is_compiled(nn.Linear(2, 2))
+
+
+def test_compiling():
+    batch = torch.zeros(3)
+    private_modules.may_differ_in_size(batch)
+    with private_modules.graphs_that_stay():
+        assert not getattr(torch._functorch.config, "donated_buffer", False)
+    with pytest.raises(RuntimeError) as caught:
+        torch.compile(torch.sin, backend=lambda *_: 1 / 0)(batch)
+    assert private_modules.compiler_failure(caught.value) == "ZeroDivisionError: division by zero"
+    assert private_modules.compiler_failure(RuntimeError("another")) is None
 
 
 def test_calling_module(tmp_path):

@@ -64,6 +64,8 @@ class GradientErrorTracker(GradientTracker):
 
     figure_tag = "train/gradient_error"
     figure_name = "gradient_error"
+    keeps_graph = True
+    """Its passes go through the graph that training goes through afterwards."""
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ class CoLDL(MultiNetworkModule):
         all_pairs: Whether :math:`\tilde p_i` is compared with every sample's q, mixed by every :math:`\lambda`, as a
             mean over these and the classes, which the shapes in the code, and the published numbers, come to.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start. Published: 110.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; a batch without two views.
@@ -86,6 +86,8 @@ class CoLDL(MultiNetworkModule):
         module = CoLDL(CNN7, LinearHead, torch.nn.CrossEntropyLoss(), num_classes=80)
         data = CIFAR80NODataModule(rate=0.2, views=["weak", "weak"])
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {"top_k": "they are no probabilities of classes"}
 
     def __init__(
         self,

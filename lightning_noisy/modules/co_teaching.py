@@ -33,7 +33,7 @@ class CoTeaching(SmallLossModule):
         exponent: c of the ramp. Published: 1.
         divide_twice: Whether each mean is divided by the number of its samples once more, as in the code and the
             published numbers. Adam, their optimizer, hides it; with SGD it makes steps about B times smaller.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range.

@@ -38,7 +38,7 @@ class CoTeachingPlus(SmallLossModule):
             numbers were made. The paper has the loss of the logits.
         divide_twice: As of :class:`~lightning_noisy.modules.CoTeaching`, in the published numbers too; not where the
             networks disagree on nothing.
-        **options: ``exponent``, ``optimizer``, ``lr_scheduler``.
+        **options: ``exponent``, ``optimizer``, ``lr_scheduler``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range.

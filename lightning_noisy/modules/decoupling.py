@@ -26,7 +26,7 @@ class Decoupling(MultiNetworkModule):
         loss: The loss; the paper has cross entropy.
         num_classes: K.
         warmup_epochs: Epochs in which both learn from everything.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range.

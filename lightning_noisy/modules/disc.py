@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
 from lightning_noisy.networks.classifier import Outputs
 
 _STREAM = 0x64697363  # keeps these draws apart from other draws under the same seed
+_VIEWS = "weak", "strong"
 _WEAK, _STRONG = 0, 1
 _LEFT_OUT, _CLEAN, _HARD, _CORRECTED = range(4)
 
@@ -64,7 +65,7 @@ class DISC(NoisyLabelModule):
         alpha: Parameter of MixUp's distribution. Published: 5.
         initial_threshold: ``"samples"``: thresholds start at 1/N, as in the code and the published numbers, so that
             nearly every sample passes at first; ``"classes"``: at 1/K.
-        **options: ``optimizer``, ``lr_scheduler``. The code's SGD has no momentum.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``. The code's SGD has no momentum.
 
     Raises:
         NoisyLabelError: An argument outside its range; a batch without two views.
@@ -77,6 +78,9 @@ class DISC(NoisyLabelModule):
         module = DISC(ResNet18(), LinearHead, torch.nn.CrossEntropyLoss(), num_classes=10)
         data = CIFAR10DataModule(noise=SymmetricNoise(0.4), views=["weak", "strong"])
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {}
+    exact_rows = ("weak threshold", "strong threshold")
 
     def __init__(
         self,
@@ -111,32 +115,39 @@ class DISC(NoisyLabelModule):
     def prepare_epoch(self, epoch: int) -> None:
         """Groups and labels by what was seen in the epoch before, then thresholds."""
         labels = self.given_labels
-        views = [self.section.store(name, (self.num_classes,), device=self.device) for name in ("weak", "strong")]
         start = 1 / (len(labels) if self.initial_threshold == "samples" else self.num_classes)
-        thresholds = [
-            self.section.store(name, fill=start, device=self.device) for name in ("weak threshold", "strong threshold")
-        ]
-        group = self.section.store("group", dtype=torch.int64, device=self.device)
+        for name in _VIEWS:
+            self.section.store(name, (self.num_classes,), device=self.device)
+        for name in self.exact_rows:
+            self.section.store(name, fill=start, device=self.device)
+        self.section.store("group", dtype=torch.int64, device=self.device)
         target = self.section.store("target", dtype=torch.int64, device=self.device)
-        if epoch == 0:
-            target.values.copy_(labels)
-            return
-        weak, strong = (store.values for store in views)
-        given = labels.to(weak.device)
-        tau = [store.values for store in thresholds]
+        for index in self.section.stores["weak"].chunks():
+            given = labels[index.cpu()].to(index.device)
+            if epoch == 0:
+                target.put(index, given)
+            else:
+                self._judge(index, given)
+
+    def _judge(self, index: Tensor, given: Tensor) -> None:
+        """Groups, labels and thresholds of some samples with these given labels."""
+        stores = self.section.stores
+        weak, strong = seen = [stores[name].get(index) for name in _VIEWS]
+        tau = [stores[name].get(index) for name in self.exact_rows]
         clean, hard, corrected = two_view_groups(weak, strong, given, tau[_WEAK], tau[_STRONG], self.margin)
-        group.values.copy_(clean * _CLEAN + hard * _HARD + corrected * _CORRECTED)
-        found = torch.where(corrected, (weak + strong).argmax(dim=1), given)
-        target.values.copy_(torch.where(group.values == _LEFT_OUT, target.values, found))
-        for threshold, seen in zip(tau, (weak, strong), strict=True):
-            threshold.lerp_(seen.amax(dim=1), 1 - self.momentum)
+        group = clean * _CLEAN + hard * _HARD + corrected * _CORRECTED
+        target = torch.where(corrected, (weak + strong).argmax(dim=1), given)
+        stores["group"].put(index, group)
+        stores["target"].put(index, torch.where(group == _LEFT_OUT, stores["target"].get(index), target))
+        for name, old, rows in zip(self.exact_rows, tau, seen, strict=True):
+            stores[name].put(index, old.lerp(rows.amax(dim=1), 1 - self.momentum))
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
         check_views(batch, 2, type(self).__name__)
         both = self.network.outputs(batch.images)
         views = [both.of_view(view) for view in (_WEAK, _STRONG)]
-        for name, view in zip(("weak", "strong"), views, strict=True):
+        for name, view in zip(_VIEWS, views, strict=True):
             self.section.stores[name].update(batch.index, softmax(view.logits.detach()[:, : self.num_classes]))
         if self.current_epoch < self.warmup_epochs:
             return self.training_loss(self.loss, views[0], batch) + self.training_loss(self.loss, views[1], batch)
@@ -173,5 +184,5 @@ class DISC(NoisyLabelModule):
     def _note(self, group: Tensor, batch: TrainingBatch) -> None:
         for name, chosen in (("clean", group == _CLEAN), ("hard", group == _HARD), ("mixed", group != _LEFT_OUT)):
             self.note_selection(chosen, batch, name)
-        thresholds = [self.section.stores[name].get(batch.index) for name in ("weak threshold", "strong threshold")]
+        thresholds = [self.section.stores[name].get(batch.index) for name in self.exact_rows]
         self.note(**{"selection/threshold": torch.cat(thresholds).mean()})

@@ -53,7 +53,7 @@ class DivideMix(MixMatchModule):
         agreement_epochs: Epochs between warm-up and first division.
         figure_every_n_epochs: How often TensorBoard gets the figures; also at the end.
         **options: ``warmup_epochs``, ``confidence_penalty``, ``lambda_u``, ``alpha``, ``temperature``,
-            ``rampup_epochs``, ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
+            ``rampup_epochs``, ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; in training, no labeled sample.
@@ -101,7 +101,7 @@ class DivideMix(MixMatchModule):
     @override
     def divide(self, epoch: int, part: Tensor) -> None:
         self.score(self.measure, part=part)
-        losses = self.section.stores["losses"].values.cpu()[part]
+        losses = self.section.stores["losses"].get(part)
         scaled = torch.stack([normalized(own) for own in losses.unbind(dim=1)], dim=1)
         self.keep("fitted", part, self._over_epochs(scaled, epoch, part))
         posteriors = torch.stack([self._fit(number, part).clean for number in range(self.num_networks)], dim=1).float()
@@ -141,19 +141,19 @@ class DivideMix(MixMatchModule):
         if self.loss_window == 1:
             return scaled
         shape = window_shape(self.loss_window, self.num_networks)
-        past = self.section.store("past_losses", shape, device=self.device).values.cpu()[part]
+        past = self.section.store("past_losses", shape, device=self.device).get(part)
         noted = note(past, scaled.float(), epoch)
         self.keep("past_losses", part, noted, clear=False)
         return mean_before(noted, epoch + 1)[0]
 
     def _fit(self, number: int, part: Tensor) -> GaussianFit:
-        return gaussian_mixture(self.section.stores["fitted"].values.cpu()[part, number], self.run.seed)
+        return gaussian_mixture(self.section.stores["fitted"].get(part)[:, number], self.run.seed)
 
     def _draw(self, number: int) -> Figure | None:
         if "fitted" not in self.section.stores:
             return None
-        part = self.section.stores["part"].values.cpu()
-        values, fit = self.section.stores["fitted"].values.cpu()[part, number].numpy(), self._fit(number, part)
+        part = self.section.stores["part"].values.cpu().nonzero().squeeze(1)
+        values, fit = self.section.stores["fitted"].get(part)[:, number].numpy(), self._fit(number, part)
         wrong = None if self._well_labeled is None else ~self._well_labeled.cpu()[part].numpy()
         title = f"Scaled losses of {self.members[number]}"
         return mixture_figure(values, lambda points: fit.densities(torch.from_numpy(points)).numpy(), wrong, title)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class ELRPlus(TurnsModule):
         warmup_epochs: Epochs on unmixed samples, without the second term; h is then of the network's own predictions.
         statistics: What batch normalization of the averages works with, see :class:`~lightning_noisy.networks.Teacher`.
             Published: ``"batch"``.
-        **options: ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
+        **options: ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; a loss that takes no soft targets, or more than these.
@@ -73,6 +73,10 @@ class ELRPlus(TurnsModule):
 
         module = ELRPlus(PreActResNet18, LinearHead, torch.nn.CrossEntropyLoss(), num_classes=10, momentum=0.7)
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {
+        "sharded": "any process may visit any sample, in the turns of the networks"
+    }
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from lightning_noisy.functional.losses import cross_entropy, one_hot, softmax
 from lightning_noisy.functional.mixing import refine
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
 from lightning_noisy.modules.divide_mix import DivideMix
+from lightning_noisy.state import SampleStore
 
 _POOL_STREAM = 0x706F6F6C
 
@@ -104,10 +105,14 @@ class GSSDivideMix(DivideMix):
     @override
     def divide(self, epoch: int, part: Tensor) -> None:
         super().divide(epoch, part)
-        predicted, sure, labeled = (
-            self.section.stores[name].values.cpu()[part] for name in ("predicted", "sure", "labeled")
-        )
         progress = min(1.0, epoch / self.run.total_epochs(type(self).__name__, self.total_epochs))
+        pools = self._pools()
+        for some in pools.chunks(part):
+            pools.put(some, pools.get(some) + self._gains(some, progress))
+
+    def _gains(self, part: Tensor, progress: float) -> Tensor:
+        """What the pools of some samples gain, (M, networks, K), at this share of the epochs."""
+        predicted, sure, labeled = (self.section.stores[name].get(part) for name in ("predicted", "sure", "labeled"))
         given, predicted = self.given_labels[part], predicted.flip(1)
         sure = sure.flip(1) if self.confidence_from == "other" else sure
         first, second = torch.tensor([self.lam_unlabeled, self.lam_labeled]).to(sure)[labeled.long()].unbind(dim=2)
@@ -115,7 +120,7 @@ class GSSDivideMix(DivideMix):
             pool_increment(given, predicted[:, n], sure[:, n], progress, first[:, n], second[:, n], self.num_classes)
             for n in range(self.num_networks)
         ]
-        self.keep("pool", part, self._pools()[part] + torch.stack(gains, dim=1), clear=False)
+        return torch.stack(gains, dim=1)
 
     @override
     def label_rows(self, number: int, batch: TrainingBatch) -> Tensor:
@@ -132,10 +137,12 @@ class GSSDivideMix(DivideMix):
         share = belief if weight is None else torch.full_like(belief, weight)
         return refine(share, self.label_rows(number, batch)[last], guesses)
 
-    def _pools(self) -> Tensor:
-        """Those of all samples (N, networks, K) on the CPU, which begin here."""
+    def _pools(self) -> SampleStore:
+        """Those of all samples, rows (networks, K), which begin here."""
         known = "pool" in self.section.stores
-        pools = self.section.store("pool", (self.num_networks, self.num_classes), device=self.device).values
+        pools = self.section.store("pool", (self.num_networks, self.num_classes), device=self.device)
         if not known and self.initial_pool == "one_hot":
-            pools.copy_(one_hot(self.given_labels, self.num_classes).unsqueeze(1))
-        return pools.cpu()
+            for some in pools.chunks():
+                given = one_hot(self.given_labels[some.cpu()], self.num_classes)
+                pools.put(some, given.unsqueeze(1).expand(-1, self.num_networks, -1))
+        return pools

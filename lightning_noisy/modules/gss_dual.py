@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -37,7 +37,7 @@ class GSSDual(MultiNetworkModule):
         redraw: ``"step"`` or ``"epoch"``.
         confidence_from: Whose confidence it is, that of the ``"other"`` network or the network's ``"own"``.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start, and keeps it at resume.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; a callback that replaces targets beside it.
@@ -49,6 +49,8 @@ class GSSDual(MultiNetworkModule):
 
         module = GSSDual(ResNet18, LinearHead, torch.nn.CrossEntropyLoss(), num_classes=10)
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,

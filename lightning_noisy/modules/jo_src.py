@@ -76,7 +76,7 @@ class JoSRC(TaughtModule):
         teacher_statistics: What batch normalization of the teacher works with in train mode, see
             :class:`~lightning_noisy.networks.Teacher`.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start. Published: 200, 15, 50.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; a batch without two views.

@@ -33,7 +33,7 @@ class JoCoR(SmallLossModule):
         ramp_epochs: :math:`T_k`, epochs until then. Published: 10.
         agreement: :math:`\lambda`, in [0, 1). Published: 0.9 on CIFAR-10 (0.65 at 80 %), 0.85 on CIFAR-100; the code's
             default is 0.1.
-        **options: ``exponent``, ``optimizer``, ``lr_scheduler``.
+        **options: ``exponent``, ``optimizer``, ``lr_scheduler``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range.

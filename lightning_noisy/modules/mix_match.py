@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +54,16 @@ class MixMatchModule(TurnsModule):
         alpha: Parameter of the Beta distribution of MixUp.
         temperature: T of sharpening.
         rampup_epochs: Epochs from the first division until :math:`\lambda_u` is reached.
-        **options: ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
+        **options: ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; in training, no labeled sample, or batches of one sample.
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {
+        "top_k": "they are no probabilities of classes",
+        "sharded": "samples are divided by those of all",
+    }
 
     def __init__(
         self,
@@ -137,10 +142,10 @@ class MixMatchModule(TurnsModule):
             rows: (M, ...).
             clear: Whether the rows of other samples become zero; else they stay.
         """
-        values = self.section.store(name, tuple(rows.shape[1:]), dtype=rows.dtype, device=self.device).values
+        store = self.section.store(name, tuple(rows.shape[1:]), dtype=rows.dtype, device=self.device)
         if clear:
-            values.zero_()
-        values[part.to(values.device)] = rows.to(values)
+            store.values.zero_()
+        store.put(part, rows)
 
     @override
     def prepare_epoch(self, epoch: int) -> None:

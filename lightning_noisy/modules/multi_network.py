@@ -15,7 +15,7 @@ from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.functional.selection import disagree
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.losses.sample_losses import SampleLosses
-from lightning_noisy.modules.strategy import StrategyModule
+from lightning_noisy.modules.strategy import NOT_SAVED, StrategyModule
 from lightning_noisy.networks.classifier import Classifier, Outputs
 
 
@@ -37,6 +37,7 @@ class MultiNetworkModule(StrategyModule):
         num_classes: K, at least 2.
         optimizer: Makes the optimizer from the parameters of all networks; Adam by default.
         lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch.
+        **options: ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: As :class:`~lightning_noisy.modules.StrategyModule`.
@@ -53,9 +54,10 @@ class MultiNetworkModule(StrategyModule):
         num_classes: int,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, optimizer, lr_scheduler)
-        self.save_hyperparameters(ignore=["backbone", "loss", "head", "optimizer", "lr_scheduler"])
+        super().__init__(num_classes, optimizer, lr_scheduler, **options)
+        self.save_hyperparameters(ignore=[*NOT_SAVED])
         outputs, count = num_classes + getattr(loss, "extra_outputs", 0), range(self.num_networks)
         networks = [Classifier(backbone(), head, outputs) for _ in count]
         losses = [copy.deepcopy(loss) for _ in count]

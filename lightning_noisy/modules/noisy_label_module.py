@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.losses import NoisyLabelLoss
-from lightning_noisy.modules.strategy import StrategyModule
+from lightning_noisy.modules.strategy import NOT_SAVED, StrategyModule
 from lightning_noisy.networks.classifier import Classifier
 
 
@@ -33,6 +33,7 @@ class NoisyLabelModule(StrategyModule):
         optimizer: Makes the optimizer from parameters; Adam by default.
         lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch. A ``ReduceLROnPlateau`` of
             Lightning's CLI names its ``monitor``.
+        **options: ``compile``, see :class:`~lightning_noisy.modules.StrategyModule`, and ``storage`` of a strategy.
 
     Raises:
         NoisyLabelError: K < 2; a backbone without ``num_features`` or with another width; labels outside [0, K); a
@@ -52,9 +53,10 @@ class NoisyLabelModule(StrategyModule):
         num_classes: int,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(num_classes, optimizer, lr_scheduler)
-        self.save_hyperparameters(ignore=["backbone", "loss", "head", "optimizer", "lr_scheduler"])
+        super().__init__(num_classes, optimizer, lr_scheduler, **options)
+        self.save_hyperparameters(ignore=[*NOT_SAVED])
         self.network = Classifier(backbone, head, num_classes + getattr(loss, "extra_outputs", 0))
         self.loss = loss
         if isinstance(loss, NoisyLabelLoss):

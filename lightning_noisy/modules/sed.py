@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class SED(TaughtModule):
             :class:`~lightning_noisy.networks.Teacher`.
         clamp_logits: Whether the entropy in the warm-up is that of logits without negative values, as in the code and
             the published numbers.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; a batch without two views.
@@ -79,6 +79,11 @@ class SED(TaughtModule):
         module = SED(CNN7, LinearHead, torch.nn.CrossEntropyLoss(), num_classes=100)
         data = CIFAR100DataModule(noise=SymmetricNoise(0.2), views=["weak", "strong"])
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {
+        "top_k": "a row is one number",
+        "sharded": "its thresholds are made of those of all samples",
+    }
 
     def __init__(
         self,
@@ -138,7 +143,7 @@ class SED(TaughtModule):
             return {"given": given, "confidence": confidence, "label": label}
 
         self.score(measure)
-        given, confidence, label = (self.section.stores[name].values for name in ("given", "confidence", "label"))
+        given, confidence, label = (self.section.stores[name].rows() for name in ("given", "confidence", "label"))
         self._follow_thresholds(given, (sum_over_processes(mean) / len(given)).to(self.class_level))
         self._follow_confidence(confidence, label)
 

@@ -31,7 +31,7 @@ class SmallLossModule(MultiNetworkModule):
         forget_rate: r, in [0, 1); the papers take the true noise rate.
         ramp_epochs: :math:`T_k`, at least 1.
         exponent: c, more than 0.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range.

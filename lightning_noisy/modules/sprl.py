@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ class SPRL(NoisyLabelModule):
             200 = E.
         full_epochs: F, the last epochs with all samples. Published: 30.
         total_epochs: E; None takes the Trainer's ``max_epochs`` at the first start. Published: 200.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; labels that nobody tells before training.
@@ -67,6 +67,9 @@ class SPRL(NoisyLabelModule):
 
         module = SPRL(ResNet18(), LinearHead, torch.nn.CrossEntropyLoss(), num_classes=100)
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {"sharded": "its curriculum ranks those of all samples"}
+    exact_rows = ("given",)
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class SPRL(NoisyLabelModule):
             return {"given": softmax(self(batch.images)).gather(1, batch.target.unsqueeze(1)).squeeze(1)}
 
         self.score(measure)
-        given = self.section.stores["given"].values
+        given = self.section.stores["given"].rows()
         if epoch == self.warmup_epochs + 1:
             sure = int((given >= _SURE).sum()) * _TENTHS // len(given)
             self.first_tenths.fill_(min(_MOST_TENTHS, 1 + sure))

@@ -22,14 +22,20 @@ from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.checks import check_same_classes, not_a_scalar, not_finite
+from lightning_noisy.modules.compiled import CompiledNetworks, compile_options
 from lightning_noisy.modules.context import criterion_arguments
 from lightning_noisy.modules.evaluated_module import EvaluatedModule
 from lightning_noisy.modules.loading import AsksForParts
 from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.optim import scheduler_configs
+from lightning_noisy.private_api import Callback
 from lightning_noisy.state import LossStores, RunDriver, class_names_in_use, saved_class_names
 from lightning_noisy.state.epoch_ends import close_skipped
+from lightning_noisy.storage import Storage
+
+NOT_SAVED = ("backbone", "loss", "head", "optimizer", "lr_scheduler", "storage", "compile")
+"""Arguments that are no hyperparameters in a checkpoint: parts, and how a machine runs them."""
 
 
 class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
@@ -52,9 +58,13 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         optimizer: Makes the optimizer from all parameters.
         lr_scheduler: Makes the scheduler from the optimizer; stepped once an epoch, a
             :class:`~lightning_noisy.optim.Warmup` with each optimizer step too.
+        storage: How a strategy keeps the rows of samples that are its own; None in whole float32 rows.
+        compile: Whether backbones and heads are compiled while a fit lasts, validation included; or keyword arguments
+            of ``torch.compile``, such as ``{"mode": "reduce-overhead"}``. Batches of all sizes share what is compiled.
 
     Raises:
-        NoisyLabelError: K < 2; labels outside [0, K); a loss that is not finite or no scalar; at fit, other data.
+        NoisyLabelError: K < 2; labels outside [0, K); a loss that is not finite or no scalar; a ``storage`` that the
+            strategy cannot live with; ``compile`` without a compiler; at fit, other data.
     """
 
     def __init__(
@@ -62,9 +72,13 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         num_classes: int,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
+        storage: Storage | None = None,
+        compile: bool | dict[str, Any] = False,
     ) -> None:
         check_num_classes(num_classes)
         super().__init__(num_classes)
+        self.keep_rows(storage)
+        self.compile_options = compile_options(compile)
         self.num_classes = num_classes
         self.make_optimizer = optimizer
         self.make_lr_scheduler = lr_scheduler
@@ -118,11 +132,6 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         with self._calling(outputs, batch):
             return per_sample(loss)(logits, target, **context)
 
-    @property
-    def history(self) -> dict[int, dict[str, float]]:
-        """Training metrics of each finished epoch: epoch -> name -> value."""
-        return self.section.history
-
     @override
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         unpacked = unpack_batch(batch)
@@ -140,6 +149,10 @@ class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
         if self.make_lr_scheduler is None:
             return optimizer
         return cast(OptimizerLRScheduler, ([optimizer], scheduler_configs(self.make_lr_scheduler(optimizer))))
+
+    @override
+    def configure_callbacks(self) -> list[Callback]:
+        return [] if self.compile_options is None else [CompiledNetworks()]
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

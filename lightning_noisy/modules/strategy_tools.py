@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,19 +17,40 @@ from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.in_run import ModuleInRun
 from lightning_noisy.modules.scoring import Measure, score_training_set
 from lightning_noisy.state import Section
+from lightning_noisy.storage import Storage, storage_for
 from lightning_noisy.trainer_access import from_datamodule, training_loaders
 
 _RIGHT, _CLEAN, _SIZE = "right", "clean", "size"
+_NO_ROWS = "it has none: its callbacks and its loss take a `storage` of theirs"
 
 
 class StrategyTools(ModuleInRun):
     """Selection within the batch of all processes, draws that are functions of their keys, passes over all samples."""
 
+    unfit_storage: ClassVar[Mapping[str, str]] = dict.fromkeys(("dtype", "top_k", "sharded", "folder"), _NO_ROWS)
+    """Arguments of :class:`~lightning_noisy.Storage` that its own stores cannot live with, and why: all, unless a
+    strategy with stores says otherwise."""
+    exact_rows: ClassVar[tuple[str, ...]] = ()
+    """Names of stores whose rows are whole in float32 in any case."""
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.section = Section("module", metrics=self._epoch_metrics)
+        self.section = Section(type(self).__name__, "module", self._epoch_metrics)
         """What the module keeps."""
         self._well_labeled: Tensor | None = None
+
+    def keep_rows(self, storage: Storage | None) -> None:
+        """Let the module's own stores keep their rows in this way.
+
+        Args:
+            storage: None: in whole float32 rows.
+
+        Raises:
+            NoisyLabelError: One that the strategy cannot live with.
+        """
+        kept = storage_for(type(self).__name__, storage, self.unfit_storage)
+        self.section.storage = kept
+        self.section.storages = dict.fromkeys(self.exact_rows, replace(kept, dtype="float32", top_k=None))
 
     def selected_mean(self, losses: SampleLosses | Tensor, chosen: Tensor) -> Tensor:
         r"""The mean loss of the chosen samples of all processes.
@@ -112,6 +134,11 @@ class StrategyTools(ModuleInRun):
             clean = self._well_labeled[batch.index]
             noted |= {f"{place}/{_RIGHT}": (chosen & clean).float().mean(), f"{place}/{_CLEAN}": clean.float().mean()}
         self.note(**noted)
+
+    @property
+    def history(self) -> dict[int, dict[str, float]]:
+        """Training metrics of each finished epoch: epoch -> name -> value."""
+        return self.section.history
 
     @property
     def given_labels(self) -> Tensor:

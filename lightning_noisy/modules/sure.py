@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class SURE(NoisyLabelModule):
         beta: :math:`\beta > 0`. Published: 10.
         redraw: Whether the second pass of SAM draws other partners and another :math:`\lambda`, as in the code and the
             published numbers; else both passes have one loss, as SAM defines it.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; a batch of several views.
@@ -66,6 +66,11 @@ class SURE(NoisyLabelModule):
                       lr_scheduler=lambda o: CosineToConstant(o, total_epochs=200))
         Trainer(max_epochs=200, callbacks=[AveragedWeights(start_epoch=120)])
     """
+
+    unfit_storage: ClassVar[Mapping[str, str]] = {
+        "top_k": "a row is one number",
+        "sharded": "it compares them with the least of all samples",
+    }
 
     def __init__(
         self,

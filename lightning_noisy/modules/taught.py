@@ -24,7 +24,7 @@ class TaughtModule(NoisyLabelModule):
         num_classes: Likewise.
         teacher_decay: See :class:`~lightning_noisy.networks.Teacher`.
         teacher_statistics: Likewise.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range.

@@ -35,7 +35,7 @@ class TurnsModule(MultiNetworkModule):
         num_classes: Likewise.
         samples_per_epoch: Samples of an epoch, as many of each class, drawn anew for each; None for all. What divides
             them looks at these alone. On Clothing1M DivideMix takes 32,000 and ELR+ 192,000 of them.
-        **options: ``optimizer``, ``lr_scheduler``.
+        **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: At fit, DDP that does not look for unused parameters, a training loader with a sampler of its

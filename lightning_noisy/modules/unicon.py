@@ -55,7 +55,7 @@ class UNICON(MixMatchModule):
         projection_width: Width of the embeddings that it compares.
         lambda_u: See :class:`~lightning_noisy.modules.mix_match.MixMatchModule`.
         **options: ``warmup_epochs``, ``confidence_penalty``, ``alpha``, ``temperature``, ``rampup_epochs``,
-            ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``.
+            ``samples_per_epoch``, ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:
         NoisyLabelError: An argument outside its range; in training, another number of views.
@@ -105,7 +105,7 @@ class UNICON(MixMatchModule):
     @override
     def divide(self, epoch: int, part: Tensor) -> None:
         self.score(self.measure, part=part)
-        divergence = self.section.stores["divergence"].values.cpu()[part]
+        divergence = self.section.stores["divergence"].get(part)
         threshold = divergence.mean()
         if threshold > self.high_divergence:
             threshold = threshold - (threshold - divergence.min()) / self.tau

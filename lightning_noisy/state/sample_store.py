@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_noisy.collectives import process_rank
 from lightning_noisy.errors import check_argument
-from lightning_noisy.state.exchange import CHUNK_BYTES, exchange
+from lightning_noisy.state.exchange import exchange
 from lightning_noisy.state.open_batch import OpenBatch
 from lightning_noisy.state.row_format import Columns, RowFormat, format_of
 from lightning_noisy.state.row_memory import new_columns
@@ -81,16 +81,6 @@ class SampleStore(SavedRows):
     def nbytes(self) -> int:
         """Bytes that the rows take."""
         return sum(column.nbytes for column in self.columns.values())
-
-    def rows(self) -> Tensor:
-        """The rows of all samples that it has, as :meth:`get` gives them; a copy where they are kept otherwise."""
-        return self.format.decode(self.columns)
-
-    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Index (M,) and rows (M, *shape) of all samples that it has, some megabytes at a time; on the CPU."""
-        size = CHUNK_BYTES // (4 * max(1, torch.Size(self.shape).numel()))
-        for index in torch.split(self.shard.samples(self.num_samples), max(1, size)):
-            yield index, self.get(index)
 
     def get(self, index: Tensor) -> Tensor:
         """Copies of the rows ``index`` (B,), on the index's device; float16 rows come as float32."""

@@ -1,8 +1,9 @@
-"""Rows of samples as they are kept, saved and loaded: what a training step has nothing to do with."""
+"""Rows of samples as they are kept, saved, loaded and worked on as a whole: what a training step does not do."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.state.exchange import gather_shards
+from lightning_noisy.state.exchange import CHUNK_BYTES, gather_shards
 from lightning_noisy.state.row_format import Columns, RowFormat, saved_format
 from lightning_noisy.state.row_memory import placed
 from lightning_noisy.state.shard import Shard
@@ -44,6 +45,41 @@ class SavedRows:
         self, row_format: RowFormat, columns: Columns, num_samples: int, shard: Shard, folder: str | None
     ) -> None:
         """Start with these rows."""
+
+    @abstractmethod
+    def get(self, index: Tensor) -> Tensor:
+        """Copies of rows."""
+
+    def rows(self) -> Tensor:
+        """The rows of all samples that it has, as :meth:`get` gives them; a copy where they are kept otherwise."""
+        return self.format.decode(self.columns)
+
+    def chunks(self, samples: Tensor | None = None) -> Iterator[Tensor]:
+        """The index (M,) of samples, some megabytes of rows at a time.
+
+        Args:
+            samples: int64 (N,); None all that it has, where the rows lie.
+        """
+        if samples is None:
+            samples = self.shard.samples(self.num_samples).to(self.columns["values"].device)
+        size = CHUNK_BYTES // (4 * max(1, torch.Size(self.format.shape).numel()))
+        yield from torch.split(samples, max(1, size))
+
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Index (M,) and rows (M, *shape) of all samples that it has, some megabytes at a time; on the CPU."""
+        for index in self.chunks(self.shard.samples(self.num_samples)):
+            yield index, self.get(index)
+
+    def put(self, index: Tensor, rows: Tensor) -> None:
+        """Write rows outside of batches, which all processes that keep them write alike, so that none are exchanged.
+
+        Args:
+            index: int64 (M,), each sample once.
+            rows: (M, *shape), of any floating-point type and device.
+        """
+        for name, column in self.format.encode(rows).items():
+            kept = self.columns[name]
+            kept.index_copy_(0, self.shard.places(index.to(kept.device)), column.to(kept))
 
     def to(self, device: torch.device | str) -> Self:
         """Move the store, unless a file has it; returns itself."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -84,9 +86,14 @@ def test_small_spreads_survive_many_epochs():
 
 def test_a_saved_table_goes_on():
     told = history(epochs=9)
+    file = io.BytesIO()
     half = table_of(told[0][:5], told[1])
-    again = DynamicsTable.restored(half.state_dict())
-    half.rows["confidence"].zero_()  # the saved one is a copy
+    torch.save(half.state_dict(), file)
+    saved = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    again = DynamicsTable.restored(saved)
+    for name, column in half.rows.items():  # no second copy in memory, neither way
+        assert half.state_dict()[name] is column
+        assert again.rows[name] is saved[name]
     whole = table_of(*told).figures()
     for name, column in table_of(*told, first=5, table=again).figures().items():
         assert torch.equal(column.nan_to_num(-7), whole[name].nan_to_num(-7)), name

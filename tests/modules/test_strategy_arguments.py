@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from torch import nn
 
-from lightning_noisy import modules
+from lightning_noisy import Storage, modules
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.modules import MultiNetworkModule, NoisyLabelModule
+from lightning_noisy.modules import MultiNetworkModule, NoisyLabelModule, StrategyModule
+from tests._dummies import needs_command_line
 from tests.modules.strategies import STRATEGIES, make_strategy
 
 
@@ -42,6 +43,30 @@ def outside(name: str) -> Iterator[tuple[str, Any]]:
         elif isinstance(parameter.default, str):
             yield argument, "unknown"
     yield from STRATEGIES[name].too_large.items()
+
+
+YAML = """
+class_path: lightning_noisy.modules.DISC
+init_args:
+  num_classes: 10
+  backbone: {class_path: lightning_noisy.networks.SmallCNN}
+  head: {class_path: lightning_noisy.heads.LinearHead}
+  loss: {class_path: torch.nn.CrossEntropyLoss}
+  storage: {dtype: float16, top_k: 3}
+  compile: {mode: reduce-overhead}
+"""
+
+
+@needs_command_line
+def test_what_all_take_is_written_in_yaml() -> None:
+    import yaml
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--model", type=StrategyModule)
+    module = parser.instantiate_classes(parser.parse_object({"model": yaml.safe_load(YAML)})).model
+    assert module.section.storage == Storage("float16", top_k=3)
+    assert module.compile_options == {"mode": "reduce-overhead"}
 
 
 CASES = [(name, *case) for name in STRATEGIES for case in outside(name)]
