@@ -88,6 +88,14 @@ def test_a_run_that_was_ended_goes_on(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.parts"))
 
 
+def test_nothing_that_can_be_read_leaves_nothing(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"no image")
+    with pytest.raises(NoisyLabelError, match=r"None of the 1 images can be read, the first '.*a\.png': cannot identify"):
+        embed_images(find_images(str(tmp_path / "photos")), network(), tmp_path / "new" / "x.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 @pytest.mark.parametrize("changed", ["image", "weights"])
 def test_parts_of_something_else_are_dropped(tmp_path, monkeypatch, changed):
     monkeypatch.setattr(embedding, "_PART", 4)
