@@ -26,7 +26,7 @@ from lightning_noisy.data.image_problems import ImageProblems
 from lightning_noisy.data.origins import checked_sources, origin_arrays
 from lightning_noisy.data.unlabeled_images import TABLES, list_images
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.files import check_writable, written_aside
+from lightning_noisy.files import Made, check_writable, written_aside
 from lightning_noisy.networks.pretrained import Pretrained
 
 _PART = 512  # images whose features are written at once
@@ -98,10 +98,12 @@ def embed_images(
     check_writable(output, "output")
     folder, problems = output.with_name(f"{output.name}.parts"), ImageProblems()
     arrays: dict[str, Any] = dict(origin_arrays(source.class_names, None))
+    made = Made(folder)
     _begin(folder, source, network)
     for split, images in source.lists.items():
         x, kept, bad = _features(images, network, folder / split, batch_size, num_workers)
         if len(kept) == 0:
+            made.remove()
             first, why = next(iter(bad.items()))
             raise NoisyLabelError(
                 f"None of the {len(images)} images can be read, the first {images.name(first)}: {why}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,32 @@ from pathlib import Path
 from typing import IO
 
 from lightning_noisy.errors import NoisyLabelError
+
+
+class Made:
+    """What is made from now on where there is nothing yet, so that it can go again.
+
+    Args:
+        path: A file or folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._parts = [part for part in (path, *path.parents) if not part.exists()]
+
+    def remove(self) -> None:
+        """Remove it with all in it, and the folders above it that have become empty."""
+        for part in self._parts[:1]:
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        self.remove_empty()
+
+    def remove_empty(self) -> None:
+        """Remove it and the folders above it as far as they are empty."""
+        for part in self._parts:
+            with suppress(OSError):
+                part.rmdir()
 
 
 def check_writable(path: Path, argument: str) -> None:
@@ -25,7 +52,7 @@ def check_writable(path: Path, argument: str) -> None:
         NoisyLabelError: It cannot be written.
     """
     folder = path.parent
-    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    made = Made(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -35,9 +62,7 @@ def check_writable(path: Path, argument: str) -> None:
     except OSError as error:
         raise NoisyLabelError(f"Cannot write '{path}', argument `{argument}`: {error.strerror}.") from error
     finally:
-        for part in missing:
-            with suppress(OSError):
-                part.rmdir()
+        made.remove_empty()
 
 
 @contextmanager

@@ -186,6 +186,20 @@ def test_what_is_refused(path, says, folder, monkeypatch, capsys):
     said = capsys.readouterr().err.strip().splitlines()
     assert (stopped.value.code, len(said)) == (2, 1)
     assert says in said[0]
+    assert not (folder / "runs").exists()
+
+
+def test_what_fit_or_embed_refuses_leaves_nothing(folder, monkeypatch, capsys):
+    np.savez("negative.npz", x=np.zeros((30, 2), np.float32), y=-np.ones(30, int))
+    for name in ("bad/a/1.jpg", "bad/b/2.jpg"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_bytes(b"no image")
+    before = sorted(folder.rglob("*"))
+    for path, says in (("negative.npz", "labels `y` from 0 on"), ("bad", "None of the 2 images can be read")):
+        with pytest.raises(SystemExit):
+            audit(monkeypatch, capsys, path)
+        assert says in capsys.readouterr().err
+        assert sorted(folder.rglob("*")) == before
 
 
 def expected(many, width, lr):

@@ -212,7 +212,7 @@ CASES: dict[str, Callable[[bool, int], Parts]] = {
     "confidence-blind": lambda foreign, n: (None, [BlindTracker()]),
     "memorization": lambda foreign, n: (
         None,
-        [MemorizationTracker(clean_targets=clean_of(n, foreign)), TrainingDynamics()],
+        [MemorizationTracker(clean_targets=clean_of(n, foreign)), TrainingDynamics(unaugmented=not foreign)],
     ),
     "trackers": lambda foreign, n: (
         None,
@@ -324,6 +324,7 @@ def fit(rank: int, run: Fit, processes: int = 2) -> dict[str, Any]:
         "weights": dict(module.state_dict()),
         "optimizer": trainer.optimizers[0].state_dict()["state"],
         "tables": tables_of(trainer),
+        "dynamics": [method.dynamics.table.rows for method in methods if isinstance(method, TrainingDynamics)],
         "history": [getattr(method, "history", {}) for method in methods],
         "states": [{k: v for k, v in method.state_dict().items() if k != "stores"} for method in methods],
         "figures": figures.epochs,
@@ -377,7 +378,7 @@ CLOSE = {"rtol": 1e-6, "atol": 1e-7}  # tables are float32: their rounding feeds
 
 
 def same_run(actual: dict[str, Any], expected: dict[str, Any], **tolerance: float) -> None:
-    for part in ("weights", "optimizer", "tables", "history", "states"):
+    for part in ("weights", "optimizer", "tables", "dynamics", "history", "states"):
         same(actual[part], expected[part], **tolerance)
 
 

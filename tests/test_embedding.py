@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
@@ -86,6 +87,14 @@ def test_a_run_that_was_ended_goes_on(tmp_path, monkeypatch):
         name: value.tolist() for name, value in read(tmp_path / "whole.npz").items()
     }
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_nothing_that_can_be_read_leaves_nothing(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"no image")
+    with pytest.raises(NoisyLabelError, match=r"the 1 images can be read, the first '.*a\.png': cannot identify"):
+        embed_images(find_images(str(tmp_path / "photos")), network(), tmp_path / "new" / "x.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 @pytest.mark.parametrize("changed", ["image", "weights"])
@@ -204,6 +213,29 @@ def test_efficientnet_lite0_is_that_of_its_package():
     expected = torch.full((3, size, size), 200 / 255)
     expected = (expected - torch.tensor(found.mean).view(3, 1, 1)) / torch.tensor(found.std).view(3, 1, 1)
     torch.testing.assert_close(found.transform(v2.functional.to_pil_image(bytes_)), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_a_network_of_timm_gives_what_timm_gives(name, tmp_path, capsys):
+    """Features, and the photo as the network expects it, against timm's own functions; the weights are random."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    whole = timm.create_model(name).eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    for i in range(4):
+        pixels = np.random.default_rng(i).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+        (tmp_path / "photos" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / "ab"[i % 2] / f"{i}.png")
+    options = ["--model", name, "--weights", str(tmp_path / "w.pth"), "--output", str(tmp_path / "x.npz")]
+    embed([str(tmp_path / "photos"), *options])
+    found = read(tmp_path / "x.npz")
+    photo = timm.data.create_transform(**timm.data.resolve_model_data_config(whole))
+    with torch.inference_mode():
+        images = torch.stack([photo(Image.open(tmp_path / "photos" / path)) for path in found["path"]])
+        expected = whole.forward_head(whole.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(torch.from_numpy(found["x"]), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(whole.get_classifier()(torch.from_numpy(found["x"])), whole(images))
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

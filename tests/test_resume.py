@@ -111,6 +111,7 @@ METHODS = {
     ),
     "cdr": (cross_entropy, lambda: [CDR(0.4)]),
     "memorization": (cross_entropy, lambda: [MemorizationTracker(), TrainingDynamics()]),
+    "unaugmented": (cross_entropy, lambda: [TrainingDynamics(unaugmented=True)]),
     "trackers": (
         cross_entropy,
         lambda: [

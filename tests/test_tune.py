@@ -300,7 +300,48 @@ def test_what_is_interrupted_is_begun_again(error):
     assert [point["epochs"] for point in record["points"]] == epochs
 
 
+@pytest.mark.parametrize(
+    ("error", "left", "stays"),
+    [
+        (NoisyLabelError("no such argument"), False, False),
+        (SystemExit(2), False, False),
+        (NoisyLabelError("no such argument"), True, True),
+        (KeyboardInterrupt(), False, True),
+    ],
+)
+def test_a_search_that_is_refused_before_its_first_step_leaves_nothing(error, left, stays):
+    def fit(arguments, attach):
+        if left:
+            Path("runs", "tune", "trial_0").mkdir()
+        raise error
+
+    with pytest.raises(type(error)):
+        tune(["--search", "a=1,2"], fit)
+    assert Path("runs").exists() == stays
+
+
+def test_a_search_that_has_come_to_something_stays_when_it_is_refused():
+    tune(["--search", "a=1"], Planted())
+    before = sorted(Path("runs").rglob("*"))
+    with pytest.raises(SystemExit):
+        tune(["--search", "a=1,2"], lambda *_: sys.exit(2))
+    assert sorted(Path("runs").rglob("*")) == before
+
+
 # The command
+
+
+def test_without_a_configuration_the_line_says_what_to_give(monkeypatch, capsys):
+    for option, line in (
+        (["--search", "model.optimizer.lr=0.1,0.2"], "model: its class is not named: give `--model CLASS`, or a file"),
+        (["--config", "nope", "--search", "a=1,2"], "`config` to be a file or a recipe"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            command(monkeypatch, *option)
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert stopped.value.code == 2
+        assert line in said
+        assert not Path("runs").exists()
 
 
 def command(monkeypatch, *arguments):

@@ -6,33 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.callbacks.dynamics_rows import DynamicsRows
 from lightning_noisy.callbacks.sample_facts import SampleFacts
+from lightning_noisy.callbacks.unaugmented_pass import UnaugmentedPass, visit_rows
 from lightning_noisy.errors import NoisyLabelError, printable
 from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
-from lightning_noisy.functional.dynamics import DynamicsTable
 from lightning_noisy.targets import TargetCall, TargetPipeline
 from lightning_noisy.trainer_access import from_datamodule
 
 DYNAMICS, FACTS = "dynamics", "facts"
 """Names of the parts that a section with training dynamics has."""
-_STEPS, _NOT_SEEN = 254, 255
 
 
 class TrainingDynamics(CriterionCallback):
     r"""Keeps how each training sample was learned: mean, trend and spread of its confidence, margins, forgetting.
 
-    It looks at the training pass, costs no pass of its own, and changes nothing. Of each sample and epoch it takes the
-    probability :math:`p_{i \tilde y_i}` of the given label, its margin (the logit less the highest other one) and the
-    predicted class. At the end of an epoch these go into running figures; a sample counts once an epoch, with its last
-    visit, also under DDP, whose sampler repeats some. :meth:`table` has, for each sample,
+    It looks at the training pass, costs no pass of its own (unless ``unaugmented``), and changes nothing. Of each
+    sample and epoch it takes the probability :math:`p_{i \tilde y_i}` of the given label, its margin (the logit less
+    the highest other one) and the predicted class. At the end of an epoch these go into running figures; a sample
+    counts once an epoch, with its last visit, also under DDP, whose sampler repeats some. :meth:`table` has, for each
+    sample,
 
     - ``confidence``, ``variability``, ``trend``: mean, standard deviation, and slope per epoch of p over the epochs
       (dataset cartography), ``final_confidence``: p in the last one;
@@ -56,11 +57,15 @@ class TrainingDynamics(CriterionCallback):
     loop without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
 
     Args:
+        unaugmented: All figures are those of a further pass at the end of each epoch, in which every sample is seen
+            once, without augmentation, in evaluation mode. It costs a forward pass an epoch. True takes the
+            ``scoring_loader()`` of the data module; else give the training set without augmentation, which has samples
+            ``(image, target)`` in the same order. What is asked is the module: ``module(images)`` gives logits (B, K).
         **options: ``criterion``, ``index_key``, ``check_labels``, ``storage``, as in :class:`CriterionCallback`.
 
     Raises:
         NoisyLabelError: At fit, a single class, labels beyond the classes that have a name, a checkpoint of another
-            data set.
+            data set; with ``unaugmented``, no such set, one of other samples, or a module that gives no logits.
 
     References:
         Swayamdipta et al., Dataset Cartography, EMNLP 2020; Pleiss et al., Identifying Mislabeled Data using the Area
@@ -79,9 +84,11 @@ class TrainingDynamics(CriterionCallback):
         "dtype": "a row holds a label too, which would be rounded",
     }
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, unaugmented: bool | Dataset[Any] = False, **options: Any) -> None:
         super().__init__(**options)
-        self.dynamics, self.facts = _Rows(), SampleFacts()
+        self.unaugmented = unaugmented
+        self._pass: UnaugmentedPass | None = None
+        self.dynamics, self.facts = DynamicsRows(), SampleFacts()
         self.section.parts |= {DYNAMICS: self.dynamics, FACTS: self.facts}
 
     @override
@@ -89,6 +96,11 @@ class TrainingDynamics(CriterionCallback):
         check_names(self.run.origins.class_names, self.run.labels)
         self.facts.name(self.run.origins.arrays())
         self.facts.root = str(from_datamodule(trainer, "root") or "")
+        if self.unaugmented is not False:
+            dataset = None if self.unaugmented is True else self.unaugmented
+            labels = self.pipeline.name if self.check_labels else None
+            owner = type(self).__name__
+            self._pass = UnaugmentedPass(owner, trainer, pl_module, dataset, self.section, labels)
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:
@@ -96,15 +108,16 @@ class TrainingDynamics(CriterionCallback):
 
     def observe_target(self, call: TargetCall) -> None:
         """Note what the batch's samples are taken for."""
-        store = self.section.store("visit", (call.num_classes + 1,), fill=float("nan"), device=call.logits.device)
-        likely = call.logits.float().log_softmax(dim=1)
-        store.update(call.index, torch.cat([likely, call.given.unsqueeze(1).float()], dim=1))
-        self.dynamics.num_classes = call.num_classes
+        if self._pass is None:
+            store = self.section.store("visit", (call.num_classes + 1,), fill=float("nan"), device=call.logits.device)
+            store.update(call.index, visit_rows(call.logits, call.given))
 
     @override
     def epoch_metrics(self) -> dict[str, float]:
+        if self._pass is not None:
+            self._pass(self.run)
         visits = self.section.stores.get("visit")
-        if visits is None or self.dynamics.num_classes is None:
+        if visits is None or visits.values.isnan().all():
             return {}
         assert self.run.open_epoch is not None
         predicted = self.dynamics.add(self.run.open_epoch, visits.values).counts()[0]
@@ -139,8 +152,7 @@ class TrainingDynamics(CriterionCallback):
         """
         if not self.dynamics.curves:
             raise NoisyLabelError("TrainingDynamics has seen no epoch to its end: fit first.")
-        steps = torch.stack(self.dynamics.curves, dim=1)
-        return (steps.float() / _STEPS).masked_fill(steps == _NOT_SEEN, float("nan")).numpy()
+        return np.asarray(self.dynamics.confidence())
 
     @property
     def lost(self) -> list[int]:
@@ -170,6 +182,10 @@ class TrainingDynamics(CriterionCallback):
         if line is not None:
             rank_zero_warn(line)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies look at no module."""
+        return {**super().__getstate__(), "_pass": None}
+
 
 def check_names(names: Sequence[str] | None, labels: Tensor | None) -> None:
     """Refuse classes whose labels cannot be ranked.
@@ -191,52 +207,3 @@ def check_names(names: Sequence[str] | None, labels: Tensor | None) -> None:
         raise NoisyLabelError(
             f"The training set names {len(names)} classes, and has a label {int(labels.max())}: name all classes."
         )
-
-
-class _Rows:
-    """The figures of finished epochs; inside a batch nothing changes."""
-
-    def __init__(self) -> None:
-        self.table: DynamicsTable | None = None
-        self.num_classes: int | None = None
-        self.curves: list[Tensor] = []
-        """Confidence of each epoch in 254ths, uint8 (N,); 255 where a sample was not seen."""
-
-    def add(self, epoch: int, visits: Tensor) -> DynamicsTable:
-        """Add an epoch's log-probabilities and labels (N, K + 1), NaN where a sample was not seen."""
-        assert self.num_classes is not None
-        if self.table is None:
-            self.table = DynamicsTable(len(visits), self.num_classes)
-        known = self.table.rows["votes"].shape[1]
-        if known != self.num_classes:
-            raise NoisyLabelError(f"The checkpoint's training dynamics know {known} classes, not {self.num_classes}.")
-        self.table.to(visits.device)
-        likely, label = visits[:, :-1], visits[:, -1].nan_to_num(0).long()
-        self.table.add(epoch, likely, label)
-        confidence = likely.gather(1, label.unsqueeze(1)).squeeze(1).exp()
-        self.curves.append((confidence.nan_to_num(_NOT_SEEN / _STEPS) * _STEPS).round().to(torch.uint8).cpu())
-        return self.table
-
-    def enter_batch(self) -> None:
-        """Nothing: rows change between epochs."""
-
-    def end_batch(self) -> None:
-        """Nothing."""
-
-    def leave_batch(self) -> None:
-        """Nothing."""
-
-    def reset(self) -> None:
-        """Begin without a past."""
-        self.table, self.curves = None, []
-
-    def state_dict(self) -> dict[str, Any]:
-        """All as tensors and numbers."""
-        table = {} if self.table is None else self.table.state_dict()
-        return {"table": table, "classes": self.num_classes, "curves": list(self.curves)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what was saved."""
-        self.table = DynamicsTable.restored(state["table"]) if state["table"] else None
-        self.num_classes = state["classes"]
-        self.curves = list(state["curves"])

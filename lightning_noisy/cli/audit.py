@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Trainer
 
 from lightning_noisy.cli.audit_settings import as_run, feature_settings, photo_settings, pretrained_settings
 from lightning_noisy.cli.parser import CommandParser
+from lightning_noisy.cli.start import Start
 from lightning_noisy.embedding import embed_images, find_images
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.files import check_writable, written_aside
 from lightning_noisy.networks.pretrained import LITE, Pretrained, network_at_hand, pretrained_network
 from lightning_noisy.recipe_settings import Settings, on_top
+from lightning_noisy.tuning import Fit
 
 _DESCRIPTION = """\
 Find the labels that are probably wrong, and train a classifier: features of the images by a pretrained network, a
@@ -27,7 +28,7 @@ Without any pretrained network at hand a small one is trained from scratch."""
 _FROM_SCRATCH = "No pretrained network is at hand, so a small one is trained from scratch, which finds less."
 
 
-def audit(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> Path:
+def audit(arguments: Sequence[str], fit: Fit, start: Start) -> Path:
     """Audit the labels of a data set.
 
     What is trained, always with early-learning regularization, is a recipe of ``own/``: a head on features, or a
@@ -37,6 +38,7 @@ def audit(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> Path
     Args:
         arguments: Those of the command.
         fit: Trains with arguments of ``fit``.
+        start: Takes back what is made where there is no first step.
 
     Returns:
         The folder of the report.
@@ -47,17 +49,19 @@ def audit(arguments: Sequence[str], fit: Callable[[list[str]], Trainer]) -> Path
     """
     options = _parser().parse_args(arguments)
     check_count(options.epochs, "epochs", optional=True)
+    check_count(options.seed, "seed", least=0, most=2**32 - 1)
     path = Path(options.path)
     output = Path(options.output or Path("runs", "audit", path.stem))
     config = output / "audit.yaml"
     check_writable(config, "output")
+    start.makes(output)
     settings = _of_features(path, options) if path.suffix == ".npz" else _of_images(path, options, output)
     settings = as_run(settings, output, options.epochs, options.seed, _report(path))
     written = yaml.safe_dump(settings, sort_keys=False)
     with written_aside(config) as file:
         file.write(written.encode())
     print(f"{config}:\n{written}", flush=True)
-    fit(["--config", str(config)])
+    fit(["--config", str(config)], start.follow)
     print(f"The same again, after a change: lightning-noisy fit --config {config}")
     return output / "label_issues"
 

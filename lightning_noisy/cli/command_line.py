@@ -90,9 +90,10 @@ def _run(args: Sequence[str] | None, attach: Callable[[Trainer], None] | None) -
 
 def run() -> None:
     """The ``lightning-noisy`` command."""
+    start = Start()
     own: dict[str, Callable[[list[str]], object]] = {
         "tune": lambda arguments: tune(arguments, _fit),
-        "audit": lambda arguments: audit(arguments, _fit),
+        "audit": lambda arguments: audit(arguments, _fit, start),
         "compare": compare_runs,
         "embed": embed,
         "report": report,
@@ -106,7 +107,7 @@ def run() -> None:
         if getattr(main().datamodule, "skipped", None):
             sys.exit(SOME_SKIPPED)
     else:
-        with one_line_errors(sys.argv, Start()):
+        with one_line_errors(sys.argv, start):
             own[asked](sys.argv[2:])
 
 

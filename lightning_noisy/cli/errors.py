@@ -41,6 +41,9 @@ def one_line_errors(arguments: Sequence[str], start: Start) -> Iterator[None]:
     """
     try:
         yield
+    except SystemExit:  # of a command inside, which has said why
+        start.undo()
+        raise
     except Exception as error:
         start.undo()
         why = reason(error, start.over)

@@ -152,6 +152,8 @@ def refusal(message: str) -> str:
         if text and not text.startswith(_FRAMES):
             reasons = [*reasons, text] if indent == depth else [text]
         depth = indent
+    if "Given value: NestedArg" in message and reasons[-1].startswith("Not a valid subclass"):
+        return f"{path[0]}: its class is not named: give `--{path[0]} CLASS`, or a file or recipe as `--config`"
     given = re.search(r"Given value: (?!NestedArg)(.*)", message)
     if given is not None and not any("Got value" in reason for reason in reasons):
         reasons.append(f"Got value: {given[1]}")

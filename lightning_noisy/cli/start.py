@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 from lightning_noisy.cli.checks import check_trained
+from lightning_noisy.files import Made
 from lightning_noisy.private_api import Callback
 
 CONFIG_FILE = "config.yaml"
@@ -24,7 +23,7 @@ class Start(Callback):
     def __init__(self) -> None:
         self.over = False
         """Whether a step is done."""
-        self._made: list[list[Path]] = []
+        self._made: list[Made] = []
         self._untrained = False
 
     def watch(self, trainer: Trainer, untrained: bool) -> None:
@@ -36,21 +35,30 @@ class Start(Callback):
         """
         self._untrained = untrained
         for path in {_made_by(logger) for logger in trainer.loggers} or {Path(trainer.default_root_dir, CONFIG_FILE)}:
-            self._made.append([part for part in (path, *path.parents) if not part.exists()])
+            self.makes(path)
+        self.follow(trainer)
+
+    def makes(self, path: Path) -> None:
+        """Take note of what is about to be made.
+
+        Args:
+            path: A file or folder.
+        """
+        self._made.append(Made(path))
+
+    def follow(self, trainer: Trainer) -> None:
+        """Be told of the steps of a Trainer.
+
+        Args:
+            trainer: The Trainer.
+        """
         trainer.callbacks.append(self)  # type: ignore[attr-defined]
 
     def undo(self) -> None:
         """Remove what was made, unless a step is done: the run's folder, and folders above it that are empty then."""
-        mine = not self.over and getattr(rank_zero_only, "rank", 0) in (0, None)
-        for made in filter(None, self._made) if mine else ():
-            innermost, *above = made
-            if innermost.is_dir():
-                shutil.rmtree(innermost, ignore_errors=True)
-            with suppress(OSError):
-                innermost.unlink(missing_ok=True)
-            for folder in above:
-                with suppress(OSError):
-                    folder.rmdir()
+        if not self.over and getattr(rank_zero_only, "rank", 0) in (0, None):
+            for made in self._made:
+                made.remove()
         self._made = []
 
     @override

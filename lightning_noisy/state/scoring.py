@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
+from lightning_noisy.data.indexed import IndexedDataset, carries_index
 from lightning_noisy.data.samplers import EvaluationSampler
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.state import Section
+from lightning_noisy.state.section import Section
 from lightning_noisy.trainer_access import from_datamodule, training_loaders
 
 Measure = Callable[[TrainingBatch], dict[str, Tensor]]
@@ -25,28 +26,36 @@ _SECONDS_BEFORE_THE_BAR = 1.0
 
 
 def score_training_set(
-    module: LightningModule, section: Section, measure: Measure, training: bool, part: Tensor | None = None
+    owner: str,
+    module: LightningModule,
+    section: Section,
+    measure: Measure,
+    training: bool = False,
+    part: Tensor | None = None,
+    dataset: Dataset[Any] | None = None,
 ) -> None:
     """Write what is measured of training samples into the stores of a section, equal on all processes.
 
     Args:
+        owner: Who looks, for the progress bar and messages.
         module: The module, in a Trainer.
         section: What keeps the rows.
         measure: Gives the rows of a batch; called without gradients.
         training: Whether the module is in train mode meanwhile. Its buffers are afterwards what they were.
         part: The samples, int64 (M,); None for all. Others keep the rows that they have.
+        dataset: What is looked at, see :func:`scoring_loader`.
 
     Raises:
-        NoisyLabelError: The training loader reads a part of the samples alone.
+        NoisyLabelError: What is looked at are not all of the samples that have a row.
     """
     trainer = module.trainer
-    loader = scoring_loader(trainer)
-    check_whole(loader, section.num_samples)
+    loader = scoring_loader(trainer, dataset)
+    check_whole(owner, loader, section.num_samples)
     if part is not None:
         loader = _of_part(loader, part[trainer.global_rank :: trainer.world_size])
     names: set[str] = set()
     with _undisturbed(module, training), trainer.precision_plugin.forward_context():
-        for batch in _watched(trainer, loader, type(module).__name__):
+        for batch in _watched(trainer, loader, owner):
             converted = trainer.precision_plugin.convert_input(batch)
             seen = unpack_batch(trainer.strategy.batch_to_device(converted))
             assert isinstance(seen, TrainingBatch)
@@ -58,18 +67,28 @@ def score_training_set(
         section.stores[name].synchronize()
 
 
-def scoring_loader(trainer: Trainer) -> DataLoader[Any]:
-    """The training set in order: the data module's ``scoring_loader``, else the set of the training loader as it is."""
-    declared = from_datamodule(trainer, "scoring_loader")
+def scoring_loader(trainer: Trainer, dataset: Dataset[Any] | None = None) -> DataLoader[Any]:
+    """The training set in order, each sample in one process: ``(images, target, index)``.
+
+    Args:
+        trainer: The Trainer.
+        dataset: The training set as it is looked at; None takes the data module's ``scoring_loader``, else the set of
+            the training loader as it is.
+    """
+    declared = from_datamodule(trainer, "scoring_loader") if dataset is None else None
     if declared is not None:
         loader: DataLoader[Any] = declared()
         return loader
     training = training_loaders(trainer)[0]
-    sampler = EvaluationSampler(training.dataset, trainer.world_size, trainer.global_rank)
+    seen = training.dataset if dataset is None else _indexed(dataset)
+    sampler = EvaluationSampler(seen, trainer.world_size, trainer.global_rank)
+    collate = training.collate_fn if dataset is None else None
     size = training.batch_size or 1
-    return DataLoader(
-        training.dataset, size, sampler=sampler, num_workers=training.num_workers, collate_fn=training.collate_fn
-    )
+    return DataLoader(seen, size, sampler=sampler, num_workers=training.num_workers, collate_fn=collate)
+
+
+def _indexed(dataset: Dataset[Any]) -> Dataset[Any]:
+    return dataset if carries_index(dataset) else IndexedDataset(dataset)
 
 
 def _of_part(loader: DataLoader[Any], part: Tensor) -> DataLoader[Any]:
@@ -84,10 +103,11 @@ def _of_part(loader: DataLoader[Any], part: Tensor) -> DataLoader[Any]:
     )
 
 
-def check_whole(loader: DataLoader[Any], num_samples: int | None) -> None:
+def check_whole(owner: str, loader: DataLoader[Any], num_samples: int | None) -> None:
     """Refuse a pass that would leave out samples that have a row.
 
     Args:
+        owner: Who looks.
         loader: What is passed over.
         num_samples: Samples that have a row.
 
@@ -97,7 +117,7 @@ def check_whole(loader: DataLoader[Any], num_samples: int | None) -> None:
     count = len(loader.dataset)  # type: ignore[arg-type]
     if count != num_samples:
         raise NoisyLabelError(
-            f"The strategy looks at each of {num_samples} training samples, but the loader reads {count} of them: "
+            f"{owner} looks at each of {num_samples} training samples, but the loader reads {count} of them: "
             "number the part alone, `IndexedDataset(Subset(...))`."
         )
 

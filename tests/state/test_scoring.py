@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 from lightning_noisy.data import IndexedDataset
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import LinearHead
-from lightning_noisy.modules import NoisyLabelModule, scoring
+from lightning_noisy.modules import NoisyLabelModule
 from lightning_noisy.networks import SmallCNN
+from lightning_noisy.state import scoring
 from tests.distributed import Pool
 from tests.foreign import make_trainer
 from tests.small import NUM_CLASSES, SmallDataModule, assert_same
