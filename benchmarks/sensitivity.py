@@ -17,6 +17,7 @@ images, for which the papers drew these figures. Nothing was tuned; the best epo
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -109,11 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--results", type=Path)
-    parser.add_argument("more", nargs="*", help="after --: for the command line of each run on images")
-    given = parser.parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    place = words.index("--") if "--" in words else len(words)
+    given = parser.parse_args(words[:place])
     if (given.images is None) == (given.features is None) or (given.features is None) != (given.labels is None):
         parser.error("give either --images, or --features and --labels")
-    sweep, (settings, one_run, noises) = SWEEPS[given.figure], _ground(given)
+    sweep, (settings, one_run, noises) = SWEEPS[given.figure], _ground(given, " ".join(words[place + 1 :]))
     runs = {
         f"{point}, {noise}, {seed}": {"point": point, "noise": noise, "seed": seed}
         for seed in given.seeds
@@ -131,11 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figure(sweep, record).savefig(file, format="png", dpi=110)
 
 
-def _ground(given: argparse.Namespace) -> tuple[Any, Callable[..., Run], list[str]]:
+def _ground(given: argparse.Namespace, more: str) -> tuple[Any, Callable[..., Run], list[str]]:
     """Settings, what does a run, and the noises, on features or on images."""
     sweep = SWEEPS[given.figure]
     if given.images is not None:
-        settings = ImageSettings(given.test_rows, " ".join(given.more))
+        settings = ImageSettings(given.test_rows, more)
         noises = [f"symmetric {rate}" for rate in sweep.rates]
         return settings, partial(image_run, str(given.images.absolute()), settings, given.figure), noises
     torch.set_num_threads(1)
