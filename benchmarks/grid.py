@@ -53,14 +53,16 @@ def fit(
     epochs: int,
     clip: float,
     callbacks: Sequence[Callback] = (),
+    accelerator: str = "cpu",
     **options: Any,
 ) -> Fitted:
-    """Train without a word, on the CPU; ``options`` are more of the Trainer's."""
+    """Train without a word; ``options`` are more of the Trainer's."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     summary = RunSummary(also=tuple(f"test/{member}/acc" for member in module.members))
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         max_epochs=epochs,
         gradient_clip_val=clip,
         callbacks=[summary, *callbacks],

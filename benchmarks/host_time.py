@@ -20,20 +20,19 @@ does not show accelerators, where the host runs ahead, nor the ends of epochs.
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from benchmarks.clock import quiet_trainer
 from benchmarks.record import RESULTS, describe_machine, write_record
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, MaskRefresh, StepSeed, TrainingDynamics
@@ -43,6 +42,7 @@ from lightning_noisy.heads import LinearHead
 from lightning_noisy.networks import MLP
 
 WIDTH, HIDDEN, CLASSES, BATCH = 192, 128, 10, 128
+CPU = torch.device("cpu")
 SKIPPED = 20
 """First steps of a fit that do not count."""
 PLAIN, LOGGING, OURS, FULL = "plain Lightning", "plain Lightning, logging", "ours", "ours, SELC + masks"
@@ -151,32 +151,21 @@ def rows(samples: Sequence[int]) -> dict[str, Row]:
     }
 
 
-def one_fit(row: Row, steps: int) -> float:
+def one_fit(row: Row, steps: int, device: torch.device) -> float:
     """Milliseconds of a step in a fit of so many."""
     module, callbacks, samples = row
     times = StepTimes()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        max_steps=steps,
-        callbacks=[times, *callbacks()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(device, [times, *callbacks()], max_epochs=-1, max_steps=steps)
     trainer.fit(module(), RandomFeatures(samples))
     return times.median()
 
 
-def measure(samples: Sequence[int], rounds: int, steps: int) -> dict[str, Any]:
+def measure(samples: Sequence[int], rounds: int, steps: int, device: torch.device = CPU) -> dict[str, Any]:
     """Milliseconds of a step by row, with what it has beyond plain Lightning on as many samples, and in proportion."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
     taken: dict[str, list[float]] = {name: [] for name in rows(samples)}
     for _ in range(rounds):
         for name, row in rows(samples).items():
-            taken[name].append(one_fit(row, steps))
+            taken[name].append(one_fit(row, steps, device))
     medians = {name: statistics.median(times) for name, times in taken.items()}
     found = {}
     for name, median in medians.items():

@@ -15,16 +15,19 @@ from typing import Any
 
 import torch
 import torchvision
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
+from benchmarks.clock import wait
 from benchmarks.record import RESULTS, describe_machine, write_record
 from lightning_noisy.data import CIFAR10DataModule
 
 BATCH, ROUNDS, BATCHES = 128, 9, 60
+CPU = torch.device("cpu")
 FEWER = {"strong views": 6}
 """Batches of a round where a batch takes long."""
 
@@ -69,12 +72,14 @@ class PlainBatches:
             yield (batch.float() - self.mean) / self.std, self.labels[rows]
 
 
-def seconds_per_image(loader: Iterable[Any], batches: int) -> float:
-    """The time of the first ``batches`` batches, by their images; the very first is not counted."""
+def seconds_per_image(loader: Iterable[Any], batches: int, device: torch.device = CPU) -> float:
+    """The time of the first ``batches`` batches on a device, by their images; the very first is not counted."""
     iterator = iter(loader)
-    next(iterator)
+    move_data_to_device(next(iterator), device)
+    wait(device)
     start = time.perf_counter()
-    count = sum(len(batch[1]) for batch in islice(iterator, batches))
+    count = sum(len(move_data_to_device(batch, device)[1]) for batch in islice(iterator, batches))
+    wait(device)
     return (time.perf_counter() - start) / count
 
 

@@ -107,13 +107,19 @@ class Fitter:
         data.setup("fit")
         return data
 
-    def fit(self, loss: nn.Module, *callbacks: Callback, noise: LabelNoise | None = None) -> Fitted:
+    def fit(
+        self,
+        loss: nn.Module,
+        *callbacks: Callback,
+        noise: LabelNoise | None = None,
+        head: Callable[[int, int], nn.Module] = LinearHead,
+    ) -> Fitted:
         """Train a network from scratch, on labels of its own if given."""
         torch.manual_seed(self.seed)
         data = self.data(noise)
         module = NoisyLabelModule(
             MLP(data.training_images().image(0).numel(), (self.settings.hidden,)),
-            LinearHead,
+            head,
             loss,
             data.num_classes,
             optimizer=partial(torch.optim.SGD, lr=self.settings.learning_rate, momentum=0.9),

@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.clock import wait
 from benchmarks.record import RESULTS, describe_machine, write_record
 from lightning_noisy import SampleStore, Storage
 from lightning_noisy.files import written_aside
 
 SAMPLES = (10_000, 100_000, 1_280_000)
 FEATURES, BATCH, WEIGHT = 512, 256, 0.1
+CPU = torch.device("cpu")
 
 
 def storages(top_k: int) -> dict[str, Storage]:
@@ -38,32 +40,45 @@ def storages(top_k: int) -> dict[str, Storage]:
 
 
 class Steps:
-    """Fresh predictions for fresh samples, and what they cost."""
+    """Fresh predictions for fresh samples, and what they cost on a device."""
 
-    def __init__(self, num_classes: int) -> None:
-        self._weight = torch.randn(num_classes, FEATURES) / FEATURES**0.5
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self._device = device
+        self._weight = torch.randn(num_classes, FEATURES, device=device) / FEATURES**0.5
 
     def predictions(self) -> Tensor:
         """Those of a batch, (B, K)."""
-        return (4 * torch.randn(BATCH, FEATURES) @ self._weight.T).softmax(dim=1)
+        return (4 * torch.randn(BATCH, FEATURES, device=self._device) @ self._weight.T).softmax(dim=1)
 
     def unit(self) -> float:
         """Seconds that predictions take."""
-        features = torch.randn(BATCH, FEATURES)
-        return _seconds(lambda: (features @ self._weight.T).softmax(dim=1))
+        features = torch.randn(BATCH, FEATURES, device=self._device)
+        return self._seconds(lambda: (features @ self._weight.T).softmax(dim=1))
 
     def step(self, store: SampleStore) -> float:
         """Seconds that a step takes for the rows of its samples."""
-        index, predictions = torch.randint(store.num_samples, (BATCH,)), self.predictions()
-        return _seconds(lambda: store.lerp(index, predictions, WEIGHT))
+        index = torch.randint(store.num_samples, (BATCH,), device=self._device)
+        predictions = self.predictions()
+        return self._seconds(lambda: store.lerp(index, predictions, WEIGHT))
+
+    def _seconds(self, run: Callable[[], Tensor]) -> float:
+        def whole() -> Tensor:
+            result = run()
+            wait(self._device)
+            return result
+
+        wait(self._device)
+        return _seconds(whole)
 
 
-def measure(samples: Sequence[int], num_classes: int, top_k: int, rounds: int) -> dict[str, Any]:
+def measure(
+    samples: Sequence[int], num_classes: int, top_k: int, rounds: int, device: torch.device = CPU
+) -> dict[str, Any]:
     """Cost of a step and bytes of the rows, by kind and number of samples."""
     torch.manual_seed(0)
-    steps, rows = Steps(num_classes), []
+    steps, rows = Steps(num_classes, device), []
     for name, storage in storages(top_k).items():
-        stores = [SampleStore(count, (num_classes,), storage=storage) for count in samples]
+        stores = [SampleStore(count, (num_classes,), storage=storage, device=device) for count in samples]
         units, taken = [], {store.num_samples: [] for store in stores}
         for _ in range(rounds):
             units.append(steps.unit())

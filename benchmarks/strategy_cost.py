@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 from typing_extensions import override
 
+from benchmarks.clock import accelerator, now
 from benchmarks.grid import fit
 from benchmarks.record import RESULTS, describe_machine, read_record, write_record
 from benchmarks.strategies import selected
@@ -37,6 +37,7 @@ from lightning_noisy.files import written_aside
 from lightning_noisy.networks import CNN8
 
 EPOCHS, WARM_UP = 3, 1
+CPU = torch.device("cpu")
 COUNTED: dict[str, Callable[[float], float]] = {
     "CE": lambda size: 1.0,
     "Decoupling": lambda size: 2.0,
@@ -91,38 +92,43 @@ class RandomImages(NoisyDataModule):
 
 
 class EpochTimes(Callback):
-    """Processor time of each training epoch."""
+    """The time of each training epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.seconds: list[float] = []
 
     @override
     def on_train_epoch_start(self, *_: Any) -> None:
-        self._began = time.process_time()
+        self._began = now(self.device)
 
     @override
     def on_train_epoch_end(self, *_: Any) -> None:
-        self.seconds.append(time.process_time() - self._began)
+        self.seconds.append(now(self.device) - self._began)
 
 
-def one_round(strategy: Strategy, batches: int, batch_size: int) -> tuple[float, float | None]:
-    """Mean processor time of the epochs after the warm-up, and the share that is selected in the last of them."""
+def one_round(
+    strategy: Strategy, batches: int, batch_size: int, device: torch.device = CPU
+) -> tuple[float, float | None]:
+    """Mean time of the epochs after the warm-up, and the share that is selected in the last of them."""
     seed_everything(0, verbose=False)
     data = RandomImages(batches * batch_size, strategy.views or ("weak",), batch_size=batch_size, seed=0)
-    times = EpochTimes()
+    times = EpochTimes(device)
     scale = Scale(EPOCHS, batches, batch_size, noise_rate=0.4)
     module = strategy.make(Recipe(CNN8, data.num_classes, learning_rate=0.01), scale)
-    fitted = fit(module, data, EPOCHS, 5.0, [times, *strategy.callbacks(scale)])
+    fitted = fit(module, data, EPOCHS, 5.0, [times, *strategy.callbacks(scale)], accelerator(device))
     return statistics.mean(times.seconds[WARM_UP:]), selected(fitted, "size")
 
 
-def measure(names: Sequence[str], rounds: int, batches: int, batch_size: int) -> dict[str, Any]:
+def measure(
+    names: Sequence[str], rounds: int, batches: int, batch_size: int, device: torch.device = CPU
+) -> dict[str, Any]:
     """Cost of each strategy, measured by turns and counted: a row each, with the cross entropy beside it."""
     taken: dict[str, list[float]] = {name: [] for name in names}
     sizes: dict[str, float | None] = {}
     for _ in range(rounds):
         for name in names:
-            seconds, sizes[name] = one_round(STRATEGIES[name], batches, batch_size)
+            seconds, sizes[name] = one_round(STRATEGIES[name], batches, batch_size, device)
             taken[name].append(seconds)
     unit = statistics.median(taken["CE"])
     rows = {}

@@ -561,7 +561,7 @@ def test_host_time_is_measured_by_turns(monkeypatch):
     monkeypatch.setattr(host_time, "write_record", lambda path, record: written.update({path.name: record}))
     monkeypatch.setattr("sys.argv", ["host_time", "--samples", "256", "512", "--rounds", "2", "--steps", "24"])
     original = host_time.one_fit
-    monkeypatch.setattr(host_time, "one_fit", lambda row, steps: fits.append(row[2]) or original(row, steps))
+    monkeypatch.setattr(host_time, "one_fit", lambda row, *more: fits.append(row[2]) or original(row, *more))
     host_time.run()
     assert fits == [256, 256, 256, 256, 512, 512] * 2
     steps = written["host-time.json"]["step"]
@@ -693,7 +693,7 @@ def test_strategies_tables_and_figure():
 def test_costs_are_of_medians_and_counted_at_the_share(monkeypatch):
     seconds = {"CE": [2.0, 1.0, 9.0], "DivideMix": [10.0, 14.0, 30.0]}
 
-    def one_round(strategy, batches, batch_size):
+    def one_round(strategy, batches, batch_size, device):
         name = next(name for name, known in STRATEGIES.items() if known is strategy)
         return seconds[name].pop(0), None if name == "CE" else 0.5
 
