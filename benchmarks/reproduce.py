@@ -80,8 +80,7 @@ def reproduce(given: argparse.Namespace, options: str) -> list[Run]:
     runs = [maker.make(training, seed) for training, seed in _due(given, options)]
     recorded = {} if given.toy else _recorded(given.results)
     left = [run for run in runs if run.name not in recorded and not _collected(run, given)]
-    for run in left:
-        maker.provide(run)
+    ready = _with_data(maker, left, every=given.table is not None)
     failed: list[Run] = []
 
     def ended(part: Part) -> None:
@@ -95,8 +94,7 @@ def reproduce(given: argparse.Namespace, options: str) -> list[Run]:
             _say(f"failed: {run.name}: {run.said} See '{run.log}'.")
 
     _say(f"{len(runs)} runs, {len(left)} of them to do.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    for run in train(left, given.jobs, given.budget and 60 * given.budget, ended):
+    for run in train(ready, given.jobs, given.budget and 60 * given.budget, ended):
         _say(f"another process is at it: {run.name}")
     return failed
 
@@ -114,7 +112,8 @@ def listing(given: argparse.Namespace) -> Iterator[str]:
     for title, cells in tables().items():
         count = sum((cell.recipe, cell.arguments) in done for cell in cells)
         yield f"{title}: {count} of {len(cells)} cells done"
-    yield "Without a table: " + "; ".join(", ".join([step.table, *step.cells]) for step in AGENDA)
+    yield "Due, in this order:"
+    yield from (", ".join([step.table, *step.cells]) for step in AGENDA)
 
 
 def tables() -> dict[str, list[Cell]]:
@@ -139,6 +138,7 @@ def entry(run: Run) -> dict[str, Any]:
         "seed": run.seed,
         "metrics": {name: _figures(one) for name, one in seen.items()},
         "epochs": len(summary["epochs"]),
+        "averaged": min(LAST, len(summary["epochs"])),
         "realized_noise_rate": summary["realized_noise_rate"],
         "seconds": round(sum(part["seconds"] for part in run.parts), 1),
         **{key: _joined(part[key] for part in run.parts) for key in shared},
@@ -174,6 +174,22 @@ def _due(given: argparse.Namespace, options: str) -> list[tuple[Training, int]]:
     return list(dict.fromkeys(found))
 
 
+def _with_data(maker: RunMaker, runs: Sequence[Run], every: bool) -> list[Run]:
+    """The runs whose data are there. For the others it is said how to get them, or raised where every one is wanted."""
+    ready, lacking = [], dict[str, NoisyLabelError]()
+    for run in runs:
+        try:
+            maker.provide(run)
+            ready.append(run)
+        except NoisyLabelError as error:
+            lacking[str(error)] = error
+    for line, error in lacking.items():
+        if every or not ready:
+            raise error
+        _say(f"left out: {line}")
+    return ready
+
+
 def _recorded(results: Path) -> dict[str, dict[str, Any]]:
     runs: dict[str, dict[str, Any]] = read_record(results).get("runs", {})
     return runs
@@ -206,4 +222,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     main()

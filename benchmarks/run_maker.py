@@ -75,7 +75,7 @@ class RunMaker:
             )
         for path in labels:
             if path.is_relative_to(self.root) and not path.is_file():
-                raise NoisyLabelError(f"'{run.name}' needs labels in '{path}': docs/recipes.md says how to make them.")
+                raise NoisyLabelError(f"No labels in '{path}': docs/recipes.md says how to make the file.")
 
 
 def _moved(node: Any, root: Path) -> Any:

@@ -71,8 +71,8 @@ def own_rows(runs: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def missing(runs: Runs) -> str:
-    """What has not been run, in a line: tables with the number of their cells, and recipes that are due."""
-    done = {(run["recipe"], run["arguments"]) for run in runs.values()}
+    """What has not been run as it is, in a line: tables with the number of their cells, and recipes that are due."""
+    done = {(run["recipe"], run["arguments"]) for run in runs.values() if not run["options"]}
     everything = {
         **tables(),
         **{step.table: select(step.table, step.cells) for step in AGENDA if step.table in recipe_names()},

@@ -179,7 +179,6 @@ class World:
         monkeypatch.setattr(runs, "time", clock)
         monkeypatch.setattr(runs, "subprocess", started)
         monkeypatch.setattr(runs, "describe_machine", lambda: MACHINE)
-        monkeypatch.setattr(reproduce.signal, "signal", lambda *_: None)
 
     def pass_a_minute(self):
         self.now += 1
@@ -226,6 +225,7 @@ def test_the_record_has_best_last_and_average(world):
         "options": "",
         "seed": 0,
         "epochs": 16,
+        "averaged": 10,
         "realized_noise_rate": 0.8,
         "seconds": 60.0 + 180.0,
         "device": "a CPU",
@@ -270,6 +270,13 @@ def test_what_another_process_is_at_is_left_to_it(world, capsys):
     assert "another process is at it: dcm/cifar10/anl " in capsys.readouterr().out
     os.close(lock)
     assert len(world.call()) == 2
+
+
+def test_what_is_due_leaves_out_what_has_no_data(world, capsys):
+    main(["--root", str(world.root), "--results", "record/all.json", "--budget", "1", "--jobs", "2"])
+    assert world.began == [(DFC, 0, "")] * 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
+    assert [line.split(" in '")[0] for line in lines] == ["left out: CIFAR-100 is not", "left out: No labels"]
 
 
 def test_a_finished_run_that_nobody_recorded_is_recorded(world):
