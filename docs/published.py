@@ -38,6 +38,8 @@ class Figure(NamedTuple):
     recipe: str | None
     """None where the package has no command."""
     arguments: str
+    epoch: str
+    """What of a run it is: its last epoch, its best, or the average of the last ones."""
 
 
 def figures() -> Iterator[Figure]:
@@ -48,7 +50,7 @@ def figures() -> Iterator[Figure]:
                 for row in group["rows"]:
                     for column, value in zip(table["columns"], row["cells"], strict=True):
                         place = (_title(paper, table), group["data"], row["method"], column, value)
-                        yield Figure(*place, *_command(table, group, row, column))
+                        yield Figure(*place, *_command(table, group, row, column), _epoch(table, column))
 
 
 def _title(paper: str, table: dict[str, Any]) -> str:
@@ -62,6 +64,10 @@ def _command(table: dict[str, Any], group: dict[str, Any], row: dict[str, Any], 
     recipe, _, own = whole.strip().partition(" ")
     parts = (own, column_arguments(group, column), table.get("arguments", ""))
     return recipe or None, " ".join(filter(None, parts))
+
+
+def _epoch(table: dict[str, Any], column: str) -> str:
+    return {"best epoch": "best", "average": "average"}.get(column) or table.get("epoch", "last")
 
 
 def column_arguments(group: dict[str, Any], column: str) -> str:
