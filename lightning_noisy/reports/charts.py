@@ -61,7 +61,7 @@ def histogram(
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(middles, heights, strict=True))
         parts.append(f'<polyline class="component c{number}" points="{points}"/>')
     where = _LEFT + cut * wide
-    parts.append(f'<line class="cut" x1="{where:.1f}" x2="{where:.1f}" y1="6" y2="{12 + tall}"/>')
+    parts.append(f'<line class="cut" x1="{where:.1f}" x2="{where:.1f}" y1="14" y2="{12 + tall}"/>')
     parts.append(f'<text x="{where:.1f}" y="10" text-anchor="middle">cut {cut:.2f}</text>')
     for share in (0, 0.25, 0.5, 0.75, 1):
         parts.append(f'<text x="{_LEFT + share * wide:.1f}" y="{_HEIGHT - 10}" text-anchor="middle">{share:g}</text>')

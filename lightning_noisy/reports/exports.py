@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -38,9 +39,11 @@ def write_label_studio(folder: Path, issues: LabelIssues, root: str | Path = "",
         NoisyLabelError: Samples are rows, not paths.
     """
     _check_paths(issues, "Label Studio")
-    paths = _absolute(issues, root) if prefix is None else issues.samples.tolist()
+    rows = issues.order[issues.wrong[issues.order]]
+    samples = issues.samples[rows].tolist()
+    paths = _absolute(samples, root) if prefix is None else samples
     places = [(prefix or _LOCAL_FILES) + quote(os.fsencode(path)) for path in paths]
-    tasks = [_task(issues, row, places[row]) for row in issues.order if issues.wrong[row]]
+    tasks = [_task(issues, row, place) for row, place in zip(rows.tolist(), places, strict=True)]
     _write_json(folder / "tasks.json", tasks)
     choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in issues.class_names)
     form = (
@@ -84,7 +87,7 @@ def write_fiftyone(folder: Path, issues: LabelIssues, root: str | Path = "") -> 
         }
         for row, key in enumerate(keys)
     }
-    _write_json(folder / "data.json", dict(zip(keys, _absolute(issues, root), strict=True)))
+    _write_json(folder / "data.json", dict(zip(keys, _absolute(issues.samples.tolist(), root), strict=True)))
     _write_json(folder / "labels.json", {"classes": list(issues.class_names), "labels": labels})
 
 
@@ -127,8 +130,8 @@ def _task(issues: LabelIssues, row: int, place: str) -> dict[str, Any]:
     }
 
 
-def _absolute(issues: LabelIssues, root: str | Path) -> list[str]:
-    return [str(Path(root, path).expanduser().absolute()) for path in issues.samples.tolist()]
+def _absolute(paths: Sequence[str], root: str | Path) -> list[str]:
+    return [str(Path(root, path).expanduser().absolute()) for path in paths]
 
 
 def _check_paths(issues: LabelIssues, tool: str) -> None:
@@ -138,4 +141,4 @@ def _check_paths(issues: LabelIssues, tool: str) -> None:
 
 def _write_json(path: Path, content: object) -> None:
     with written_aside(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+        file.write(json.dumps(content).encode())  # indented it would take ten times as long

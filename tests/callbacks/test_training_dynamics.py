@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 
 import numpy as np
 import pytest
@@ -37,11 +38,11 @@ class Spy(Callback):
         self.handle.remove()
 
 
-def fit(folder, epochs=4, given=None, module=None):
+def fit(folder, epochs=4, given=None, module=None, dynamics=None):
     x, noisy, _ = make_tensors()
     given = noisy if given is None else given
     torch.manual_seed(0)
-    spy, dynamics = Spy(), TrainingDynamics()
+    spy, dynamics = Spy(), dynamics or TrainingDynamics()
     loader = make_loader(IndexedDataset(TensorDataset(x, given)), batch_size=5, shuffle=True)
     make_trainer(folder, [spy, dynamics], epochs).fit(module or ForeignModule(), loader)
     return torch.stack(list(spy.logits.values())), given, dynamics
@@ -81,9 +82,10 @@ class OneClass(ForeignModule):
 
 def test_a_class_that_is_given_up_is_said(tmp_path, recwarn):
     given = torch.tensor([0] * 12 + [1] * 6 + [3] * 6)
-    _, _, dynamics = fit(tmp_path, 1, given, OneClass())
+    _, _, dynamics = fit(tmp_path, 1, given, OneClass(), LabelIssueReport(pictures=False))
     (said,) = [str(one.message) for one in recwarn if "never predicted" in str(one.message)]
     assert said.startswith("2 classes are (almost) never predicted, though 50% of the labels are theirs: 1, 3.")
+    assert html.escape(said) in (tmp_path / "label_issues" / "report.html").read_text()
     assert dynamics.lost == [1, 3]
     assert dynamics.collapse(["a", "b", "c", "d"]).startswith("2 classes are (almost) never predicted, though 50%")
 

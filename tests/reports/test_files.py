@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 import subprocess
+import time
 import urllib.parse
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.reports import write_cleanlab, write_fiftyone, write_label_studio, write_page, write_table
+from lightning_noisy.reports.report import write_report
 from tests.reports.issues import HOSTILE, four, hostile
 
 CHROMIUM = shutil.which("chromium")
@@ -168,6 +170,26 @@ class TestPage:
         assert (tmp_path / "r.html").stat().st_size < 5e6
         shown = [tag["data-given"] for tag in page.all("li") if tag.get("class") == "card"]
         assert len(set(shown)) >= 50
+
+    @pytest.mark.slow
+    def test_a_hundred_thousand_rows_take_less_than_ten_seconds(self, tmp_path):
+        count, rng = 100_000, np.random.default_rng(0)
+        given = rng.integers(0, 100, count)
+        issues = four(
+            samples=np.array([f"class_{label}/image_{i:06}.jpg" for i, label in enumerate(given)]),
+            class_names=tuple(f"class {label}" for label in range(100)),
+            given=given,
+            suggested=(given + 1) % 100,
+            score=rng.random(count) ** 3,
+            curves=rng.random((count, 20)),
+            marked={},
+            columns={name: rng.random(count) for name in "abcdef"},
+        )
+        start = time.process_time()  # not the wall: other processes may be at work
+        write_report(tmp_path, issues, "data")
+        assert time.process_time() - start < 10
+        assert len(read(tmp_path / "label_issues.csv")) == count
+        assert (tmp_path / "report.html").stat().st_size < 5_000_000
 
     @pytest.mark.slow
     @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
