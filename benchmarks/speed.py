@@ -63,6 +63,11 @@ TARGETS = [
         for name, limits in variants.items()
         for classes, limit in limits.items()
     ),
+    *(
+        Target("head memory", f"{section}, {classes} classes, {name}: largest tensor", 0.99)
+        for section, name in (("linear", "std, every step"), ("kan", "KANHead"), ("kan", "std, every step"))
+        for classes in (10, 100, 1000)
+    ),
     *(Target("host time", f"{name}: ms beyond plain", limit) for name, limit in HOST_TARGETS.items()),
     Target("host time", f"{OURS} / plain", 1.2),
     Target("host time", f"{FULL} / plain", 1.8),
@@ -99,7 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--claim", choices=CLAIMS, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     if given.claim:
-        write_record(given.results, CLAIMS[given.claim].run(given.device, given.toy))
+        figures = CLAIMS[given.claim].run(given.device, given.toy)
+        rounded = {name: float(f"{value:.5g}") for name, value in figures.items()}
+        write_record(given.results, {"machine": machine(given.device), "figures": rounded})
         return
     claims = given.only or [name for name, claim in CLAIMS.items() if given.device in claim.devices]
     results = given.results or (None if given.toy else RESULTS / f"speed-{given.device}.json")
@@ -125,12 +132,11 @@ def alone(claim: str, device: str, toy: bool) -> dict[str, Any]:
         done = subprocess.run(
             command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True, check=False
         )
-        seen = read_record(found) if done.returncode == 0 else {"error": (done.stderr.splitlines() or ["killed"])[-1]}
-    if "error" in seen:
+        seen = read_record(found)
+    if done.returncode != 0:
         print(done.stderr, file=sys.stderr)
-    else:
-        seen = {"figures": {name: float(f"{value:.5g}") for name, value in seen.items()}}
-    return {"machine": machine(device), "seconds": round(time.perf_counter() - began, 1), **seen}
+        seen = {"error": (done.stderr.splitlines() or ["killed"])[-1]}
+    return {"seconds": round(time.perf_counter() - began, 1), **seen}
 
 
 def machine(device: str) -> dict[str, Any]:
@@ -159,7 +165,7 @@ def asked(claim: str, device: str) -> list[Target]:
 
 def _verdict(target: Target | None, value: float) -> str:
     if target is None:
-        return "none | -"
+        return "none | none"
     bound = f"{'≥' if target.at_least else '≤'} {target.limit:,g}"
     return f"{bound} | {'met' if target.met(value) else '**missed**'}"
 

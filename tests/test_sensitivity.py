@@ -8,6 +8,7 @@ import yaml
 
 from benchmarks import methods, sensitivity
 from benchmarks.compact import read_compact
+from benchmarks.record import RESULTS
 from benchmarks.sensitivity_tables import figure, table
 from benchmarks.sweeps import CE, SWEEPS, Line, Method, Sweep, make, point_name
 from lightning_noisy.callbacks import SELC, MaskRefresh
@@ -133,6 +134,17 @@ def test_a_point_on_images(name, tmp_path, monkeypatch):
 
 
 points = Sweep.points
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("sensitivity-*.json")), ids=lambda path: path.stem)
+def test_records_are_whole(path):
+    record = read_compact(path)
+    sweep = SWEEPS["-".join(path.stem.split("-")[1:3])]
+    assert table(sweep, record) == path.with_suffix(".md").read_text()
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert {seen["method"] for seen in record["runs"].values()} <= set(sweep.points())
+    if "images" not in path.stem:
+        assert {len(seen["accuracy"]) for seen in record["runs"].values()} == {record["settings"]["epochs"]}
 
 
 def test_table_and_figure():

@@ -85,7 +85,8 @@ def test_every_target_is_of_a_figure_that_its_claim_measures(monkeypatch):
     for module in (full_step, image_epochs):
         monkeypatch.setattr(module, "by_turns", ones)
     monkeypatch.setattr(speed_claims, "_step_times", ones)
-    monkeypatch.setitem(speed.CLAIMS["heads"].full, "features", 4)
+    for claim in ("heads", "head memory"):
+        monkeypatch.setitem(speed.CLAIMS[claim].full, "features", 4)
     monkeypatch.setattr(host_time, "measure", lambda samples, *_: dict.fromkeys(host_time.rows(samples), row))
     monkeypatch.setattr(image_epochs.Fit, "run", lambda *_: (fit, fit))
     monkeypatch.setattr(
@@ -159,8 +160,8 @@ def test_figures_beside_their_targets(monkeypatch):
     assert speed.table(record, "cpu").splitlines()[2:] == [
         "| epoch | b | 1.5 | ≤ 1.5 | met |",
         "| epoch | c | 3.3e+04 | ≥ 33,000 | **missed** |",
-        "| epoch | a | 0.25 | none | - |",
-        "| epoch | d | 2 | none | - |",
+        "| epoch | a | 0.25 | none | none |",
+        "| epoch | d | 2 | none | none |",
     ]
     assert "| epoch | d | 2 | ≤ 1 | **missed** |" in speed.table(record, "cuda")
 
