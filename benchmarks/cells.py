@@ -24,7 +24,8 @@ _METRICS = {
     "ILSVRC12 top-5": "imagenet/acc_top5",
 }
 """Columns that are no accuracy on the test set -> what a run calls it."""
-_settings = cache(recipe_settings)
+settings_of = cache(recipe_settings)
+"""What recipes say in all; not to be changed."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def select(table: str, names: Sequence[str] = ()) -> list[Cell]:
 @cache
 def masking_ratio(recipe: str) -> float | None:
     """The ratio of a recipe's masks; None where it has none."""
-    found = [entry for entry in _settings(recipe)["trainer"]["callbacks"] if _masks(entry)]
+    found = [entry for entry in settings_of(recipe)["trainer"]["callbacks"] if _masks(entry)]
     default = inspect.signature(MaskRefresh).parameters["ratio"].default
     return float(found[0].get("init_args", {}).get("ratio", default)) if found else None
 
@@ -165,7 +166,7 @@ def changes(training: Training) -> Settings:
     """What goes on top of the recipe beside arguments: its callbacks, where masks have another ratio."""
     if training.ratio == masking_ratio(training.recipe):
         return {}
-    callbacks = _settings(training.recipe)["trainer"]["callbacks"]
+    callbacks = settings_of(training.recipe)["trainer"]["callbacks"]
     return {"trainer": {"callbacks": [_with_ratio(entry, training.ratio) for entry in callbacks]}}
 
 
@@ -197,7 +198,7 @@ def _matching(cells: Sequence[Cell], name: str) -> list[Cell]:
 
 def _of_recipe(recipe: str, column: str) -> Cell:
     """A recipe under a noise of CIFAR-10's tables, or as it is."""
-    data = str(_settings(recipe)["data"]["class_path"]).rpartition(".")[2].removesuffix("DataModule")
+    data = str(settings_of(recipe)["data"]["class_path"]).rpartition(".")[2].removesuffix("DataModule")
     arguments = column_arguments({"noise": "CIFAR-10"}, column) if data == "CIFAR10" else ""
     if not arguments and column != "as it is":
         known = ", ".join(NOISE["CIFAR-10"])

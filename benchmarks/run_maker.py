@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import made_up
-from benchmarks.cells import Training, changes
+from benchmarks.cells import Training, changes, settings_of
 from benchmarks.runs import Run
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.recipe_settings import recipe_settings
 
 _SMALL = (
     *(f"--trainer.{name}" for name in ("accelerator=cpu", "devices=1", "strategy=auto", "sync_batchnorm=false")),
@@ -45,7 +44,7 @@ class RunMaker:
             NoisyLabelError: A dry run of other data than CIFAR.
         """
         root = self.output / "made_up" if self.toy else self.root
-        data = _moved(recipe_settings(training.recipe)["data"], root)
+        data = _moved(settings_of(training.recipe)["data"], root)
         if self.toy:
             data = {**data, "class_path": _made_up(data["class_path"])}
         words = [_moved(word, root) for word in training.arguments.split()]
