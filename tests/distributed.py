@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -32,6 +31,7 @@ class Pool:
     def __init__(self) -> None:
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
+        self._store: Any = None
 
     def run(self, function: Callable[..., Any], *args: Any, timeout: float = 120.0) -> list[Any]:
         """The results of both ranks, in their order.
@@ -58,16 +58,18 @@ class Pool:
             process.join()
         for connection in self._connections:
             connection.close()
-        self._processes, self._connections = [], []
+        self._processes, self._connections, self._store = [], [], None
 
     def _spawn(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        from torch.distributed import TCPStore
+
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["lightning_noisy"])  # what takes seconds is imported once
+        # The port is taken from here on, as the agent of torchrun has it: nobody else can get it in between.
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         for rank in range(WORLD_SIZE):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, port, there), daemon=True)
+            process = context.Process(target=_serve, args=(rank, self._store.port, there), daemon=True)
             process.start()
             there.close()
             self._processes.append(process)
@@ -110,6 +112,8 @@ def _serve(rank: int, port: int, connection: Connection) -> None:
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
         TORCHELASTIC_RUN_ID="tests",
+        TORCHELASTIC_USE_AGENT_STORE="True",
+        TORCHELASTIC_RESTART_COUNT="0",
         OMP_NUM_THREADS="1",
     )
     import logging

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -403,11 +403,13 @@ def test_two_processes_equal_one(pool: Pool, case: str, foreign: bool) -> None:
     for name in ("index", "logits", "target"):
         same(by_step(ranks, name), [call[name] for call in alone["calls"]], **CLOSE)
     assert len(alone["calls"]) == EPOCHS * STEPS
+    if case in MASKED:
+        check_masks(case, ranks, alone)
 
 
-@every_case
-def test_every_row_is_written(pool: Pool, case: str, foreign: bool) -> None:
-    for run in pool.run(fit, Fit(case, foreign, epochs=2, validate=False)):
+def check_rows(case: str, ranks: list[dict[str, Any]]) -> None:
+    """Each sample has its row, and what counts an epoch is empty at its end."""
+    for run in ranks:
         assert not run["tables"] or case not in ("mask", "mask-tracker", "cdr", "gce", "dal")
         for name, values in run["tables"].items():
             if "confidence" in name or name in (
@@ -420,22 +422,20 @@ def test_every_row_is_written(pool: Pool, case: str, foreign: bool) -> None:
             elif "drawn" in name or "labels" in name:
                 assert (values >= 0).all(), name
             else:
-                assert len(values) == SAMPLES
-                assert values.flatten(1 if values.ndim > 1 else 0).reshape(SAMPLES, -1).sum(1).gt(0).all(), name
+                assert len(values) == PADDED
+                assert values.flatten(1 if values.ndim > 1 else 0).reshape(PADDED, -1).sum(1).gt(0).all(), name
     one = dict.fromkeys(("selc", "selc-now", "selc-floor", "selc-attention", "elr"), 1)
     expected = {**one, "switching": 2, "all": 2, "mask": 0}
     if case in expected:
         assert len(run["tables"]) == expected[case]
 
 
-@pytest.mark.parametrize("foreign", [False, True], ids=["ours", "foreign"])
-@pytest.mark.parametrize("case", ["mask", "mask-3", "mask-always", "all"])
-def test_masks(pool: Pool, case: str, foreign: bool) -> None:
-    run = Fit(case, foreign)
-    running = start_fit(pool, run)
-    alone = fit(0, run, processes=1)
+MASKED = ("mask", "mask-3", "mask-always", "all")
+
+
+def check_masks(case: str, ranks: list[dict[str, Any]], alone: dict[str, Any]) -> None:
     masks = [call["mask"] for call in alone["calls"]]
-    for rank in running():
+    for rank in ranks:
         same([call["mask"] for call in rank["calls"]], masks)
         kept = {"mask-always": masks[-1]}.get(case)
         assert all((mask is None) == (kept is None) for mask in rank["validation_masks"])
@@ -483,9 +483,10 @@ def one_of(row: Tensor, candidates: list[Tensor], **tolerance: float) -> bool:
 
 
 @every_case
-def test_padding_leaves_ranks_equal(pool: Pool, case: str, foreign: bool) -> None:
+def test_padding_leaves_ranks_equal_and_every_row_written(pool: Pool, case: str, foreign: bool) -> None:
     ranks = pool.run(fit, padded(case, foreign, validate=case == "all"))
     check_padding(ranks)
+    check_rows(case, ranks)
     same_run(ranks[1], ranks[0])
     for name in ("train/acc", "train/loss", "target/correction_acc"):
         for epoch in range(EPOCHS):
@@ -602,17 +603,32 @@ RESUMES = {
 }
 
 
+FROM_EVERYWHERE = ("all", "trackers", "memorization", "switching", "elr")
+"""Of each kind of state one: the others resume inside an epoch and at its end, and elsewhere in slow tests."""
+
+
 @every_case
 def test_resume_equals_an_uninterrupted_run(pool: Pool, tmp_path: Path, case: str, foreign: bool) -> None:
-    run = Fit(case, foreign, dropout=0.2, folder=tmp_path)
+    # A foreign loader does not save its position inside an epoch.
+    places = ("end",) if foreign else RESUMES if case in FROM_EVERYWHERE else ("inside", "end")
+    check_resumes(pool, Fit(case, foreign, dropout=0.2, folder=tmp_path), tmp_path, places)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if case not in FROM_EVERYWHERE])
+def test_resume_from_everywhere_equals_an_uninterrupted_run(pool: Pool, tmp_path: Path, case: str) -> None:
+    places = [where for where in RESUMES if where not in ("inside", "end")]
+    check_resumes(pool, Fit(case, False, dropout=0.2, folder=tmp_path), tmp_path, places)
+
+
+def check_resumes(pool: Pool, run: Fit, folder: Path, places: Iterable[str]) -> None:
     whole = pool.run(fit, run)
     same_run(whole[1], whole[0])
-    # A foreign loader does not save its position inside an epoch.
-    for where in ("end",) if foreign else RESUMES:
+    for where in places:
         name, step = RESUMES[where]
-        saved = torch.load(tmp_path / name, weights_only=True)
+        saved = torch.load(folder / name, weights_only=True)
         assert saved["global_step"] == step
-        resumed = pool.run(fit, replace(run, folder=tmp_path / where, resume=str(tmp_path / name)))
+        resumed = pool.run(fit, replace(run, folder=folder / where, resume=str(folder / name)))
         for rank in range(2):
             same_run(resumed[rank], whole[rank])
             same(resumed[rank]["calls"], whole[rank]["calls"][-len(resumed[rank]["calls"]) :])

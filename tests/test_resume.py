@@ -175,15 +175,13 @@ METHODS = {
 
 
 class Run:
-    def __init__(self, folder, method, max_epochs=EPOCHS, checkpoint=None, ckpt_path=None, num_workers=0, extra=()):
+    def __init__(self, folder, method, max_epochs=EPOCHS, checkpoints=(), ckpt_path=None, num_workers=0, extra=()):
         loss, callbacks, *head = METHODS[method]
         self.module = make_module(loss(), head=(head or [LinearHead])[0])
         self.logger = MemoryLogger()
-        callbacks = [StepSeed(1), *callbacks(), RunSummary(), *extra]
-        options = {"enable_checkpointing": True} if checkpoint else {}
-        self.trainer = make_trainer(
-            folder, [*callbacks, *([checkpoint] if checkpoint else [])], max_epochs, logger=self.logger, **options
-        )
+        callbacks = [StepSeed(1), *callbacks(), RunSummary(), *extra, *checkpoints]
+        options = {"enable_checkpointing": True} if checkpoints else {}
+        self.trainer = make_trainer(folder, callbacks, max_epochs, logger=self.logger, **options)
         self.trainer.fit(self.module, datamodule=SmallDataModule(seed=0, num_workers=num_workers), ckpt_path=ckpt_path)
 
     def state(self):
@@ -200,74 +198,61 @@ class Run:
         }
 
 
-def assert_resumes(whole, resumed, first_epoch):
+def assert_resumes(whole, resumed, first_epoch, where="state"):
     assert whole.trainer.global_step == resumed.trainer.global_step == EPOCHS * BATCHES
     states = whole.state(), resumed.state()
     for state in states:
         state["lightning_noisy"].pop("max_epochs")  # that of the first start
-    assert_same(*states)
+    assert_same(*states, where)
     figures = resumed.figures(first_epoch)
     assert {"train/loss", "train/acc", "test/acc", "val/acc"} <= set(figures)
-    assert_same(whole.figures(first_epoch), figures)
+    assert_same(whole.figures(first_epoch), figures, where)
+
+
+def assert_resumes_after_the_last_batch(whole, resumed):
+    """Lightning then skips that epoch's validation and end; ours make up for the end."""
+    states = whole.state(), resumed.state()
+    for state in states:
+        state["lightning_noisy"]["sections"].pop("RunSummary")
+    assert_same(*states, "after the last batch")
+    assert_same(whole.figures(2), resumed.figures(2), "after the last batch")
+    trained = [name for name in whole.figures(1) if name.startswith(("train/", "target/", "mask/"))]
+    for name in trained:  # Lightning rounds what it logs to float32
+        assert resumed.figures(1)[name] == pytest.approx(whole.figures(1)[name], rel=1e-6)
 
 
 def every_epoch(folder):
-    return ModelCheckpoint(folder, filename="{epoch}-{step}", every_n_epochs=1, save_top_k=-1)
+    return ModelCheckpoint(folder, filename="end-{epoch}", every_n_epochs=1, save_top_k=-1)
 
 
 def every_step(folder):
     return ModelCheckpoint(folder, filename="{epoch}-{step}", every_n_train_steps=1, save_top_k=-1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_after_an_epoch(tmp_path, method):
-    whole = Run(tmp_path, method, checkpoint=every_epoch(tmp_path))
-    resumed = Run(tmp_path, method, ckpt_path=tmp_path / "epoch=1-step=10.ckpt")
-    assert_resumes(whole, resumed, first_epoch=2)
+def every_validation(folder):
+    """Before the end of the epoch; another `mode` tells its state from that of the others."""
+    options = {"every_n_epochs": 1, "save_on_train_epoch_end": False, "mode": "max"}
+    return ModelCheckpoint(folder, filename="val-{epoch}", save_top_k=-1, **options)
 
 
-@pytest.mark.parametrize("step", [7, 12])
-@pytest.mark.parametrize("method", METHODS)
-def test_in_the_middle_of_an_epoch(tmp_path, method, step):
-    whole = Run(tmp_path, method, checkpoint=every_step(tmp_path))
-    path = next(tmp_path.glob(f"*-step={step}.ckpt"))
-    torch.load(path, weights_only=True)
-    resumed = Run(tmp_path, method, ckpt_path=path)
-    assert_resumes(whole, resumed, first_epoch=step // BATCHES)
+FIRST_EPOCHS = {"epoch=1-step=7": 1, "epoch=2-step=12": 2, "val-epoch=1": 2, "end-epoch=1": 2}
+"""Checkpoint -> the epoch from which on figures are the same: within an epoch, after its validation, at its end."""
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_at_the_last_batch_of_an_epoch(tmp_path, method):
-    """Lightning then skips that epoch's validation and end; ours make up for the end."""
-    whole = Run(tmp_path, method, checkpoint=every_step(tmp_path))
-    resumed = Run(tmp_path, method, ckpt_path=tmp_path / "epoch=1-step=10.ckpt")
-    states = whole.state(), resumed.state()
-    for state in states:
-        state["lightning_noisy"]["sections"].pop("RunSummary")
-    assert_same(*states)
-    assert_same(whole.figures(2), resumed.figures(2))
-    trained = [name for name in whole.figures(1) if name.startswith(("train/", "target/", "mask/"))]
-    for name in trained:  # Lightning rounds what it logs to float32
-        assert resumed.figures(1)[name] == pytest.approx(whole.figures(1)[name], rel=1e-6)
+def test_from_any_checkpoint(tmp_path, method):
+    whole = Run(tmp_path, method, checkpoints=[save(tmp_path) for save in (every_step, every_validation, every_epoch)])
+    for name, first_epoch in FIRST_EPOCHS.items():
+        path = tmp_path / f"{name}.ckpt"
+        torch.load(path, weights_only=True)
+        assert_resumes(whole, Run(tmp_path, method, ckpt_path=path), first_epoch, name)
+    last_batch = tmp_path / "epoch=1-step=10.ckpt"
+    assert_resumes_after_the_last_batch(whole, Run(tmp_path, method, ckpt_path=last_batch))
 
-
-@pytest.mark.parametrize("method", METHODS)
-def test_saved_before_the_end_of_the_epoch(tmp_path, method):
-    checkpoint = ModelCheckpoint(
-        tmp_path, filename="{epoch}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=False
-    )
-    whole = Run(tmp_path, method, checkpoint=checkpoint)
-    resumed = Run(tmp_path, method, ckpt_path=tmp_path / "epoch=1.ckpt")
-    assert_resumes(whole, resumed, first_epoch=2)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_two_epochs_and_then_four(tmp_path, method):
-    whole = Run(tmp_path, method)
     first = Run(tmp_path, method, max_epochs=2)
     first.trainer.save_checkpoint(tmp_path / "two.ckpt")
     resumed = Run(tmp_path, method, ckpt_path=tmp_path / "two.ckpt")
-    assert_resumes(whole, resumed, first_epoch=2)
+    assert_resumes(whole, resumed, first_epoch=2, where="two epochs and then four")
 
 
 def test_a_foreign_project_resumes_in_the_middle_of_an_epoch_with_two_lines(tmp_path):
@@ -295,16 +280,16 @@ def test_after_a_crash_with_workers(tmp_path):
 
     whole = Run(tmp_path / "whole", "together")
     with pytest.raises(RuntimeError, match="crash"):
-        Run(tmp_path, "together", checkpoint=every_step(tmp_path), num_workers=2, extra=[Crash()])
+        Run(tmp_path, "together", checkpoints=[every_step(tmp_path)], num_workers=2, extra=[Crash()])
     resumed = Run(tmp_path, "together", ckpt_path=tmp_path / "epoch=1-step=8.ckpt", num_workers=1)
     assert_resumes(whole, resumed, first_epoch=1)
 
 
 def test_an_earlier_checkpoint_that_is_tested_after_a_fit_rewinds_nothing(tmp_path):
-    run = Run(tmp_path, "together", checkpoint=every_epoch(tmp_path))
+    run = Run(tmp_path, "together", checkpoints=[every_epoch(tmp_path)])
     (driver,) = (callback for callback in run.trainer.callbacks if isinstance(callback, RunDriver))
     kept = copy.deepcopy(driver.state_dict())
-    path = tmp_path / "epoch=1-step=10.ckpt"
+    path = tmp_path / "end-epoch=1.ckpt"
     for look in (run.trainer.test, run.trainer.validate):
         look(run.module, datamodule=SmallDataModule(seed=0), ckpt_path=path, weights_only=True)
         assert_same(kept, driver.state_dict())
@@ -327,7 +312,7 @@ def test_after_an_exception_inside_a_step(tmp_path):
     whole = Run(tmp_path / "whole", "confidence")
     crash = [Crash(), OnExceptionCheckpoint(tmp_path)]
     with pytest.raises(RuntimeError, match="crash"):
-        Run(tmp_path, "confidence", checkpoint=every_epoch(tmp_path), extra=crash)
+        Run(tmp_path, "confidence", checkpoints=[every_epoch(tmp_path)], extra=crash)
     saved = torch.load(tmp_path / "on_exception.ckpt", weights_only=True)["callbacks"]["lightning_noisy"]["sections"]
     assert saved["module"]["sums"]["weights"] == {"acc": 24, "loss": 24}
     resumed = Run(tmp_path, "confidence", ckpt_path=tmp_path / "on_exception.ckpt")

@@ -1,4 +1,5 @@
 import pytest
+from matplotlib.figure import Figure
 
 from lightning_noisy.cli import main
 from lightning_noisy.errors import NoisyLabelError
@@ -23,8 +24,13 @@ def quiet(subcommand, config, *arguments):
     return main([subcommand, "--config", str(config), *_SILENT, *map(str, arguments)])
 
 
-def isolate(monkeypatch, folder):
-    """Work in ``folder``; what a run sets in the environment is undone at the end of the test."""
+def isolate(monkeypatch, folder, drawn=False):
+    """Work in ``folder``; what a run sets in the environment is undone at the end of the test.
+
+    Figures stay blank unless they are to be ``drawn``, which takes most of the time of a small run.
+    """
+    if not drawn:
+        monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
     monkeypatch.chdir(folder)
     monkeypatch.setattr("sys.argv", ["lightning-noisy"])
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")

@@ -26,7 +26,7 @@ GRID = ["--search", "a=1,2,3,4", "--search", "b=1,2,3"]
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
-    isolate(monkeypatch, tmp_path)
+    isolate(monkeypatch, tmp_path, drawn=True)
     monkeypatch.setattr(workers, "POLL", 0.02)
     return tmp_path
 
