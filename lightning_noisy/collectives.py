@@ -1,4 +1,4 @@
-"""The processes of a run, as torch.distributed knows them."""
+"""The processes of a run, and all that they exchange: nothing else here calls a collective of torch.distributed."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return total.to(values.device)
 
 
+def largest_over_processes(value: int) -> int:
+    """The largest number that a process has: a collective where there are several."""
+    if process_count() == 1:
+        return value
+    largest = torch.tensor(value, device=communication_device())
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def gather_over_processes(value: Value) -> list[Value]:
     """What each process has, rank by rank, for values that can be pickled: a collective where there are several."""
     if process_count() == 1:
@@ -44,6 +53,31 @@ def gather_over_processes(value: Value) -> list[Value]:
     gathered: list[Value] = [value] * process_count()
     dist.all_gather_object(gathered, value)
     return gathered
+
+
+def gather_tensors(tensor: Tensor) -> list[Tensor]:
+    """A tensor of each process, rank by rank: a collective.
+
+    Args:
+        tensor: Of the same shape and type in all processes, on the :func:`communication_device`. It travels as bytes,
+            since groups do not take every type.
+    """
+    wire = tensor.contiguous().flatten().view(torch.uint8)
+    gathered = [torch.empty_like(wire) for _ in range(process_count())]
+    dist.all_gather(gathered, wire)
+    return [received.view(tensor.dtype).view(tensor.shape) for received in gathered]
+
+
+def send_to_first(tensor: Tensor) -> None:
+    """Send a tensor to process 0, which calls :func:`receive_from`."""
+    dist.send(tensor.to(communication_device()).contiguous().view(torch.uint8), dst=0)
+
+
+def receive_from(sender: int, like: Tensor) -> Tensor:
+    """What a process sends with :func:`send_to_first`: a tensor of the same shape and type as ``like``."""
+    received = torch.empty_like(like, device=communication_device(), memory_format=torch.contiguous_format)
+    dist.recv(received.view(torch.uint8), src=sender)
+    return received
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -63,18 +97,13 @@ def gather_rows(rows: Tensor) -> Tensor:
     if process_count() == 1:
         return rows.detach()
     own = rows.detach().to(communication_device()).contiguous()
-    counts = [torch.zeros(1, dtype=torch.int64, device=own.device) for _ in range(process_count())]
-    dist.all_gather(counts, own.new_tensor([len(own)], dtype=torch.int64))
-    numbers = torch.cat(counts).tolist()
+    numbers = torch.cat(gather_tensors(own.new_tensor([len(own)], dtype=torch.int64))).tolist()
     if len(set(numbers)) > 1:
         raise NoisyLabelError(
             f"The processes have {numbers} samples of one batch, but selecting within it needs as many in each: use a "
             "distributed sampler that fills up, as EpochSampler does."
         )
-    wire = own.to(torch.uint8) if own.dtype == torch.bool else own
-    parts = [torch.empty_like(wire) for _ in range(process_count())]
-    dist.all_gather(parts, wire)
-    return torch.stack(parts, dim=1).flatten(0, 1).to(rows.device, rows.dtype)
+    return torch.stack(gather_tensors(own), dim=1).flatten(0, 1).to(rows.device)
 
 
 def own_rows(rows: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_noisy.cli import main
+from lightning_noisy.cli.errors import reason
 from lightning_noisy.cli.private_api import first_of_the_processes
 from lightning_noisy.data import digits
 from tests._dummies import command_line_error, isolate, quiet, write_image
@@ -225,3 +226,13 @@ def test_of_several_processes_one_speaks(pool):
 
 def test_before_there_is_a_group_the_first_speaks():
     assert [first_of_the_processes(rank) for rank in (0, 1)] == [True, False]
+
+
+def why(rank):
+    """What a process says whose peer was killed, long after its start."""
+    return reason(RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:1"), True)
+
+
+def test_a_process_that_is_left_alone_says_so(pool):
+    assert all(line.startswith("Another process of this run has ended") for line in pool.run(why))
+    assert why(0) is None  # without a group it is another connection

@@ -96,6 +96,14 @@ def wrong_imports(package: Path) -> list[str]:
     return wrong
 
 
+def distributed_names(source: str) -> set[str]:
+    """What a source file takes from torch.distributed, as ``dist.NAME`` or by import."""
+    tree = ast.parse(source)
+    assert not any(name.startswith("torch.distributed.") for name in imported_modules(source)), "import it as `dist`"
+    attributes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute))
+    return {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "dist"}
+
+
 def read_setup() -> configparser.ConfigParser:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
@@ -115,6 +123,16 @@ def repository_files() -> Iterator[Path]:
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_collectives_are_called_in_one_place() -> None:
+    """So their bytes can be counted, and documented."""
+    allowed = {"is_available", "is_initialized", "get_world_size"}
+    allowed |= {"DistError", "distributed_c10d", "destroy_process_group"}  # what the command line asks of a group
+    for path in PACKAGE.rglob("*.py"):
+        if path != PACKAGE / "collectives.py":
+            assert distributed_names(path.read_text()) <= allowed, path
+    assert "all_reduce" in distributed_names((PACKAGE / "collectives.py").read_text())
 
 
 def test_one_version() -> None:

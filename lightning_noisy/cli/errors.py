@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
@@ -23,6 +24,11 @@ from lightning_noisy.errors import NoisyLabelError
 DEBUG = "--debug"
 _FROM_WORKER = f"{NoisyLabelError.__name__}: "  # before the message in the traceback that a loader's worker hands on
 _NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "array is too big", "Unable to allocate")
+_NO_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")
+_LOST = (
+    "Another process of this run has ended, or does not answer: the reason is what it has said itself, or, if it was "
+    "killed, what its launcher or scheduler says. `--ckpt_path` goes on from the last checkpoint."
+)
 _LONGEST = 400
 
 
@@ -61,7 +67,8 @@ def reason(error: BaseException, started: bool) -> str | None:
 
     Errors of this package and of Lightning that are made for users are their own line. Of others, it counts where they
     arose: in a file of the user's, which is named; in torch or another library that was called with what the user
-    gave, whose argument is named; in this package, which is a bug. Once a step is done, only the first kind is a line.
+    gave, whose argument is named; in this package, which is a bug. A process that another one has left alone says so.
+    Once a step is done, only the first and the last kind are a line.
 
     Args:
         error: What ended the run.
@@ -76,6 +83,8 @@ def reason(error: BaseException, started: bool) -> str | None:
     last, origin = chain[-1], Origin.of(error)
     if isinstance(last, OSError) and last.filename is not None and origin.users is None:
         return _line(f"Cannot use '{last.filename}': {last.strerror}")
+    if _is_of_other_process(last):
+        return _LOST
     if started:
         return None
     if _is_memory(last):
@@ -90,6 +99,12 @@ def reason(error: BaseException, started: bool) -> str | None:
 def _is_memory(error: BaseException) -> bool:
     named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
     return named or any(text in str(error) for text in _NO_MEMORY)
+
+
+def _is_of_other_process(error: BaseException) -> bool:
+    """Whether a collective has failed, as it does in all processes when one of them is gone."""
+    waiting = dist.is_available() and dist.is_initialized()
+    return waiting and (isinstance(error, dist.DistError) or any(text in str(error) for text in _NO_PEER))
 
 
 def _of(origin: Origin) -> str:

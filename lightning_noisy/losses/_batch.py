@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from lightning_noisy.collectives import communication_device, process_count, sum_over_processes
+from lightning_noisy.collectives import communication_device, gather_tensors, process_count, sum_over_processes
 
 
 def batch_mean(values: Tensor) -> Tensor:
@@ -39,7 +38,4 @@ def whole_batch(values: Tensor) -> Tensor:
     """
     if process_count() == 1:
         return values.detach()
-    mine = values.detach().to(communication_device()).contiguous()
-    parts = [torch.empty_like(mine) for _ in range(process_count())]
-    dist.all_gather(parts, mine)
-    return torch.cat(parts).to(values.device)
+    return torch.cat(gather_tensors(values.detach().to(communication_device()))).to(values.device)

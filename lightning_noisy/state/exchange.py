@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from lightning_noisy.collectives import communication_device, process_count, process_rank
+from lightning_noisy.collectives import (
+    communication_device,
+    gather_tensors,
+    largest_over_processes,
+    process_count,
+    process_rank,
+    receive_from,
+    send_to_first,
+)
 
 CHUNK_BYTES = 2**24
 """Bytes that are sent at once, and read at once from a store at an epoch's end."""
@@ -29,21 +36,19 @@ def exchange(columns: Mapping[str, Tensor], writer: Tensor, mine: Tensor) -> Non
         mine: The rows that this process sends, int64.
     """
     device, home = communication_device(), writer.device
-    longest = torch.tensor(mine.numel(), device=device)
-    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
-    chunk = rows_in_chunk(columns)
-    for start in range(0, int(longest), chunk):
-        size = min(chunk, int(longest) - start)
+    longest, chunk = largest_over_processes(mine.numel()), rows_in_chunk(columns)
+    for start in range(0, longest, chunk):
+        size = min(chunk, longest - start)
         rows = mine[start : start + size]
         index = torch.full((size,), -1, dtype=torch.int64, device=device)
         index[: rows.numel()] = rows.to(device)
-        sent = [(numbers >= 0, numbers[numbers >= 0].to(home)) for numbers in _gather(index)]
+        sent = [(numbers >= 0, numbers[numbers >= 0].to(home)) for numbers in gather_tensors(index)]
         for sender, (_, theirs) in enumerate(sent):
             writer[theirs] = sender
         for column in columns.values():
             values = torch.zeros((size, *column.shape[1:]), dtype=column.dtype, device=device)
             values[: rows.numel()] = column[rows].to(device)
-            for (given, theirs), received in zip(sent, _gather(values), strict=True):
+            for (given, theirs), received in zip(sent, gather_tensors(values), strict=True):
                 column[theirs] = received[given].to(home)
 
 
@@ -57,11 +62,11 @@ def gather_shards(columns: Mapping[str, Tensor], num_samples: int) -> dict[str, 
     Returns:
         Columns (N, ...) on rank 0; what came on the others.
     """
-    chunk, device, me, world = rows_in_chunk(columns), communication_device(), process_rank(), process_count()
-    if me > 0:
+    chunk, world = rows_in_chunk(columns), process_count()
+    if process_rank() > 0:
         for column in columns.values():
             for part in torch.split(column, chunk):
-                dist.send(part.to(device).contiguous().view(torch.uint8), dst=0)
+                send_to_first(part)
         return dict(columns)
     whole = {name: column.new_empty((num_samples, *column.shape[1:]), device="cpu") for name, column in columns.items()}
     for name, column in whole.items():
@@ -69,15 +74,5 @@ def gather_shards(columns: Mapping[str, Tensor], num_samples: int) -> dict[str, 
     for sender in range(1, world):
         for column in whole.values():
             for part in torch.split(column[sender::world], chunk):
-                received = torch.empty_like(part, device=device, memory_format=torch.contiguous_format)
-                dist.recv(received.view(torch.uint8), src=sender)
-                part.copy_(received)
+                part.copy_(receive_from(sender, part))
     return whole
-
-
-def _gather(tensor: Tensor) -> list[Tensor]:
-    """A tensor of each process, as bytes on the way: groups do not take every type."""
-    wire = tensor.view(torch.uint8)
-    gathered = [torch.empty_like(wire) for _ in range(process_count())]
-    dist.all_gather(gathered, wire)
-    return [received.view(tensor.dtype) for received in gathered]
