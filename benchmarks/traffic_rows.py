@@ -204,9 +204,9 @@ STRATEGIES: dict[str, Row] = {
         arguments={"warmup_epochs": 0},
     ),
     "`SURE`": Row(rows=("12", lambda of: 12), module=SURE),
-    "`DivideMix`, `GSSDivideMix`": Row(module=DivideMix, arguments=WARM, views=PAIR),
-    "`UNICON`": Row(module=UNICON, arguments=WARM, views=(*PAIR, "strong", "strong")),
-    "`ELRPlus`": Row(module=ELRPlus, loss=nn.CrossEntropyLoss),
+    "`DivideMix`, `GSSDivideMix`": Row(rows=("36", lambda of: 36), module=DivideMix, arguments=WARM, views=PAIR),
+    "`UNICON`": Row(rows=("22", lambda of: 22), module=UNICON, arguments=WARM, views=(*PAIR, "strong", "strong")),
+    "`ELRPlus`": Row(rows=("8 K + 16", lambda of: 8 * of.classes + 16), module=ELRPlus),
     "`GSSDual`": Row(rows=("8 K + 48", lambda of: 8 * of.classes + 48), module=GSSDual),
 }
 ROWS: dict[str, Row] = {**CALLBACKS, **LOSSES, **STRATEGIES}
