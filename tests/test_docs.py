@@ -48,6 +48,7 @@ EXECUTED = {
         "scaling": 2,
     },  # here
     **{"loops": 2, "strategies": 1, "losses": 4, "architecture": 2},  # test_readme.py, losses/test_examples.py
+    "several_gpus": 1,  # test_hosts.py, where Ray is installed
 }
 """Page -> how many blocks of Python it has, all of which a test runs."""
 OWN = {"audit": audit, "compare": compare, "doctor": doctor, "embed": embed, "report": report, "tune": tune}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.host_run import CASES, NODES, PER_NODE, RESULT, SAMPLES, STRATEGY, WORLD, train
-from tests.hosts import Commands, commands, free_port, start_hosts
+from tests.hosts import ROOT, Commands, commands, free_port, start_hosts
 from tests.small import assert_same
 from tests.test_ddp import CLOSE, same
 
@@ -131,6 +132,21 @@ def test_tasks_of_slurm_are_the_same_run(whole: Path, tmp_path: Path) -> None:
         assert [code for code, _ in started.wait(SECONDS)] == [0] * WORLD
     for case in CASES:
         same(results(tmp_path, case), results(whole, case))
+
+
+def test_ray_trains_as_the_documentation_says(tmp_path: Path) -> None:
+    pytest.importorskip("ray.train.lightning", exc_type=ImportError)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "several_gpus.md").read_text(), flags=re.S)
+    script, checkpoint = tmp_path / "example.py", tmp_path / "digits.ckpt"
+    script.write_text(code.replace("/shared/digits.ckpt", str(checkpoint)))
+    with commands(tmp_path) as started:
+        started.start(str(script), RAY_USAGE_STATS_ENABLED="0", RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S=str(SECONDS))
+        ((status, output),) = started.wait(2 * SECONDS)
+    assert status == 0, output
+    kept = torch.load(checkpoint, weights_only=True)["callbacks"]["lightning_noisy"]
+    (rows,) = (store["values"] for part in kept["sections"].values() for store in part["stores"].values())
+    assert rows.shape == (1437, 10)
+    assert (rows.sum(dim=1) > 0).all()  # those of both processes
 
 
 def slurm(task: int, port: int) -> dict[str, str]:
