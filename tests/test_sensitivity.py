@@ -145,6 +145,8 @@ def test_records_are_whole(path):
     assert {seen["method"] for seen in record["runs"].values()} <= set(sweep.points())
     if "images" not in path.stem:
         assert {len(seen["accuracy"]) for seen in record["runs"].values()} == {record["settings"]["epochs"]}
+        first = table(sweep, record).split("\n\n")[0].rstrip("\n")
+        assert first in (RESULTS.parents[1] / "docs" / "benchmarks.md").read_text()
 
 
 def test_table_and_figure():
