@@ -1,6 +1,7 @@
 import importlib
 import json
 import re
+from copy import deepcopy
 from functools import reduce
 from itertools import chain
 from pathlib import Path
@@ -10,13 +11,12 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from matplotlib.figure import Figure
 from torchvision.models import get_model
 
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.cli import main, run
-from lightning_noisy.recipe_settings import on_top, recipe_settings
-from lightning_noisy.recipes import config_chain, config_values, recipe_names
+from lightning_noisy.recipe_settings import on_top
+from lightning_noisy.recipes import config_values, recipe_names
 from tests import papers
 from tests._dummies import (
     DummyCIFAR10,
@@ -28,6 +28,7 @@ from tests._dummies import (
     write_imagenet,
     write_webvision,
 )
+from tests.catalog import layers_of, settings_of
 from tests.papers.settings import Settings, acting, brief, named, plain, stepper, together
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -108,12 +109,12 @@ def random_weights(url, *_, **__):
 
 
 @pytest.fixture(autouse=True)
-def stand_ins(monkeypatch, tmp_path, image_sets):
+def stand_ins(request, monkeypatch, tmp_path, image_sets):
     """A folder of its own, small CIFAR-10 and CIFAR-100, files with labels of them, and small sets of image files.
 
     No weights are downloaded: those of ResNets are random.
     """
-    isolate(monkeypatch, tmp_path)
+    isolate(monkeypatch, tmp_path, drawn=request.cls is TestWhatIsPrintedAndSaved)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR10", DummyCIFAR10)
     monkeypatch.setattr("lightning_noisy.data.cifar.CIFAR100", DummyCIFAR100)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", random_weights)
@@ -131,17 +132,6 @@ def stand_ins(monkeypatch, tmp_path, image_sets):
         (tmp_path / "data" / folder.name).symlink_to(folder)
 
 
-@pytest.fixture
-def blank_figures(monkeypatch):
-    """Drawing takes most of the time of a small run; `TestWhatIsPrintedAndSaved` does it."""
-    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: None)
-
-
-def read(config):
-    """A recipe as it is with what it goes on top of."""
-    return recipe_settings(str(config))
-
-
 def within(part, whole):
     """Whether the command line has read what ``read`` has, but for what ``small`` changes."""
     if isinstance(part, dict):
@@ -154,7 +144,7 @@ def within(part, whole):
 def here(config):
     """Arguments for a single process on a CPU, and a balanced epoch that the stand-in can fill."""
     machine = ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.strategy", "auto"]
-    balanced = read(config)["data"]["init_args"].get("batches_per_epoch")
+    balanced = settings_of(config)["data"]["init_args"].get("batches_per_epoch")
     data = ["--data.batches_per_epoch", "2"] if balanced else []
     return [*machine, "--trainer.sync_batchnorm", "false", "--data.num_workers", "0", *data]
 
@@ -171,7 +161,14 @@ def small(config):
 
 def data_of(config):
     """Class name of the data module."""
-    return next(iter(named(read(config)["data"])))
+    return next(iter(named(settings_of(config)["data"])))
+
+
+def parsed(cli, file):
+    """What the command line reads in a file, defaults included; not which files that were."""
+    arguments = cli.parser.parse_args(["fit", "--config", str(file)])["fit"].as_dict()
+    assert arguments.pop("config")
+    return arguments
 
 
 def printed_config(capsys, *arguments):
@@ -193,9 +190,8 @@ def class_paths(node):
 
 @one_of_each
 class TestEveryConfig:
-    @pytest.mark.usefixtures("blank_figures")
     def test_runs_alone(self, config):
-        whole = read(config)
+        whole = settings_of(config)
         cli = quiet("fit", config, *small(config))
         assert cli.trainer.current_epoch == 2
         folder = Path(cli.trainer.log_dir)
@@ -209,8 +205,8 @@ class TestEveryConfig:
 
         # `recipe_settings` and the command line put files on top of each other alike, to the last default.
         Path("whole.yaml").write_text(yaml.safe_dump(whole))
-        chained, at_once = (cli.parser.parse_args(["fit", "--config", str(file)]) for file in (config, "whole.yaml"))
-        assert cli.parser.dump(chained) == cli.parser.dump(at_once)
+        chained, at_once = (parsed(cli, file) for file in (config, "whole.yaml"))
+        assert chained == at_once
 
         paths = list(class_paths(whole))
         assert len(paths) >= 8
@@ -259,7 +255,7 @@ def test_clean_labels_are_no_noise(name):
 
 
 def run_with_own_network(config):
-    if "TimmBackbone" in named(read(config)["model"]["init_args"]["backbone"]):
+    if "TimmBackbone" in named(settings_of(config)["model"]["init_args"]["backbone"]):
         pytest.importorskip("timm")
     quiet("fit", config, *here(config), "--data.batch_size", "8", "--trainer.fast_dev_run", "true")
 
@@ -287,7 +283,7 @@ def without_resets(node):
 
 @pytest.mark.parametrize("name", papers.ROWS)
 def test_settings_are_those_of_the_paper(name):
-    config = without_resets(read(ROOT / f"{name}.yaml"))
+    config = without_resets(settings_of(ROOT / f"{name}.yaml"))
     trainer, model, data = config["trainer"], config["model"]["init_args"], config["data"]["init_args"]
     optimizer, arguments = stepper(model["optimizer"])
     shared = {"StepSeed", "ConfidenceTracker", "MemorizationTracker", "RunSummary", "ModelCheckpoint"}
@@ -379,14 +375,12 @@ def test_first_lines_say_what_it_is_and_where_it_comes_from(config):
 @each_config
 def test_a_recipe_says_only_what_differs(config):
     """Whatever of it is left out, it is another one."""
-    own = yaml.safe_load(config.read_text())
-    own.pop("base", None)
-    *lower, _ = config_chain(str(config))
-    below = reduce(on_top, (yaml.safe_load(one.text) for one in lower), {})
+    *lower, own = layers_of(config)
+    below = reduce(on_top, lower, {})
     whole = on_top(below, own)
-    assert whole == read(config)
+    assert whole == settings_of(config)
     for number in range(len(list(leaves(own)))):
-        fewer = yaml.safe_load(yaml.safe_dump(own))
+        fewer = deepcopy(own)
         node, key = list(leaves(fewer))[number]
         value = node.pop(key)
         assert on_top(below, fewer) != whole, f"{key}: {value}"
@@ -399,7 +393,7 @@ def leaves(node):
 
 
 def test_all_masks_have_one_ratio():
-    given = [named(entry) for config in CONFIGS for entry in read(config)["trainer"]["callbacks"]]
+    given = [named(entry) for config in CONFIGS for entry in settings_of(config)["trainer"]["callbacks"]]
     masks = [entry["MaskRefresh"] for entry in given if "MaskRefresh" in entry]
     assert len(masks) > 20
     assert {MaskRefresh(**arguments).ratio for arguments in masks} == {0.7}
@@ -414,7 +408,7 @@ def test_recipes_are_short():
 
 
 def test_quickstart_ce_is_the_quickstart_without_its_robust_parts():
-    robust, plain = read(ROOT / "quickstart.yaml"), read(ROOT / "quickstart_ce.yaml")
+    robust, plain = settings_of(ROOT / "quickstart.yaml"), settings_of(ROOT / "quickstart_ce.yaml")
     parts = {"lightning_noisy.callbacks.MaskRefresh", "lightning_noisy.callbacks.SELC"}
     callbacks = robust["trainer"]["callbacks"]
     robust["trainer"]["callbacks"] = [callback for callback in callbacks if callback["class_path"] not in parts]
