@@ -201,7 +201,7 @@ def fit_on(rank: int, name: str, folder: str, compile: Any) -> dict[str, Tensor]
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["CoTeaching", "ELRPlus"])
 def test_two_processes(pool: Pool, tmp_path: Path, name: str) -> None:
-    plain, compiled = (pool.run(fit_on, name, str(tmp_path), compile) for compile in (False, BY_AUTOGRAD))
+    plain, compiled = (pool.run(fit_on, name, str(tmp_path), compile, timeout=600) for compile in (False, BY_AUTOGRAD))
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
