@@ -60,10 +60,7 @@ class MixMatchModule(TurnsModule):
         NoisyLabelError: An argument outside its range; in training, no labeled sample, or batches of one sample.
     """
 
-    unfit_storage: ClassVar[Mapping[str, str]] = {
-        "top_k": "they are no probabilities of classes",
-        "sharded": "samples are divided by those of all",
-    }
+    unfit_storage: ClassVar[Mapping[str, str]] = {"top_k": "none is a probability", "sharded": "it divides all samples"}
 
     def __init__(
         self,
