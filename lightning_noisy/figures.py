@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
@@ -16,6 +17,8 @@ from lightning_noisy.trainer_access import run_folder
 
 class FigureWriter:
     """Shows a figure that grows with training: in TensorBoard every n epochs, and as a PNG file at the end.
+
+    Nothing is drawn where there is neither.
 
     Args:
         draw: Makes the figure of now; called on rank 0 alone. None while there is nothing to show.
@@ -36,13 +39,13 @@ class FigureWriter:
 
     def end_epoch(self, trainer: Trainer) -> None:
         """An epoch has its figures."""
-        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0 and _boards(trainer):
             self._show(trainer)
 
     def end_training(self, trainer: Trainer) -> None:
         """Training is over. A collective."""
         folder = run_folder(trainer)
-        figure = self._show(trainer)
+        figure = self._show(trainer) if folder is not None or _boards(trainer) else None
         if figure is not None and folder is not None:
             write_figure(folder, self.name, figure)
 
@@ -61,12 +64,15 @@ def show_figure(trainer: Trainer, tag: str, figure: Figure) -> None:
         tag: Its name.
         figure: The figure.
     """
-    for logger in trainer.loggers:
-        if is_a(logger, "TensorBoardLogger"):
-            logger.experiment.add_figure(tag, figure, global_step=trainer.global_step, close=False)
+    for logger in _boards(trainer):
+        logger.experiment.add_figure(tag, figure, global_step=trainer.global_step, close=False)
 
 
 def write_figure(folder: str | Path, name: str, figure: Figure) -> None:
     """Write a figure as ``figures/<name>.png`` into a run's folder."""
     with written_aside(Path(folder) / "figures" / f"{name}.png") as file:
         figure.savefig(file, format="png", dpi=150)
+
+
+def _boards(trainer: Trainer) -> list[Any]:
+    return [logger for logger in trainer.loggers if is_a(logger, "TensorBoardLogger")]

@@ -599,6 +599,7 @@ def test_figure_copy_and_dry_run(tmp_path, kind):
     picture = tmp_path / "run" / "version_0" / "figures" / f"{kind.figure_name}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
     again = copy.deepcopy(tracker)
+    again.figures.draw = lambda: pytest.fail("drawn for nobody")
     make_trainer(tmp_path, [again, *copy.deepcopy(others)], fast_dev_run=True).fit(
         make_module(loss), datamodule=SmallDataModule(seed=0)
     )
