@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -22,6 +23,15 @@ from lightning_noisy.reports.report import write_report
 from tests.reports.issues import HOSTILE, four, hostile
 
 CHROMIUM = shutil.which("chromium")
+DRIVE = """
+const cards = document.querySelectorAll("#suspects .card"), only = document.getElementById("class");
+cards[0].focus();
+cards[0].dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
+const moved = document.activeElement === cards[1];
+only.value = only.options[1].value;
+only.dispatchEvent(new Event("change"));
+document.title = moved + ", " + document.getElementById("count").textContent;
+"""
 
 
 def read(path):
@@ -194,9 +204,13 @@ class TestPage:
     @pytest.mark.slow
     @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
     def test_the_script_runs_in_a_browser(self, tmp_path):
+        """The arrow keys go to the next card, and of one class only its cards are shown."""
         write_page(tmp_path / "r.html", hostile(), "data")
+        page = re.sub(r"<meta http-equiv[^>]*>", "", (tmp_path / "r.html").read_text())  # which lets no other script in
+        (tmp_path / "driven.html").write_text(page.replace("</body>", f"<script>{DRIVE}</script></body>"))
         quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
         quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path}/profile"]
-        command = [CHROMIUM, "--headless", *quiet, "--dump-dom", f"file://{tmp_path}/r.html"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-        assert "2 shown" in _Page(done.stdout).text
+        for name, said in (("r", "2 shown"), ("driven", "true, 1 shown")):
+            command = [CHROMIUM, "--headless", *quiet, "--dump-dom", f"file://{tmp_path}/{name}.html"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+            assert said in _Page(done.stdout).text
