@@ -54,6 +54,7 @@ def fit(
     clip: float,
     callbacks: Sequence[Callback] = (),
     accelerator: str = "cpu",
+    devices: int = 1,
     **options: Any,
 ) -> Fitted:
     """Train without a word; ``options`` are more of the Trainer's."""
@@ -62,7 +63,7 @@ def fit(
     summary = RunSummary(also=tuple(f"test/{member}/acc" for member in module.members))
     trainer = Trainer(
         accelerator=accelerator,
-        devices=1,
+        devices=devices,
         max_epochs=epochs,
         gradient_clip_val=clip,
         callbacks=[summary, *callbacks],
