@@ -72,7 +72,7 @@ def test_a_foreign_project(folder, monkeypatch, caplog):
     foreign_fit(folder / "run", [LabelIssueReport(clean_targets=clean, title="mine"), ConfidenceTracker(clean)])
     report(monkeypatch, folder / "run", "--output", folder / "later")
     assert same(folder / "run" / "label_issues", folder / "later", (*EQUAL, "report.html", "fiftyone/data.json"))
-    assert "labels look wrong (" in caplog.messages[-1]
+    assert "labels look wrong, the estimated noise rate is " in caplog.messages[-1]
 
 
 def test_the_last_of_several_checkpoints(folder, monkeypatch):

@@ -130,7 +130,8 @@ class LabelIssueReport(TrainingDynamics):
         issues = self.issues()
         write_report(folder, issues, self.facts.title or "", thumbnail, self.facts.root)
         found, share = int(issues.wrong.sum()), issues.noise_rate.share
-        rank_zero_info(f"{found} of {len(issues)} labels look wrong ({share:.1%}): {folder / PAGE}")
+        seen = f"{found} of {len(issues)} labels look wrong, the estimated noise rate is {share:.1%}"
+        rank_zero_info(f"{seen}: {folder / PAGE}")
 
     def _class_names(self) -> list[str]:
         known = self.run.origins.class_names
