@@ -44,10 +44,9 @@ from benchmarks.detection_methods import AUDIT, LOSSES, TRAINED, Detector, train
 from benchmarks.detection_peers import PEERS
 from benchmarks.detection_tables import figure, tables
 from benchmarks.grid import Run, fill
-from benchmarks.methods import Settings
-from benchmarks.record import RESULTS, commit
+from benchmarks.method_list import Settings
+from benchmarks.record import RESULTS, commit, write_picture, write_table
 from lightning_noisy.data import FeaturesDataModule
-from lightning_noisy.files import written_aside
 
 NOISES = ("aggre", "worse", "symmetric 0.1", "symmetric 0.2", "symmetric 0.4", "asymmetric 0.2", "asymmetric 0.4")
 NOISES_OF_DIGITS = ("symmetric 0.1", "symmetric 0.2", "symmetric 0.4", "pair flips 0.2", "pair flips 0.4")
@@ -114,10 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         record = fill(results, settings, runs, one_run, options.jobs)
     text = tables(record)
-    with written_aside(results.with_suffix(".md")) as file:
-        file.write(text.encode())
-    with written_aside(results.with_suffix(".png")) as file:
-        figure(record).savefig(file, format="png", dpi=110)
+    write_table(results, text)
+    write_picture(results, figure(record))
     print(text)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from typing_extensions import override
 
 from benchmarks.grid import Fitted, fit
-from benchmarks.methods import METHODS, Fitter
+from benchmarks.method_list import METHODS, Fitter
 from benchmarks.strategy_list import STRATEGIES, Recipe, Scale
 from lightning_noisy.callbacks import DALSchedule, LabelIssueReport
 from lightning_noisy.data import LabelNoise

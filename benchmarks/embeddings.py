@@ -32,11 +32,10 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from benchmarks.grid import Run, fill, fit, spread
-from benchmarks.record import RESULTS, commit
+from benchmarks.record import RESULTS, commit, write_table
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.data import FeaturesDataModule, FileNoise
-from lightning_noisy.files import written_aside
 from lightning_noisy.heads import KANHead, LinearHead
 from lightning_noisy.losses import ActiveNegativeLoss
 from lightning_noisy.networks import MLP
@@ -145,8 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one_run = partial(run, str(given.features), str(given.labels), settings)
     rows = table(fill(given.results, settings, runs, one_run, given.jobs))
     print(rows)
-    with written_aside(given.results.with_suffix(".md")) as file:
-        file.write(rows.encode())
+    write_table(given.results, rows)
 
 
 if __name__ == "__main__":

@@ -18,18 +18,16 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing_extensions import override
 
 from benchmarks.clock import Laps, StepClock, by_turns, quiet_trainer
+from benchmarks.random_samples import CLASSES, RandomSamples, random_samples
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import SELC
-from lightning_noisy.data import LabeledImages, NoisyDataModule
-from lightning_noisy.data.batch_transforms import BatchTransform, Unchanged
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import DynamicsAwareLoss, EarlyLearningRegularization
 from lightning_noisy.networks import CNN8, MLP
 
-CLASSES, BATCH = 10, 128
+BATCH = 128
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "MLP": (lambda: MLP(192, (128,)), (192,)),
     "CNN8": (CNN8, (3, 32, 32)),
@@ -59,45 +57,6 @@ class Way:
     def autocast(self) -> Any:
         """Around a step in a loop of one's own."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.light else nullcontext()
-
-
-class RandomSamples(NoisyDataModule):
-    """Samples without a meaning.
-
-    Args:
-        shape: Of one.
-        count: How many; 1024 of them differ.
-        **options: Of the data module.
-    """
-
-    num_classes = CLASSES
-
-    def __init__(self, shape: tuple[int, ...], count: int, **options: Any) -> None:
-        super().__init__(None, batch_size=BATCH, seed=0, **options)
-        self.shape, self.count = shape, count
-
-    @override
-    def training_images(self) -> LabeledImages:
-        return LabeledImages.in_memory(*samples(self.shape, self.count))
-
-    @override
-    def test_images(self) -> None:
-        return None
-
-    @override
-    def training_transform(self) -> BatchTransform:
-        return Unchanged()
-
-    @override
-    def evaluation_transform(self) -> BatchTransform:
-        return Unchanged()
-
-
-def samples(shape: tuple[int, ...], count: int) -> tuple[Tensor, Tensor]:
-    """Samples (N, ...) and labels (N,)."""
-    distinct = torch.randn(1024, *shape, generator=torch.Generator().manual_seed(0))
-    order = torch.arange(count)
-    return distinct[order % 1024], order % CLASSES
 
 
 def cross_entropy() -> Loss:
@@ -160,7 +119,7 @@ OURS: dict[str, Callable[[], tuple[nn.Module, list[Callback]]]] = {
 def by_hand(way: Way, network: str, method: str, count: int, steps: int, skipped: int) -> float:
     """Milliseconds of a step in a loop in plain PyTorch."""
     backbone, shape = NETWORKS[network]
-    images, labels = (part.to(way.device) for part in samples(shape, count))
+    images, labels = (part.to(way.device) for part in random_samples(shape, count))
     features = backbone()
     model = nn.Sequential(features, nn.Linear(features.num_features, CLASSES))  # type: ignore[arg-type]
     model = way.laid_out(model).to(way.device)
@@ -184,7 +143,7 @@ def ours(way: Way, network: str, method: str, count: int, steps: int, skipped: i
     module, clock = NoisyLabelModule(backbone(), LinearHead, loss, CLASSES, optimizer=_sgd), StepClock(skipped)
     length = {"max_epochs": -1, "max_steps": steps, "precision": way.precision}
     trainer = quiet_trainer(way.device, clock.around(callbacks), **length)
-    trainer.fit(way.laid_out(module), RandomSamples(shape, count))  # type: ignore[arg-type]
+    trainer.fit(way.laid_out(module), RandomSamples(shape, count, batch_size=BATCH))  # type: ignore[arg-type]
     return clock.step()
 
 

@@ -33,51 +33,21 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from benchmarks.clock import quiet_trainer
+from benchmarks.random_samples import CLASSES, RandomSamples
 from benchmarks.record import RESULTS, describe_machine, write_record
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, MaskRefresh, StepSeed, TrainingDynamics
-from lightning_noisy.data import LabeledImages, NoisyDataModule, SymmetricNoise
-from lightning_noisy.data.batch_transforms import BatchTransform, Unchanged
+from lightning_noisy.data import SymmetricNoise
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.networks import MLP
 
-WIDTH, HIDDEN, CLASSES, BATCH = 192, 128, 10, 128
+WIDTH, HIDDEN, BATCH = 192, 128, 128
 CPU = torch.device("cpu")
 SKIPPED = 20
 """First steps of a fit that do not count."""
 PLAIN, LOGGING, OURS, FULL = "plain Lightning", "plain Lightning, logging", "ours", "ours, SELC + masks"
 TARGETS = {OURS: 0.15, FULL: 0.5}
 """Milliseconds that a step may take beyond plain Lightning's."""
-
-
-class RandomFeatures(NoisyDataModule):
-    """Features without meaning."""
-
-    num_classes = CLASSES
-
-    def __init__(self, samples: int) -> None:
-        super().__init__(SymmetricNoise(0.4), batch_size=BATCH, seed=0)
-        self.samples = samples
-
-    @override
-    def training_images(self) -> LabeledImages:
-        generator = torch.Generator().manual_seed(0)
-        distinct = torch.randn(1024, WIDTH, generator=generator)
-        return LabeledImages.in_memory(
-            distinct[torch.arange(self.samples) % 1024], torch.arange(self.samples) % CLASSES
-        )
-
-    @override
-    def test_images(self) -> None:
-        return None
-
-    @override
-    def training_transform(self) -> BatchTransform:
-        return Unchanged()
-
-    @override
-    def evaluation_transform(self) -> BatchTransform:
-        return Unchanged()
 
 
 class Plain(LightningModule):
@@ -156,7 +126,7 @@ def one_fit(row: Row, steps: int, device: torch.device) -> float:
     module, callbacks, samples = row
     times = StepTimes()
     trainer = quiet_trainer(device, [times, *callbacks()], max_epochs=-1, max_steps=steps)
-    trainer.fit(module(), RandomFeatures(samples))
+    trainer.fit(module(), RandomSamples((WIDTH,), samples, SymmetricNoise(0.4), batch_size=BATCH))
     return times.median()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from lightning_noisy.files import written_aside
 
@@ -59,3 +60,15 @@ def _processor() -> str:
     lines = names.read_text().splitlines() if names.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), None)
     return model or platform.processor() or platform.machine()
+
+
+def write_table(record: Path, table: str) -> None:
+    """Write a table as Markdown beside its record."""
+    with written_aside(record.with_suffix(".md")) as file:
+        file.write(table.encode())
+
+
+def write_picture(record: Path, picture: Figure) -> None:
+    """Write a picture beside its record."""
+    with written_aside(record.with_suffix(".png")) as file:
+        picture.savefig(file, format="png", dpi=110)

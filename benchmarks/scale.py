@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.clock import wait
-from benchmarks.record import RESULTS, describe_machine, write_record
+from benchmarks.record import RESULTS, describe_machine, write_record, write_table
 from lightning_noisy import SampleStore, Storage
-from lightning_noisy.files import written_aside
 
 SAMPLES = (10_000, 100_000, 1_280_000)
 FEATURES, BATCH, WEIGHT = 512, 256, 0.1
@@ -124,8 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = table(record)
     print(rows)
     write_record(given.results, record)
-    with written_aside(given.results.with_suffix(".md")) as file:
-        file.write(rows.encode())
+    write_table(given.results, rows)
 
 
 def _seconds(run: Callable[[], Any]) -> float:

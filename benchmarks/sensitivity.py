@@ -32,12 +32,11 @@ from lightning.pytorch import seed_everything
 
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.grid import Run, fill
-from benchmarks.methods import Fitter, Settings
-from benchmarks.record import RESULTS, commit
+from benchmarks.method_list import Fitter, Settings
+from benchmarks.record import RESULTS, commit, write_picture, write_table
 from benchmarks.sensitivity_tables import figure, table
 from benchmarks.sweeps import SWEEPS, Sweep, make
 from lightning_noisy.callbacks import RunSummary
-from lightning_noisy.files import written_aside
 
 
 @dataclass(frozen=True)
@@ -127,10 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = fill(results, settings, runs, one_run, given.jobs, read_compact, write_compact)
     rows = table(sweep, record)
     print(rows)
-    with written_aside(results.with_suffix(".md")) as file:
-        file.write(rows.encode())
-    with written_aside(results.with_suffix(".png")) as file:
-        figure(sweep, record).savefig(file, format="png", dpi=110)
+    write_table(results, rows)
+    write_picture(results, figure(sweep, record))
 
 
 def _ground(given: argparse.Namespace, more: str) -> tuple[Any, Callable[..., Run], list[str]]:

@@ -31,9 +31,8 @@ import torch
 from benchmarks.heads import TARGETS as HEAD_TARGETS
 from benchmarks.host_time import FULL, OURS
 from benchmarks.host_time import TARGETS as HOST_TARGETS
-from benchmarks.record import RESULTS, ROOT, describe_machine, read_record, write_record
+from benchmarks.record import RESULTS, ROOT, describe_machine, read_record, write_record, write_table
 from benchmarks.speed_claims import CLAIMS
-from lightning_noisy.files import written_aside
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(table({"claims": {claim: record["claims"][claim]}}, given.device), flush=True)
         if results:
             write_record(results, record)
-            with written_aside(results.with_suffix(".md")) as file:
-                file.write(table(record, given.device).encode())
+            write_table(results, table(record, given.device))
     if any("error" in record["claims"][claim] for claim in claims):
         sys.exit(1)
 

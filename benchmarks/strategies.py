@@ -45,12 +45,11 @@ from typing_extensions import override
 from benchmarks.compact import read_compact, write_compact
 from benchmarks.grid import Fitted, Run, fill, fit
 from benchmarks.label_noises import label_noise
-from benchmarks.record import RESULTS, commit
+from benchmarks.record import RESULTS, commit, write_picture, write_table
 from benchmarks.strategy_list import STRATEGIES, Recipe, Scale
 from benchmarks.strategy_tables import figure, tables
 from lightning_noisy.data import DigitsDataModule, FeaturesDataModule, NoisyDataModule
 from lightning_noisy.data.views import View
-from lightning_noisy.files import written_aside
 from lightning_noisy.networks import MLP, SmallCNN
 
 
@@ -181,10 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = fill(results, ground.settings, runs, partial(run, ground), given.jobs, read_compact, write_compact)
     rows = tables(record)
     print(rows)
-    with written_aside(results.with_suffix(".md")) as file:
-        file.write(rows.encode())
-    with written_aside(results.with_suffix(".png")) as file:
-        figure(record).savefig(file, format="png", dpi=110)
+    write_table(results, rows)
+    write_picture(results, figure(record))
 
 
 def _ground(given: argparse.Namespace) -> Ground:

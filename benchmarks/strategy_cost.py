@@ -27,13 +27,13 @@ from typing_extensions import override
 
 from benchmarks.clock import accelerator, now
 from benchmarks.grid import fit
-from benchmarks.record import RESULTS, describe_machine, read_record, write_record
+from benchmarks.random_samples import RandomSamples, random_samples
+from benchmarks.record import RESULTS, describe_machine, read_record, write_record, write_table
 from benchmarks.strategies import selected
 from benchmarks.strategy_list import STRATEGIES, Recipe, Scale, Strategy
-from lightning_noisy.data import LabeledImages, NoisyDataModule
+from lightning_noisy.data import LabeledImages
 from lightning_noisy.data.batch_transforms import BatchTransform, Unchanged
 from lightning_noisy.data.views import View, named_views
-from lightning_noisy.files import written_aside
 from lightning_noisy.networks import CNN8
 
 EPOCHS, WARM_UP = 3, 1
@@ -59,36 +59,20 @@ COUNTED: dict[str, Callable[[float], float]] = {
 """Cost of an epoch by counting passes, given the share of the samples that is selected."""
 
 
-class RandomImages(NoisyDataModule):
-    """Images of noise, as many for training as fill some batches, and one for the test."""
+class RandomImages(RandomSamples):
+    """Images of noise in some views, and one for the test."""
 
-    num_classes = 10
-
-    def __init__(self, samples: int, views: Sequence[View], **options: Any) -> None:
-        super().__init__(**options)
-        self.samples = samples
+    def __init__(self, count: int, views: Sequence[View], **options: Any) -> None:
+        super().__init__((3, 32, 32), count, **options)
         self.views = tuple(views)
 
     @override
-    def training_images(self) -> LabeledImages:
-        return self._images(self.samples)
-
-    @override
     def test_images(self) -> LabeledImages:
-        return self._images(1)
+        return LabeledImages.in_memory(*random_samples(self.shape, 1, self.num_classes))
 
     @override
     def training_transform(self) -> BatchTransform:
         return named_views(self.views, Unchanged(), Unchanged())
-
-    @override
-    def evaluation_transform(self) -> BatchTransform:
-        return Unchanged()
-
-    def _images(self, count: int) -> LabeledImages:
-        generator = torch.Generator().manual_seed(count)
-        images = torch.randn(count, 3, 32, 32, generator=generator)
-        return LabeledImages.in_memory(images, torch.arange(count) % self.num_classes)
 
 
 class EpochTimes(Callback):
@@ -112,7 +96,7 @@ def one_round(
 ) -> tuple[float, float | None]:
     """Mean time of the epochs after the warm-up, and the share that is selected in the last of them."""
     seed_everything(0, verbose=False)
-    data = RandomImages(batches * batch_size, strategy.views or ("weak",), batch_size=batch_size, seed=0)
+    data = RandomImages(batches * batch_size, strategy.views or ("weak",), batch_size=batch_size)
     times = EpochTimes(device)
     scale = Scale(EPOCHS, batches, batch_size, noise_rate=0.4)
     module = strategy.make(Recipe(CNN8, data.num_classes, learning_rate=0.01), scale)
@@ -172,8 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = table(record)
     print(rows)
     write_record(given.results, record)
-    with written_aside(given.results.with_suffix(".md")) as file:
-        file.write(rows.encode())
+    write_table(given.results, rows)
 
 
 if __name__ == "__main__":

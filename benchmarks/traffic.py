@@ -29,11 +29,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from benchmarks.grid import fit
-from benchmarks.record import RESULTS, describe_machine, write_record
+from benchmarks.random_samples import random_samples
+from benchmarks.record import RESULTS, describe_machine, write_record, write_table
 from benchmarks.strategy_cost import RandomImages
 from benchmarks.traffic_rows import ROWS, Row, Setting
 from lightning_noisy.data import LabeledImages
-from lightning_noisy.files import written_aside
 from lightning_noisy.modules import MultiNetworkModule
 from lightning_noisy.networks import SmallCNN
 
@@ -49,11 +49,11 @@ class Images(RandomImages):
     def __init__(self, setting: Setting, row: Row) -> None:
         self.num_classes = setting.classes
         views = row.views or ("weak",)
-        super().__init__(setting.samples, views, batch_size=setting.batch, seed=0, sharded=row.sharded)
+        super().__init__(setting.samples, views, batch_size=setting.batch, sharded=row.sharded)
 
     @override
     def test_images(self) -> LabeledImages:
-        return self._images(WORLD)
+        return LabeledImages.in_memory(*random_samples(self.shape, WORLD, self.num_classes))
 
 
 class LastEpoch(Callback):
@@ -175,8 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = table(record)
     print(text)
     write_record(given.results, record)
-    with written_aside(given.results.with_suffix(".md")) as file:
-        file.write(text.encode())
+    write_table(given.results, text)
 
 
 if __name__ == "__main__":
