@@ -117,6 +117,11 @@ class ELRPlus(TurnsModule):
         self._due: dict[int, int] = {}
 
     @override
+    def on_train_start(self) -> None:
+        self._due.clear()  # a fit that broke off may have left a batch without its step
+        super().on_train_start()
+
+    @override
     def prepare_epoch(self, epoch: int) -> None:
         self.take_turns(self.shuffled_turns(epoch))
 
