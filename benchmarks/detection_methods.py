@@ -58,6 +58,12 @@ class Detector(Fitter):
 
     evaluates: bool = False
 
+    @property
+    def samples(self) -> int:
+        """How many are trained on."""
+        with np.load(self.features, allow_pickle=False) as file:
+            return len(file["y"]) - self.settings.test_rows
+
     @override
     def fit(self, loss: nn.Module, *callbacks: Callback, noise: LabelNoise | None = None) -> Fitted:
         return super().fit(loss, *callbacks, Watcher(), noise=noise)
@@ -98,7 +104,7 @@ def _watched(detector: Detector, method: str) -> Sequence[Watcher]:
 
 def _audited(detector: Detector) -> Fitted:
     """What ``own/features-many`` trains, and for fewer samples ``own/features``."""
-    many = len(detector.data().noisy_targets) >= _MANY
+    many = detector.samples >= _MANY
     detector = replace(detector, standardize="overall", noise_std=0.3 if many else 1.0)
     loss = EarlyLearningRegularization(3.0, 0.9, base=DynamicsAwareLoss(0.0))
     return detector.fit(loss, DALSchedule(q_start=0.0, q_end=1.0, target="loss.base"))

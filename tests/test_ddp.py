@@ -863,9 +863,10 @@ def test_only_rows_written_since_the_last_call_travel(pool: Pool) -> None:
         assert second.tolist() == [2.0, 2.0, 5.0, 0.0]
 
 
-def summed(rank: int, how: str) -> tuple[dict[str, float], dict[str, Any], dict[str, float]]:
-    """Sums of both ranks: means, the state that would be saved, and the means again after one more batch."""
+def summed(rank: int, how: str) -> tuple[dict[str, float], dict[str, Any], dict[str, float], list[list[int]]]:
+    """Sums of both ranks: means, the state that would be saved, the means after one more batch, and counts."""
     sums = EpochSums()
+    sums.count(3, label=torch.tensor([rank, 2, 2]))
     sums.add(3, loss=torch.tensor(1.0 + rank), acc=torch.tensor(0.5 * rank))
     sums.add(1, loss=torch.tensor(4.0), acc=torch.tensor(1.0))
     if how in ("merge", "load", "twice"):
@@ -878,14 +879,16 @@ def summed(rank: int, how: str) -> tuple[dict[str, float], dict[str, Any], dict[
         dist.broadcast_object_list(box)  # every rank loads what rank 0 has written
         sums = EpochSums()
         sums.load_state_dict(box[0])
-    means = sums.means()
+    means, counts = sums.means(), sums.counts()["label"].tolist()
     sums.add(2, loss=torch.tensor(10.0 * rank), acc=torch.tensor(0.0))
-    return means, saved, sums.means()
+    sums.count(3, label=torch.tensor([1]))
+    return means, saved, sums.means(), [counts, sums.counts()["label"].tolist()]
 
 
 @pytest.mark.parametrize("how", ["means", "merge", "twice", "load"])
 def test_sums_over_ranks(pool: Pool, how: str) -> None:
-    for rank, (means, saved, later) in enumerate(pool.run(summed, how)):
+    for rank, (means, saved, later, counts) in enumerate(pool.run(summed, how)):
+        assert counts == [[1, 1, 4], [1, 3, 4]]
         assert means == {"loss": (3 + 6 + 8) / 8, "acc": (1.5 + 2) / 8}
         assert later == {"loss": (17 + 20) / 12, "acc": 3.5 / 12}
         if how in ("merge", "twice"):

@@ -22,7 +22,8 @@ class ConfidenceTracker(LabelTracker):
     has its name in all of these: ``train/conf/losses.0/clean``.
 
     A TensorBoard figure shows both curves, and ``figures/confidence.png`` lies in the run's folder at the end. Each
-    sample counts once an epoch, also under DDP, whose sampler repeats some.
+    sample counts once an epoch, also under DDP, whose sampler repeats some. A class that has labels and that the last
+    epoch has (almost) never predicted is said in a line at the end.
 
     Args:
         clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module for
@@ -58,10 +59,12 @@ class ConfidenceTracker(LabelTracker):
         if self._clean is not None:
             wrong = (self._clean[call.index] != call.given).to(confidence)
         store = self.section.store("confidence", (2,), fill=float("nan"), device=call.logits.device)
+        self.count_classes(call)
         store.update(call.index, torch.stack([confidence, wrong], dim=1))
 
     @override
     def epoch_metrics(self) -> dict[str, float]:
+        self.judge_classes()
         if "confidence" not in self.section.stores:
             return {}
         values = self.section.stores["confidence"].values

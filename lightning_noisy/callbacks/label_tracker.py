@@ -12,8 +12,10 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
+from lightning_noisy.callbacks.lost_classes import say_collapse
 from lightning_noisy.errors import NoisyLabelError, check_count
 from lightning_noisy.figures import FigureWriter
+from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
 from lightning_noisy.targets import TargetCall, TargetPipeline
 
 
@@ -53,6 +55,7 @@ class LabelTracker(CriterionCallback):
         name = self.figure_name + tag.removeprefix(self.figure_tag).replace("/", "-")
         self.figures = FigureWriter(self._draw, tag, name, figure_every_n_epochs)
         self._clean: Tensor | None = None
+        self._collapse: str | None = None
 
     @abstractmethod
     def observe_target(self, call: TargetCall) -> None:
@@ -78,6 +81,21 @@ class LabelTracker(CriterionCallback):
             "tensor (N,) or the path of a .npy or .npz file, or use a data module that has them."
         )
 
+    def count_classes(self, call: TargetCall) -> None:
+        """Note which classes are given and which predicted, for :meth:`judge_classes`."""
+        self.section.sums.count(call.num_classes, predicted=call.logits.argmax(dim=1), given=call.given)
+
+    def judge_classes(self) -> None:
+        """Find the classes that have labels and were (almost) never predicted in the epoch that ends: a collective.
+
+        What the last epoch has given up is said at the end of training.
+        """
+        seen, names = self.section.sums.counts(), self.run.origins.class_names
+        lost = collapsed_classes(seen["predicted"], seen["given"]) if seen else []
+        share = float(seen["given"][lost].sum() / seen["given"].sum()) if lost else 0.0
+        called = None if names is None else list(names)
+        self._collapse = collapse_message(lost, share, called) if lost else None
+
     @override
     def join(self, pipeline: TargetPipeline) -> None:
         pipeline.add_observer(self)
@@ -85,6 +103,7 @@ class LabelTracker(CriterionCallback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.section.num_samples is not None
+        self._collapse = None
         self._clean = self.clean_targets.resolve(trainer, self.section.num_samples, self.section.device)
         if self._clean is None:
             self.without_clean_labels()
@@ -96,6 +115,7 @@ class LabelTracker(CriterionCallback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.figures.end_training(trainer)
+        say_collapse(self._collapse)
 
     def _draw(self) -> Figure | None:
         if not self.history:

@@ -33,7 +33,8 @@ class MemorizationTracker(LabelTracker):
     these: ``train/memorization/losses.0/noisy/correct``.
 
     A TensorBoard figure shows both groups, and ``figures/memorization.png`` lies in the run's folder at the end. Each
-    sample counts once an epoch, also under DDP, whose sampler repeats some.
+    sample counts once an epoch, also under DDP, whose sampler repeats some. A class that has labels and that the last
+    epoch has (almost) never predicted is said in a line at the end.
 
     Args:
         clean_targets: Clean labels: a tensor (N,) or the path of a .npy / .npz file; None asks the data module for
@@ -67,10 +68,12 @@ class MemorizationTracker(LabelTracker):
         outcome = torch.where(prediction == clean, _CORRECT, outcome)
         outcome = torch.where(clean == call.given, _CLEAN + outcome, outcome)
         store = self.section.store("outcome", fill=_UNSEEN, dtype=torch.int8, device=call.logits.device)
+        self.count_classes(call)
         store.update(call.index, outcome)
 
     @override
     def epoch_metrics(self) -> dict[str, float]:
+        self.judge_classes()
         if "outcome" not in self.section.stores:
             return {}
         values = self.section.stores["outcome"].values

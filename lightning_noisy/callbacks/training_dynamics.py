@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,6 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.callbacks.dynamics_rows import DynamicsRows
+from lightning_noisy.callbacks.lost_classes import say_collapse
 from lightning_noisy.callbacks.sample_facts import SampleFacts
 from lightning_noisy.callbacks.unaugmented_pass import UnaugmentedPass, visit_rows
 from lightning_noisy.errors import NoisyLabelError, printable
@@ -178,9 +178,7 @@ class TrainingDynamics(CriterionCallback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = self.run.origins.class_names
-        line = self.collapse(None if names is None else list(names))
-        if line is not None:
-            rank_zero_warn(line)
+        say_collapse(self.collapse(None if names is None else list(names)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies look at no module."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -26,9 +26,9 @@ def at_epoch(index: int, epoch: int) -> EpochIndex:
     return _indices_of(epoch)(index)
 
 
-def in_epoch(indices: Iterable[int], epoch: int) -> list[EpochIndex]:
-    """Positions that are asked for in an epoch."""
-    return list(map(_indices_of(epoch), indices))
+def in_epoch(indices: Iterable[int], epoch: int) -> Iterator[EpochIndex]:
+    """Positions that are asked for in an epoch, made one by one: a list of them is work for the garbage collector."""
+    return map(_indices_of(epoch), indices)
 
 
 @lru_cache(maxsize=16)

@@ -120,7 +120,7 @@ class EpochSampler(DistributedSampler[Any]):
         order = self.order()
         filled = order.repeat(-(-self.total_size // len(order)))[: self.total_size]
         mine = filled[self.rank :: self.num_replicas].tolist()
-        return iter(in_epoch(mine[start:], self.epoch))
+        return in_epoch(mine[start:], self.epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and selections as plain values."""

@@ -15,7 +15,7 @@ SHARPNESS = (1.0, 0.8, 0.6, 0.4)
 """How sure a network may have a right to be, in proportion to how sure it is."""
 _STEPS, _CHANGE = 200, 1e-5
 _ROWS = 1 << 16  # that are in double precision at once
-_HALVINGS, _WIDEST = 40, 30.0  # of the logarithm of a factor
+_HALVINGS, _WIDEST, _EXACT = 40, 30.0, 1e-10  # of the logarithm of a factor
 _LEAST, _PRECISION = 1e-300, 1e-15
 
 
@@ -166,9 +166,13 @@ def _own_factor(beliefs: Tensor, given: Tensor, transition: Tensor, rate: float)
     for rows in _chunks(len(given)):
         right = _posterior(beliefs[rows], given[rows], transition, 1.0).gather(1, given[rows].unsqueeze(1)).squeeze(1)
         odds.append(right.clamp(_LEAST, 1 - _PRECISION).logit())
-    low, high = -_WIDEST, _WIDEST
+    low, factor, high = -_WIDEST, 0.0, _WIDEST
     for _ in range(_HALVINGS if odds else 0):
-        middle = (low + high) / 2
-        expected = sum(float((middle - chunk).sigmoid().sum()) for chunk in odds) / len(given)
-        low, high = (middle, high) if expected < rate else (low, middle)
-    return math.exp((low + high) / 2)
+        wrong = [(factor - chunk).sigmoid() for chunk in odds]
+        missing = rate * len(given) - sum(float(chunk.sum()) for chunk in wrong)
+        low, high = (factor, high) if missing > 0 else (low, factor)
+        step = missing / max(_LEAST, sum(float((chunk * (1 - chunk)).sum()) for chunk in wrong))
+        if abs(step) < _EXACT:
+            break
+        factor = factor + step if low < factor + step < high else (low + high) / 2
+    return math.exp(factor)

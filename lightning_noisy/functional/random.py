@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError
@@ -16,20 +20,25 @@ def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
 
 
+_CPU = torch.device("cpu")
 _WORD = 2**64 - 1
 _INCREMENT = _signed(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (_signed(0xBF58476D1CE4E5B9), _signed(0x94D049BB133111EB))
+Bits = TypeVar("Bits", Tensor, NDArray[np.int64])
 
 
-def _shift_right(bits: Tensor, count: int) -> Tensor:
+def _shift_right(bits: Bits, count: int) -> Bits:
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
-def _mix(bits: Tensor) -> Tensor:
-    """SplitMix64's output function: a bijection of 64-bit words that flips half the bits on average."""
-    bits = (bits ^ _shift_right(bits, 30)) * _MULTIPLIERS[0]
-    bits = (bits ^ _shift_right(bits, 27)) * _MULTIPLIERS[1]
-    return bits ^ _shift_right(bits, 31)
+def _mix(bits: Bits) -> Bits:
+    """SplitMix64's output function, in place: a bijection of 64-bit words that flips half the bits on average."""
+    bits ^= _shift_right(bits, 30)
+    bits *= _MULTIPLIERS[0]
+    bits ^= _shift_right(bits, 27)
+    bits *= _MULTIPLIERS[1]
+    bits ^= _shift_right(bits, 31)
+    return bits
 
 
 def _word(key: Tensor | int) -> Tensor | int:
@@ -61,10 +70,18 @@ def hash_bits(*keys: Tensor | int) -> Tensor:
     Raises:
         NoisyLabelError: A key is a floating-point tensor.
     """
-    device = next((key.device for key in keys if isinstance(key, Tensor)), torch.device("cpu"))
-    bits = torch.zeros((), dtype=torch.int64, device=device)
-    for key in keys:
-        bits = _mix((bits ^ _word(key)) + _INCREMENT)
+    words = [_word(key) for key in keys]
+    device = next((word.device for word in words if isinstance(word, Tensor)), _CPU)
+    if device != _CPU:
+        return _hash(torch.zeros((), dtype=torch.int64, device=device), words)
+    with np.errstate(over="ignore"):  # numpy's operations on few numbers cost a fifth of torch's
+        arrays = [word.numpy() if isinstance(word, Tensor) else word for word in words]
+        return torch.from_numpy(np.asarray(_hash(np.zeros((), np.int64), arrays)))
+
+
+def _hash(bits: Bits, words: Sequence[Bits | int]) -> Bits:
+    for word in words:
+        bits = _mix((bits ^ word) + _INCREMENT)
     return bits
 
 
@@ -95,9 +112,9 @@ def hash_normals(count: int, *keys: Tensor | int) -> Tensor:
     """
     rows = hash_bits(*keys).unsqueeze(1)
     bits = hash_bits(rows, torch.arange(-(-count // 2), device=rows.device))
-    radius = (_shift_right(bits, 40) + 1).float().mul_(2.0**-24).log_().mul_(-2).sqrt_()
+    radius = _shift_right(bits, 40).add_(1).float().mul_(2.0**-24).log_().mul_(-2).sqrt_()
     angle = ((bits >> 8) & (2**24 - 1)).float().mul_(2 * math.pi * 2.0**-24)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :count]
+    return torch.cat([radius * angle.cos(), angle.sin_().mul_(radius)], dim=1)[:, :count]
 
 
 def hash_seed(*keys: int) -> int:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch.utils.data import Dataset, TensorDataset
 
 from lightning_noisy import NoisyLabelError, NoisyLoop
-from lightning_noisy.callbacks import LabelIssueReport, TrainingDynamics
+from lightning_noisy.callbacks import ConfidenceTracker, LabelIssueReport, MemorizationTracker, TrainingDynamics
 from lightning_noisy.data import IndexedDataset
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule, assert_same, make_module
@@ -88,6 +88,18 @@ def test_a_class_that_is_given_up_is_said(tmp_path, recwarn):
     assert html.escape(said) in (tmp_path / "label_issues" / "report.html").read_text()
     assert dynamics.lost == [1, 3]
     assert dynamics.collapse(["a", "b", "c", "d"]).startswith("2 classes are (almost) never predicted, though 50%")
+
+
+@pytest.mark.parametrize("tracker", [ConfidenceTracker, MemorizationTracker])
+def test_trackers_say_once_which_class_is_given_up(tracker, tmp_path, recwarn):
+    given = torch.tensor([0] * 12 + [1] * 6 + [3] * 6)
+    loader = make_loader(IndexedDataset(TensorDataset(make_tensors()[0], given)))
+    make_trainer(tmp_path, [tracker(clean_targets=given), TrainingDynamics()], 1).fit(OneClass(), loader)
+    (said,) = [str(one.message) for one in recwarn if "never predicted" in str(one.message)]
+    assert said.startswith("2 classes are (almost) never predicted, though 50% of the labels are theirs: 1, 3.")
+    recwarn.clear()
+    make_trainer(tmp_path, [tracker(clean_targets=given)], 30).fit(ForeignModule(), loader)
+    assert not [one for one in recwarn if "never predicted" in str(one.message)]
 
 
 def test_an_epoch_that_was_cut_short_is_no_collapse(tmp_path, recwarn):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.functional import random
 from lightning_noisy.functional.random import hash_bits, hash_normals, hash_seed, hash_uniform, sample_categorical
 
 WORD = 2**64
@@ -81,6 +82,14 @@ def test_keys_of_every_integer_type_hash_alike(dtype, make):
 
     assert bits.dtype == torch.int64
     assert torch.equal(bits, hash_bits(7, make(key)))
+
+
+@pytest.mark.parametrize("keys", [(5, torch.arange(9) - 4), (torch.arange(3).view(3, 1), 2**63, torch.arange(4)), (7,)])
+def test_other_devices_hash_alike(keys, monkeypatch):
+    bits = hash_bits(*keys)
+    monkeypatch.setattr(random, "_CPU", torch.device("meta"))
+
+    assert torch.equal(hash_bits(*keys), bits)
 
 
 def test_a_floating_point_key_is_refused():

@@ -514,7 +514,28 @@ def test_saved_sums_are_a_snapshot() -> None:
     sums.add(1, loss=torch.tensor(1.0))
     state = sums.state_dict()
     sums.add(1, loss=torch.tensor(5.0))
-    assert state == {"sums": {"loss": torch.tensor(1.0, dtype=torch.float64)}, "weights": {"loss": 1}}
+    assert state == {"sums": {"loss": torch.tensor(1.0, dtype=torch.float64)}, "counts": {}, "weights": {"loss": 1}}
+
+
+def test_counts_of_classes() -> None:
+    """They are saved and forgotten like sums; a step that runs again or is given up counts nothing."""
+    sums = EpochSums()
+    sums.count(3, given=torch.tensor([2, 2, 0]))
+    state = reloaded(sums.state_dict())
+    sums.open_batch.now = object()
+    sums.count(3, given=torch.tensor([1]), other=torch.tensor([0, 0]))
+    assert {name: count.tolist() for name, count in sums.counts().items()} == {"given": [1, 1, 2], "other": [2, 0, 0]}
+    assert sums.state_dict()["counts"]["given"].tolist() == [1, 0, 2]
+    sums.take_back()
+    sums.open_batch.repeated = True
+    sums.count(3, given=torch.tensor([1]))
+    assert sums.counts()["given"].tolist() == [1, 0, 2]
+    restored = EpochSums()
+    restored.load_state_dict(state)
+    restored.count(3, given=torch.tensor([0]))
+    assert restored.counts()["given"].tolist() == [2, 0, 2]
+    restored.reset()
+    assert restored.counts() == {}
 
 
 def test_each_sum_has_its_own_weight() -> None:
