@@ -6,8 +6,8 @@
 Features of CIFAR-10 as in ``benchmarks.methods``, the last 10,000 rows left out; labels given by people (``aggre``,
 ``worse``), and symmetric and asymmetric noise. Without files, the 64 pixels of scikit-learn's digits under symmetric
 noise and pair flips. One network is trained on all samples, and `LabelIssueReport` looks on. "audit" is what
-``lightning-noisy audit`` trains for so many samples; the other methods are those of ``benchmarks.methods`` and
-``benchmarks.strategies``, arguments and all. Rankings of each run:
+``lightning-noisy audit`` trains for so many samples, as long as it does; the other methods are those of
+``benchmarks.methods`` and ``benchmarks.strategies``, arguments and all. Rankings of each run:
 
 - posterior: probability that the label is wrong (``functional.label_posterior``), what reports have;
 - mean, early, final: 1 less the confidence in the label over all epochs, the first quarter, in the last;

@@ -28,6 +28,8 @@ AUDIT = "audit"
 LOSSES = ("CE", "GCE", "DAL", "NAL", "ELR", "ELR+DAL", "joint optimization", "GSS-SB")
 TRAINED = (AUDIT, *LOSSES, *(name for name in STRATEGIES if not name.startswith("CE")))
 """What can be trained, by name: the default of ``lightning-noisy audit``, losses, strategies."""
+EPOCHS_OF_MANY = 16
+"""Of ``own/features-many``."""
 _MANY = 10_000
 Scores = dict[str, NDArray[np.float64]]
 
@@ -104,8 +106,9 @@ def _watched(detector: Detector, method: str) -> Sequence[Watcher]:
 
 def _audited(detector: Detector) -> Fitted:
     """What ``own/features-many`` trains, and for fewer samples ``own/features``."""
-    many = detector.samples >= _MANY
-    detector = replace(detector, standardize="overall", noise_std=0.3 if many else 1.0)
+    detector = replace(detector, standardize="overall", noise_std=1.0)
+    if detector.samples >= _MANY:
+        detector = replace(detector, noise_std=0.3, settings=replace(detector.settings, epochs=EPOCHS_OF_MANY))
     loss = EarlyLearningRegularization(3.0, 0.9, base=DynamicsAwareLoss(0.0))
     return detector.fit(loss, DALSchedule(q_start=0.0, q_end=1.0, target="loss.base"))
 

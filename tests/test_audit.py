@@ -69,6 +69,8 @@ def order(folder):
 
 def test_a_folder(folder, monkeypatch, capsys):
     wrong = images(folder / "photos")
+    large = Image.new("RGB", (4000, 3000), COLORS["red"])
+    large.save(folder / "photos" / "red" / "red_1.png", "JPEG")  # not what its suffix says
     said = audit(monkeypatch, capsys, "photos", "--epochs", "40")
     output = Path("runs/audit/photos")
     assert said.startswith("Pretrained network: mean\n")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import detection, detection_methods
+from benchmarks.detection_methods import EPOCHS_OF_MANY
 from benchmarks.detection_peers import PEERS
 from benchmarks.detection_tables import summary, tables
 from benchmarks.record import RESULTS
@@ -110,7 +111,8 @@ def test_audit_is_the_recipe():
     init, data = recipe["model"]["init_args"], recipe["data"]["init_args"]
     loss = init["loss"]["init_args"]
     assert (loss["lam"], loss["momentum"], loss["base"]["init_args"]) == (3.0, 0.9, {"q": 0.0})
-    assert (init["backbone"]["init_args"]["hidden"], recipe["trainer"]["max_epochs"]) == ([512], 20)
+    assert init["backbone"]["init_args"]["hidden"] == [512]
+    assert recipe["trainer"]["max_epochs"] == init["lr_scheduler"]["init_args"]["T_max"] == EPOCHS_OF_MANY
     assert (data["batch_size"], data["noise_std"], data["standardize"]) == (384, 0.3, "overall")
     (schedule,) = [one["init_args"] for one in recipe["trainer"]["callbacks"] if "DAL" in one["class_path"]]
     assert schedule == {"q_start": 0.0, "q_end": 1.0, "target": "loss.base"}
