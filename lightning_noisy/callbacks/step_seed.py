@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import nn
 from typing_extensions import override
 
 from lightning_noisy.functional.random import hash_seed
@@ -35,12 +36,16 @@ class StepSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._run is not None, "no run before `setup`"
         seed = self._run.seed if self.seed is None else self.seed
-        device = next(pl_module.parameters()).device  # a loop of one's own may train any module
-        reseed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank), device)
+        reseed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank), _device(pl_module))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies stand outside the run that the original takes part in."""
         return {**self.__dict__, "_run": None}
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Where a module is; a loop of one's own may train one that does not say it."""
+    return module.device if isinstance(module, LightningModule) else next(module.parameters()).device
 
 
 def reseed(seed: int, device: torch.device) -> None:
