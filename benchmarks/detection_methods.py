@@ -84,7 +84,7 @@ def trained(detector: Detector, method: str) -> Found:
 
     Two networks have two rankings more: the mean of their posteriors, and by how much their confidence differs.
     """
-    watchers = _watched(detector, method)
+    watchers = watched(detector, method)
     issues = watchers[0].issues()
     scores = {"posterior": issues.score, **_by_dynamics(watchers[0])}
     if len(watchers) > 1:
@@ -96,7 +96,7 @@ def trained(detector: Detector, method: str) -> Found:
     return Found(scores, "posterior", issues.wrong, (rate.share, rate.low, rate.high), len(watchers[0].lost))
 
 
-def _watched(detector: Detector, method: str) -> Sequence[Watcher]:
+def watched(detector: Detector, method: str) -> Sequence[Watcher]:
     """The reports of a training run, one for each network."""
     if method in STRATEGIES and method not in LOSSES:
         return _by_strategy(detector, method)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from benchmarks import detection, detection_methods
-from benchmarks.detection_methods import EPOCHS_OF_MANY
+from benchmarks import detection, detection_methods, suspects
+from benchmarks.detection_methods import EPOCHS_OF_MANY, Detector
 from benchmarks.detection_peers import PEERS
 from benchmarks.detection_tables import summary, tables
+from benchmarks.method_list import Settings
 from benchmarks.record import RESULTS
 from lightning_noisy.recipe_settings import recipe_settings
 
@@ -29,21 +31,41 @@ def files(tmp_path, monkeypatch):
 
 
 def test_record_and_restart(files, tmp_path, capsys):
-    detection.main([*files, "--methods", "audit", "CE", "SimiFeat's vote"])
+    methods = ["audit", "CE", "SimiFeat's vote", "SelfClean's ratio"]
+    detection.main([*files, "--methods", *methods])
     text = (tmp_path / "r.json").read_text()
     runs = json.loads(text)["runs"]
-    assert list(runs) == ["audit, worse, 0", "CE, worse, 0", "SimiFeat's vote, worse, 0"]
+    assert list(runs) == [f"{method}, worse, 0" for method in methods]
     assert all(seen["noise_rate"] == pytest.approx(0.25) for seen in runs.values())
     ours, vote = runs["CE, worse, 0"], runs["SimiFeat's vote, worse, 0"]
     assert set(ours["scores"]) == {"posterior", "mean", "early", "final", "loss", "margin", "forgetting"}
     low, share, high = sorted(ours["estimated"])
     assert ours["estimated"] == [share, low, high]
     assert vote["recall"] > 0.9
-    detection.main([*files, "--methods", "audit", "CE", "SimiFeat's vote"])
+    detection.main([*files, "--methods", *methods])
     assert (tmp_path / "r.json").read_text() == text
     assert tables(json.loads(text)) == (tmp_path / "r.md").read_text()
     assert (tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
     assert "| audit | posterior |" in capsys.readouterr().out
+
+
+def test_first_suspects_beside_their_images(files, tmp_path, monkeypatch):
+    clean = np.arange(72) % 3
+    images = SimpleNamespace(data=np.zeros((72, 4, 4, 3), np.uint8), targets=clean.tolist(), classes=list("abc"))
+    detector = Detector(str(tmp_path / "x.npz"), str(tmp_path / "labels.npz"), Settings(24, 8, 16), "worse", 0)
+    drawn = []
+    monkeypatch.setattr(suspects, "_FIRST", 18)
+    monkeypatch.setattr(suspects, "write_picture", lambda path, picture: drawn.append(picture))
+    suspects.show(detector, images, tmp_path / "s.json")
+    seen = json.loads((tmp_path / "s.json").read_text())
+    assert seen["wrong"] == sum(row % 4 == 0 for row in seen["rows"]) >= 15
+    titles = [(axes.get_title(), axes.title.get_color()) for axes in drawn[0].axes]
+    right = {(f"{'abc'[(row + 1) % 3]} → {'abc'[row % 3]}", "black") for row in range(3)}
+    assert [title in right for title in titles] == [row % 4 == 0 for row in seen["rows"]]
+    assert seen["suggested is right"] >= seen["wrong"]
+    images.targets[0] = 1
+    with pytest.raises(ValueError, match="of one data set, in one order"):
+        suspects.show(detector, images, tmp_path / "s.json")
 
 
 def test_strategies_and_digits(tmp_path, monkeypatch):
