@@ -9,6 +9,7 @@ hooks run in the measured time.
 
 linear     LinearHead under MaskRefresh, in units of nn.Linear
 kan        KANHead with and without MaskRefresh, in units of a KAN layer in plain PyTorch
+compiled   the same under ``compile: true``; the unit is not compiled
 memory     the largest tensor and the peak of all tensors alive; nothing may have as many elements as batch x edges
 callbacks  the time inside the callbacks of a CIFAR ResNet-18's training step, in units of the rest of the step
 
@@ -23,10 +24,10 @@ import argparse
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -39,6 +40,8 @@ from benchmarks.textbook_kan import NaiveDKAN, TextbookKAN
 from benchmarks.training_step import measure_callbacks
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.heads import KANHead, LinearHead
+from lightning_noisy.heads.maskable import MaskableHead
+from lightning_noisy.modules.compiled import compiled_head
 
 RATIO = 0.5
 NAIVE_UP_TO = 100
@@ -52,6 +55,10 @@ TARGETS = {
     "kan": {
         "KANHead": {10: 0.20, 100: 0.38, 1000: 0.78},
         "std, every step": {10: 0.30, 100: 0.53, 1000: 1.2},
+    },
+    "compiled": {
+        "KANHead": {10: 0.15, 100: 0.32, 1000: 0.75},
+        "std, every step": {10: 0.20, 100: 0.42, 1000: 0.95},
     },
 }
 """Largest ratio wanted: section -> variant -> classes -> ratio, at batch 128 and 512 features."""
@@ -131,7 +138,22 @@ def kan_steps(shape: tuple[int, int, int]) -> dict[str, Step]:
     return steps
 
 
+def compiled_steps(shape: tuple[int, int, int], **options: Any) -> dict[str, Step]:
+    """The textbook's layer, the unit, and KANHead compiled; ``options`` are those of ``torch.compile``."""
+    _, inputs, classes = shape
+    steps = {
+        "KANHead": Step(KANHead(inputs, classes), shape),
+        "std, every step": Step(KANHead(inputs, classes), shape, score="std"),
+    }
+    for step in steps.values():
+        for method in compiled_head(cast(MaskableHead, step.head), "head", options):
+            method.begin()
+    return {"textbook": Step(TextbookKAN(inputs, classes), shape), **steps}
+
+
 SECTIONS = {"linear": linear_steps, "kan": kan_steps}
+_ALL = ("linear", "kan", "compiled", "memory", "callbacks")
+TIMED: dict[str, Callable[[tuple[int, int, int]], dict[str, Step]]] = {**SECTIONS, "compiled": compiled_steps}
 
 
 def time_rounds(steps: dict[str, Step], rounds: int) -> dict[str, list[float]]:
@@ -154,7 +176,7 @@ def measure_times(section: str, batch: int, inputs: int, classes: Sequence[int],
     """Times of a section: classes -> variant -> milliseconds, ratio to the first variant, largest ratio wanted."""
     table = {}
     for count in classes:
-        taken = time_rounds(SECTIONS[section]((batch, inputs, count)), rounds)
+        taken = time_rounds(TIMED[section]((batch, inputs, count)), rounds)
         medians = {name: statistics.median(values) for name, values in taken.items()}
         unit = next(iter(medians.values()))
         table[str(count)] = {
@@ -197,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=50, help="at least 20 for a record")
     parser.add_argument("--results", type=Path, default=RESULTS / "heads.json")
-    parser.add_argument("--only", nargs="+", choices=("linear", "kan", "memory", "callbacks"), help="sections")
+    parser.add_argument("--only", nargs="+", choices=_ALL, help="sections")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--features", type=int, default=512)
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 100, 1000])
@@ -205,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     shapes = given.batch, given.features, given.classes
-    for section in given.only or ("linear", "kan", "memory", "callbacks"):
+    for section in given.only or _ALL:
         if section == "callbacks":
             measured = measure_callbacks(given.batch, given.rounds)
         elif section == "memory":

@@ -55,9 +55,10 @@ NONE = 0.05
 """The share of the time between steps that counts as no wait."""
 FLAT = 1.1
 """Most that 128 times as many samples may cost."""
+_HEADS = {"compiled": "compiled heads"}
 TARGETS = [
     *(
-        Target("heads", f"{section}, {classes} classes, {name}", limit, device="cpu")
+        Target(_HEADS.get(section, "heads"), f"{section}, {classes} classes, {name}", limit, device="cpu")
         for section, variants in HEAD_TARGETS.items()
         for name, limits in variants.items()
         for classes, limit in limits.items()

@@ -18,12 +18,12 @@ from benchmarks.training_step import measure_callbacks
 Figures = dict[str, float]
 
 
-def head_times(way: Way, features: int, classes: Sequence[int], rounds: int) -> Figures:
+def head_times(way: Way, features: int, classes: Sequence[int], rounds: int, sections: Sequence[str]) -> Figures:
     """Forward and backward of heads, in units of the first of their section."""
     figures = {}
-    for section, make in heads.SECTIONS.items():
+    for section in sections:
         for count in classes:
-            steps = make((full_step.BATCH, features, count))
+            steps = heads.TIMED[section]((full_step.BATCH, features, count))
             for step in steps.values():
                 step.model.to(way.device)
             medians = _step_times(steps, way.device, rounds)
@@ -138,8 +138,13 @@ BOTH = ("ResNet-18", "CNN8")
 CLAIMS: dict[str, Claim] = {
     "heads": Claim(
         head_times,
-        {"features": 512, "classes": (10, 100, 1000), "rounds": 50},
-        {"features": 16, "classes": (6,), "rounds": 1},
+        {"features": 512, "classes": (10, 100, 1000), "rounds": 50, "sections": tuple(heads.SECTIONS)},
+        {"features": 16, "classes": (6,), "rounds": 1, "sections": tuple(heads.SECTIONS)},
+    ),
+    "compiled heads": Claim(
+        head_times,
+        {"features": 512, "classes": (10, 100, 1000), "rounds": 50, "sections": ("compiled",)},
+        {"features": 16, "classes": (6,), "rounds": 1, "sections": ("compiled",)},
     ),
     "head memory": Claim(
         head_memory,

@@ -121,8 +121,27 @@ def test_variants_are_what_they_are_called():
     assert kan["std, every step"].refresh.every_n_steps == 1
     assert linear["std over the whole head"].refresh.rule.granularity == "edge"
     for section, targets in heads.TARGETS.items():
-        assert set(targets) <= set(heads.SECTIONS[section](SHAPE))
+        assert set(targets) <= set(heads.TIMED[section](SHAPE))
     assert "textbook, std of all activations" not in heads.kan_steps((1, 2, heads.NAIVE_UP_TO + 1))
+
+
+def test_compiled_steps_do_what_is_written():
+    steps = heads.compiled_steps(SHAPE, backend="eager")
+    written = {
+        "KANHead": heads.Step(KANHead(*SHAPE[1:]), SHAPE),
+        "std, every step": heads.kan_steps(SHAPE)["std, every step"],
+    }
+    for name, step in written.items():
+        compiled = steps[name]
+        compiled.prepare()
+        step.head.load_state_dict(compiled.head.state_dict())
+        step.features = compiled.features.detach().clone().requires_grad_()
+        step.gradient = compiled.gradient
+        for one in (step, compiled):
+            one.run()
+        torch.testing.assert_close(compiled.features.grad, step.features.grad)
+        assert "forward" in vars(compiled.head)
+    assert torch.equal(steps["std, every step"].refresh.mask, written["std, every step"].refresh.mask)
 
 
 def test_memory_sees_the_largest_tensor_and_the_peak():

@@ -16,6 +16,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_noisy.functional.tracing import is_traced
+
 AllReduce = Callable[[Tensor], Tensor]
 """Adds a tensor up over all processes."""
 
@@ -73,9 +75,9 @@ def std_scores(basis: Tensor, coefficients: Tensor, all_reduce: AllReduce | None
     mean, covariance = _moments(basis, all_reduce)
     terms = basis.shape[1]
     constant = (covariance[:terms] <= (torch.finfo(torch.float32).eps * mean).square()).all(dim=0)
-    covariance = covariance.masked_fill(constant, 0.0)
-    covariance[:terms].masked_fill_(constant, _VANISHING)
-    return _quadratic_form(covariance, coefficients).sqrt_()
+    least = torch.zeros_like(covariance)
+    least[:terms] = _VANISHING
+    return _quadratic_form(torch.where(constant, least, covariance), coefficients).sqrt_()
 
 
 def activation_scores(basis: Tensor, coefficients: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
@@ -159,8 +161,8 @@ def dense_gradient(logits_gradient: Tensor, basis: Tensor) -> Tensor:
 
 def _moments(basis: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tensor]:
     """Mean (F, D) and covariance of the basis, as in :func:`_products`."""
-    count, terms = basis.shape[:2]
-    width = max(1, 4 * _CHUNK // max(1, count * terms))
+    count, terms, inputs = basis.shape
+    width = inputs if is_traced() else max(1, 4 * _CHUNK // max(1, count * terms))
     parts = [_centered_moments(part) for part in torch.split(basis, width, dim=2)]
     mean, scatter = (torch.cat(pieces, dim=1) for pieces in zip(*parts, strict=True))
     if all_reduce is None:
@@ -176,18 +178,27 @@ def _centered_moments(basis: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (F, D), and sums of the products of deviations from it, as in :func:`_products`."""
     values = basis.to(torch.float64, copy=True)
     mean = values.sum(dim=0) / max(len(values), 1)  # a process may have an empty share
-    return mean, _products(values.sub_(mean))
+    return mean, _products(values - mean if is_traced() else values.sub_(mean))
 
 
 def _products(values: Tensor) -> Tensor:
     """Sums over b of v_k v_l for k <= l, by diagonals l - k: values (B, F, D) to (F (F + 1) / 2, D)."""
     terms = values.shape[1]
+    if is_traced():
+        return torch.stack([(values[:, k] * values[:, other]).sum(dim=0) for k, other in _pairs(terms)])
     return torch.cat([(values[:, : terms - d] * values[:, d:]).sum(dim=0) for d in range(terms)])
+
+
+def _pairs(terms: int) -> list[tuple[int, int]]:
+    """(k, l) with k <= l, by diagonals."""
+    return [(k, k + d) for d in range(terms) for k in range(terms - d)]
 
 
 def _quadratic_form(products: Tensor, coefficients: Tensor) -> Tensor:
     """c^T G c for each edge, at least 0, with G (F (F + 1) / 2, D) as in :func:`_products`: (K, D), float64."""
     classes, terms, inputs = coefficients.shape
+    if is_traced():
+        return _one_expression(products, coefficients.double()).clamp_min(0)
     diagonals = torch.split(products, list(range(terms, 0, -1)))
     form = products.new_empty(classes, inputs)
     rows = max(1, _CHUNK // inputs)
@@ -200,3 +211,11 @@ def _quadratic_form(products: Tensor, coefficients: Tensor) -> Tensor:
                 inner.addcmul_(weights[:, k + d], diagonals[d][k], value=2)
             out.addcmul_(weights[:, k], inner)
     return form.clamp_min_(0)
+
+
+def _one_expression(products: Tensor, weights: Tensor) -> Tensor:
+    """The same for a compiler, which makes one loop of it."""
+    form = torch.zeros_like(weights[:, 0])
+    for product, (k, other) in zip(products, _pairs(weights.shape[1]), strict=True):
+        form = form + (1 if k == other else 2) * product * weights[:, k] * weights[:, other]
+    return form

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 _UNIT = 6 ** (-1 / 3)
 """Distance of two knots in the closed form: its cube is the sixth there."""
+_EVEN = 1e-5
+"""Largest deviation of knots from equidistant ones, in steps: float32 rounding gives 2e-6."""
 _NEGLIGIBLE = 1e-5
 """Singular value of a fit that counts as zero, by the largest."""
 
@@ -28,6 +30,32 @@ def uniform_knots(grid_size: int, spline_order: int, low: float, high: float) ->
     """
     step = (high - low) / grid_size
     return torch.arange(-spline_order, grid_size + spline_order + 1) * step + low
+
+
+def even_knots(knots: Tensor) -> tuple[Tensor, Tensor] | None:
+    """First knot and step (D,) of each feature's knots (D, n) where all are equidistant; else None."""
+    origin, step = knots[:, 0], (knots[:, -1] - knots[:, 0]) / (knots.shape[1] - 1)
+    even = origin.unsqueeze(1) + step.unsqueeze(1) * torch.arange(knots.shape[1], device=knots.device)
+    return (origin, step) if bool(((knots - even).abs() < _EVEN * step.unsqueeze(1)).all()) else None
+
+
+def adapted_knots(features: Tensor, grid_size: int, spline_order: int, grid_eps: float, margin: float) -> Tensor:
+    """Knots (D, G + 2m + 1) between equidistant ones and the quantiles of each feature.
+
+    Args:
+        features: (B, D).
+        grid_size: Intervals G.
+        spline_order: Order m.
+        grid_eps: Share of the equidistant ones, in [0, 1].
+        margin: How far these go beyond the features.
+    """
+    ordered = features.sort(dim=0).values
+    picks = torch.linspace(0, len(features) - 1, grid_size + 1, device=features.device).long()
+    step = (ordered[-1] - ordered[0] + 2 * margin) / grid_size
+    steps = torch.arange(grid_size + 1, device=features.device).unsqueeze(1) * step
+    inner = grid_eps * (ordered[0] - margin + steps) + (1 - grid_eps) * ordered[picks]
+    outside = torch.arange(1, spline_order + 1, device=features.device).unsqueeze(1) * step
+    return torch.cat([inner[:1] - outside.flip(0), inner, inner[-1:] + outside]).t()
 
 
 def bspline_basis(x: Tensor, knots: Tensor, spline_order: int) -> Tensor:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
-from lightning_noisy.functional.splines import bspline_basis, fit_splines, uniform_cubic_basis, uniform_knots
+from lightning_noisy.functional.splines import (
+    adapted_knots,
+    bspline_basis,
+    even_knots,
+    fit_splines,
+    uniform_cubic_basis,
+    uniform_knots,
+)
 from lightning_noisy.functional.tracing import is_traced
 from lightning_noisy.heads.maskable import MaskableHead
 
 _CUBIC = 3
-_EVEN = 1e-5
-"""Largest deviation of knots from equidistant ones, in steps: float32 rounding gives 2e-6."""
 _NOTHING = 1e-19
 """Size of a spline, and share of an edge, that counts as zero: 1 / _NOTHING does not overflow in float32."""
 
@@ -34,8 +42,8 @@ class KANHead(MaskableHead):
     features of a ReLU network go further, so ``normalize`` them or choose ``grid_range``.
 
     Basis and coefficients lie in planes, (B, G + m + 1, D) and (K, G + m + 1, D), and meet in one matrix product. On
-    equidistant knots cubic splines are evaluated in closed form; other orders and adapted grids by recursion, and so is
-    all that is compiled, traced or exported.
+    equidistant knots cubic splines are evaluated in closed form, also under ``compile`` of our modules; other orders
+    and adapted grids by recursion, and so is all that is traced, exported or compiled by hand.
 
     Args:
         in_features: Features D.
@@ -67,6 +75,7 @@ class KANHead(MaskableHead):
 
     normalize = False
     _even_grid: tuple[Tensor, int, tuple[Tensor, Tensor] | None] | None = None
+    _even_while_compiled: tuple[Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -131,6 +140,15 @@ class KANHead(MaskableHead):
         """Logits (B, K) of a basis (B, G + m + 1, D), under a mask (K, D) or none."""
         return super().logits(basis.to(self.base_weight.dtype), mask)
 
+    @override
+    @contextmanager
+    def looked_up(self) -> Iterator[None]:
+        self._even_while_compiled = self._even()
+        try:
+            yield
+        finally:
+            self._even_while_compiled = None
+
     @torch.no_grad()
     def update_grid(self, features: Tensor, margin: float = 0.01) -> None:
         r"""Move the knots to where the features are, and refit the splines there by least squares.
@@ -156,7 +174,7 @@ class KANHead(MaskableHead):
         check_argument(margin >= 0, "margin", "a float of at least 0", margin)
         features = self._normalized(features).to(self.grid.device, torch.float64)
         before = self._splines(features)
-        self.grid.copy_(_adapted_knots(features, self.grid_size, self.spline_order, self.grid_eps, margin))
+        self.grid.copy_(adapted_knots(features, self.grid_size, self.spline_order, self.grid_eps, margin))
         transfer = fit_splines(self._splines(features), before.permute(2, 0, 1))
         self.spline_weight.copy_(torch.einsum("inm,oim->oin", transfer, self.spline_weight.double()))
 
@@ -195,8 +213,8 @@ class KANHead(MaskableHead):
 
     def _splines(self, features: Tensor) -> Tensor:
         """The B-splines (B, G + m, D)."""
-        even = self._even() if self.spline_order == _CUBIC and not is_traced() else None
-        if even is None:
+        even = self._even_while_compiled if is_traced() else self._even()
+        if even is None or self.spline_order != _CUBIC:
             return bspline_basis(features, self.grid.to(features), self.spline_order)
         origin, step = (part.to(features) for part in even)
         return uniform_cubic_basis(features, origin, step, self.spline_weight.shape[2])
@@ -204,10 +222,10 @@ class KANHead(MaskableHead):
     def _even(self) -> tuple[Tensor, Tensor] | None:
         """First knot and step (D,) of each feature's grid where all are equidistant; looked up once for each grid."""
         if self.grid.is_inference():
-            return _even_knots(self.grid)
+            return even_knots(self.grid)
         version = self.grid._version
         if self._even_grid is None or self._even_grid[0] is not self.grid or self._even_grid[1] != version:
-            self._even_grid = (self.grid, version, _even_knots(self.grid))
+            self._even_grid = (self.grid, version, even_knots(self.grid))
         return self._even_grid[2]
 
 
@@ -229,20 +247,3 @@ class _Planes(torch.autograd.Function):
         splines, base = gradient[:, :-1], gradient[:, -1]
         spline_gradient = splines.transpose(1, 2) * scaler.unsqueeze(2)
         return spline_gradient, (splines * spline_weight.transpose(1, 2)).sum(dim=1), base
-
-
-def _even_knots(knots: Tensor) -> tuple[Tensor, Tensor] | None:
-    origin, step = knots[:, 0], (knots[:, -1] - knots[:, 0]) / (knots.shape[1] - 1)
-    even = origin.unsqueeze(1) + step.unsqueeze(1) * torch.arange(knots.shape[1], device=knots.device)
-    return (origin, step) if bool(((knots - even).abs() < _EVEN * step.unsqueeze(1)).all()) else None
-
-
-def _adapted_knots(features: Tensor, grid_size: int, spline_order: int, grid_eps: float, margin: float) -> Tensor:
-    """Knots (D, G + 2m + 1) between the equidistant ones and the quantiles of each feature."""
-    ordered = features.sort(dim=0).values
-    picks = torch.linspace(0, len(features) - 1, grid_size + 1, device=features.device).long()
-    step = (ordered[-1] - ordered[0] + 2 * margin) / grid_size
-    steps = torch.arange(grid_size + 1, device=features.device).unsqueeze(1) * step
-    inner = grid_eps * (ordered[0] - margin + steps) + (1 - grid_eps) * ordered[picks]
-    outside = torch.arange(1, spline_order + 1, device=features.device).unsqueeze(1) * step
-    return torch.cat([inner[:1] - outside.flip(0), inner, inner[-1:] + outside]).t()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -78,6 +79,10 @@ class MaskableHead(nn.Module, ABC):
     def logits(self, basis: Tensor, mask: Tensor | None = None) -> Tensor:
         """Logits (B, K) of a basis (B, F, D), under a mask (K, D) or none."""
         return F.linear(basis.flatten(1), self.coefficients(mask).flatten(1), getattr(self, "bias", None))
+
+    def looked_up(self) -> AbstractContextManager[None]:
+        """Around what is compiled: there the head may use what it has looked up in its values outside."""
+        return nullcontext()
 
     def edge_scores(self, features: Tensor | None = None, score: str = "std") -> Tensor:
         """Importance of every edge; the formulas stand in :mod:`lightning_noisy.functional.scores`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.functional.scores import AllReduce
 from lightning_noisy.heads.maskable import MaskableHead
 from lightning_noisy.modules.private_api import compiler_failure, graphs_that_stay, may_differ_in_size
 from lightning_noisy.networks.classifier import Classifier
@@ -49,7 +50,7 @@ class CompiledNetworks(Callback):
     """
 
     def __init__(self) -> None:
-        self._compiled: list[_Compiled] = []
+        self._compiled: list[CompiledMethod] = []
         self._around = ExitStack()
 
     @override
@@ -82,17 +83,12 @@ class CompiledNetworks(Callback):
         return vars(CompiledNetworks())
 
 
-class _AsWritten:
-    """A method of a module as its class has it now: what a copy of the module has in the place of the compiled one."""
-
-    def __init__(self, module: nn.Module, method: str) -> None:
-        self.module, self.method = module, method
-
-    def __call__(self, *args: Any) -> Any:
-        return getattr(type(self.module), self.method)(self.module, *args)
+def _as_written(module: nn.Module, method: str) -> Any:
+    """A method of a module as its class has it: what a copy of the module has in the place of the compiled one."""
+    return getattr(type(module), method).__get__(module)
 
 
-class _Compiled:
+class CompiledMethod:
     """Stands in a module for one of its methods and runs it in compiled form.
 
     Args:
@@ -123,10 +119,17 @@ class _Compiled:
         vars(self.module).update(self._before)
 
     def __call__(self, *args: Any) -> Any:
+        """The method's answer.
+
+        Raises:
+            NoisyLabelError: It cannot be compiled here.
+        """
         if self._any_size and isinstance(args[0], Tensor):
             may_differ_in_size(args[0])
+        around = self.module.looked_up() if isinstance(self.module, MaskableHead) else nullcontext()
         try:
-            outputs = self._function(*args)
+            with around:
+                outputs = self._function(*args)
         except RuntimeError as error:
             why = compiler_failure(error)
             if why is None:
@@ -139,10 +142,10 @@ class _Compiled:
         return outputs.clone() if outputs.is_cuda and not outputs.requires_grad else outputs
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _AsWritten, (self.module, self.method)
+        return _as_written, (self.module, self.method)
 
 
-class _CompiledHead(_Compiled):
+class _CompiledForward(CompiledMethod):
     """The forward pass of a head that can be masked, unless somebody looks at its basis: then that of the class.
 
     What is compiled around it, a network that has the head inside, breaks off there.
@@ -173,7 +176,17 @@ class _CompiledHead(_Compiled):
         return super().__call__(features, head.edge_mask)
 
 
-def _compiled_parts(root: nn.Module, options: dict[str, Any]) -> Iterator[_Compiled]:
+class _CompiledScores(CompiledMethod):
+    """The spread or size of a head's edges in a batch; what processes add up, and other scores, as they are written."""
+
+    @override
+    def __call__(self, basis: Tensor, score: str, all_reduce: AllReduce | None = None) -> Any:
+        if all_reduce is not None or score not in ("std", "activation"):
+            return _as_written(self.module, self.method)(basis, score, all_reduce)
+        return super().__call__(basis, score)
+
+
+def _compiled_parts(root: nn.Module, options: dict[str, Any]) -> Iterator[CompiledMethod]:
     """What is compiled of a module, before it takes its place there."""
     for path, network in root.named_modules():
         if not isinstance(network, Classifier):
@@ -184,13 +197,21 @@ def _compiled_parts(root: nn.Module, options: dict[str, Any]) -> Iterator[_Compi
                 raise NoisyLabelError(f"`{place}` arrives compiled: leave out `compile`, or hand it over as it is.")
             for head in part.modules():
                 if isinstance(head, MaskableHead):
-                    yield from _compiled_head(head, place, options)
+                    yield from compiled_head(head, place, options)
             if not isinstance(part, MaskableHead):
-                yield _Compiled(part, "forward", place, options)
+                yield CompiledMethod(part, "forward", place, options)
 
 
-def _compiled_head(head: MaskableHead, name: str, options: dict[str, Any]) -> Iterator[_Compiled]:
-    yield _CompiledHead(head, "forward", name, options)
+def compiled_head(head: MaskableHead, name: str, options: dict[str, Any]) -> Iterator[CompiledMethod]:
+    """The methods of a head that can be masked, before they take their places.
+
+    Args:
+        head: The head.
+        name: Its dotted name, for messages.
+        options: Keyword arguments of ``torch.compile``.
+    """
+    yield _CompiledForward(head, "forward", name, options)
     if head.num_terms > 1:  # else there is nothing to gain where its basis is looked at
-        yield _Compiled(head, "basis", name, options)
-        yield _Compiled(head, "logits", name, options)
+        yield CompiledMethod(head, "basis", name, options)
+        yield CompiledMethod(head, "logits", name, options)
+        yield _CompiledScores(head, "batch_scores", name, options)

@@ -6,6 +6,7 @@ import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from lightning_noisy import NoisyLabelError, NoisyLabelModule
 from lightning_noisy.callbacks import GradientErrorTracker, MaskRefresh, StepSeed
-from lightning_noisy.heads import KANHead, LinearHead
+from lightning_noisy.heads import KANHead, LinearHead, kan
+from lightning_noisy.modules.compiled import compiled_head
 from lightning_noisy.networks import SmallCNN
 from tests.distributed import Pool
 from tests.foreign import make_trainer
@@ -69,18 +71,22 @@ def graphs() -> int:
 
 def left_behind(module: nn.Module) -> list[str]:
     """Names of submodules that do not run as their class says."""
-    return [name for name, part in module.named_modules() if {"forward", "basis", "logits"} & vars(part).keys()]
+    return [
+        name
+        for name, part in module.named_modules()
+        if {"forward", "basis", "logits", "batch_scores"} & vars(part).keys()
+    ]
 
 
 CASES = {
     # head, mask, compilations: of the backbone two, for training and for evaluation
-    QUICK: (partial(KANHead, grid_size=1, spline_order=1), {}, 2 + 3),
+    QUICK: (partial(KANHead, grid_size=1, spline_order=1), {}, 2 + 4),
     "linear": (LinearHead, {}, 2 + 2),
     "linear by epoch": (LinearHead, {"every_n_epochs": 1, "score": "random"}, 2 + 2),
-    "kan": (KANHead, {}, 2 + 3),  # basis and rest in training, both in evaluation
-    "kan by other steps": (KANHead, {"every_n_steps": 2}, 2 + 4),
+    "kan": (KANHead, {}, 2 + 4),  # basis, scores and rest in training, all but scores in evaluation
+    "kan by other steps": (KANHead, {"every_n_steps": 2}, 2 + 5),
     "kan by gradient, always": (KANHead, {"score": "gradient", "apply_in": "always"}, 2 + 4),
-    "three heads": (make_heads, {"head": [f"network.head.{n}" for n in range(3)]}, 2 + 2 + 2 + 3),
+    "three heads": (make_heads, {"head": [f"network.head.{n}" for n in range(3)]}, 2 + 2 + 2 + 4),
 }
 
 
@@ -104,6 +110,27 @@ def test_training_is_that_of_the_module_as_written(tmp_path: Path, case: str) ->
     assert torch.equal(compiled.copy.eval()(images), module.eval()(images))
     assert graphs() == compilations, "copies, and the module after the fit, run as they are written"
     assert not left_behind(module)
+
+
+def test_a_compiled_kan_head_knows_its_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cubic splines are evaluated in closed form as long as the knots are even, and rightly when they no longer are."""
+    torch._dynamo.reset()
+    head = KANHead(6, 3).double()
+    written, features = copy.deepcopy(head), torch.randn(9, 6, dtype=torch.float64)
+    recursion = Mock(wraps=kan.bspline_basis)
+    monkeypatch.setattr(kan, "bspline_basis", recursion)
+    for method in compiled_head(head, "head", AS_WRITTEN):
+        method.begin()
+    for adapted in (False, True):
+        if adapted:
+            for one in (head, written):
+                one.update_grid(features)
+        assert recursion.called == adapted
+        torch.testing.assert_close(head(features), written(features))
+        scores = [one.batch_scores(one.basis(features), "std") for one in (head, written)]
+        torch.testing.assert_close(scores[0], scores[1], rtol=1e-10, atol=0)
+    exported = torch.export.export(copy.deepcopy(head), (features,)).module()
+    torch.testing.assert_close(exported(features), written(features))
 
 
 def broken(graph: Any, inputs: Any) -> Any:
