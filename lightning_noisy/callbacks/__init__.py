@@ -3,6 +3,7 @@
 from lightning_noisy.callbacks.attention_tracker import AttentionTracker
 from lightning_noisy.callbacks.averaged_weights import AveragedWeights
 from lightning_noisy.callbacks.cdr import CDR
+from lightning_noisy.callbacks.channels_last import ChannelsLast
 from lightning_noisy.callbacks.confidence_tracker import ConfidenceTracker
 from lightning_noisy.callbacks.correction_tracker import CorrectionTracker
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
@@ -32,6 +33,7 @@ __all__ = [
     "SELC",
     "AttentionTracker",
     "AveragedWeights",
+    "ChannelsLast",
     "ConfidenceTracker",
     "CorrectionTracker",
     "CriterionCallback",
