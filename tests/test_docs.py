@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import zlib
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -280,7 +281,7 @@ class TestMethods:
 @pytest.mark.slow
 def test_commands_of_the_pages_are_read(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
-    monkeypatch.setattr(Trainer, "fit", lambda *args, **options: None)
+    monkeypatch.setattr(Trainer, "fit", wraps(Trainer.fit)(lambda *args, **options: None))
     cli = main(["fit", "--config", "quickstart_ce", "--trainer.accelerator", "cpu"])
     given = [f"--config quickstart_ce {line}" for one in ALL if (line := options(one)) is not None]
     pages = ("index", "several_gpus", "trackers", "losses")
