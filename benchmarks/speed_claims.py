@@ -157,11 +157,17 @@ CLAIMS: dict[str, Claim] = {
         {"samples": (10_000, 100_000, 1_280_000), "rounds": 5, "steps": 300},
         {"samples": (256, 512), "rounds": 1, "steps": host_time.SKIPPED + 4},
     ),
-    "step": Claim(
+    "MLP step": Claim(
         full_step.measure,
-        {"networks": ("MLP", "CNN8"), "count": 10_240, "steps": 30, "skipped": 5, "rounds": 3},
+        {"networks": ("MLP",), "count": 10_240, "steps": 300, "skipped": 20, "rounds": 3},
         {"networks": ("MLP",), "count": 256, "steps": 4, "skipped": 1, "rounds": 1},
         {"steps": 400, "skipped": 50},
+    ),
+    "CNN step": Claim(
+        full_step.measure,
+        {"networks": ("CNN8",), "count": 1280, "steps": 6, "skipped": 2, "rounds": 3},
+        {"networks": ("MLP",), "count": 256, "steps": 4, "skipped": 1, "rounds": 1},
+        {"count": 10_240, "steps": 400, "skipped": 50},
     ),
     "epoch": Claim(
         image_epochs.epochs,

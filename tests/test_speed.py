@@ -127,13 +127,13 @@ def one_process(monkeypatch):
 def test_a_record_of_some_claims(tmp_path, one_process, monkeypatch, capsys):
     path = tmp_path / "speed.json"
     command = ["--device", "cpu", "--toy", "--results", str(path), "--only"]
-    speed.main([*command, "heads", "step", "epoch", "overhead", "loader", "rows"])
+    speed.main([*command, "heads", "MLP step", "epoch", "overhead", "loader", "rows"])
     claims = json.loads(path.read_text())["claims"]
-    assert list(claims) == ["heads", "step", "epoch", "overhead", "loader", "rows"]
+    assert list(claims) == ["heads", "MLP step", "epoch", "overhead", "loader", "rows"]
     assert all(value > 0 for seen in claims.values() for value in seen["figures"].values())
     assert claims["heads"]["figures"]["linear, 6 classes, nn.Linear"] == 1
     assert claims["epoch"]["figures"]["small CNN: share between steps"] < 1
-    assert {"commit", "processor", "torch"} <= set(claims["step"]["machine"])
+    assert {"commit", "processor", "torch"} <= set(claims["MLP step"]["machine"])
 
     def fails(*_):
         raise KeyError("no such head")
@@ -144,7 +144,7 @@ def test_a_record_of_some_claims(tmp_path, one_process, monkeypatch, capsys):
     assert stop.value.code == 1
     again = json.loads(path.read_text())["claims"]
     assert again["heads"]["error"] == "KeyError: 'no such head'"
-    assert again["step"] == claims["step"]
+    assert again["MLP step"] == claims["MLP step"]
     assert "KeyError" in capsys.readouterr().err
     assert "| heads | failed: KeyError: 'no such head' |" in path.with_suffix(".md").read_text()
 
