@@ -140,8 +140,9 @@ def test_audit_is_the_recipe():
     assert schedule == {"q_start": 0.0, "q_end": 1.0, "target": "loss.base"}
 
 
-def test_the_record_is_shown_as_it_is():
-    path = RESULTS / "detection.json"
+@pytest.mark.parametrize("name", ["detection", "detection-digits"])
+def test_records_are_shown_as_they_are(name):
+    path = RESULTS / f"{name}.json"
     record = json.loads(path.read_text())
     assert path.with_suffix(".md").read_text() == tables(record)
     assert summary(record) in (RESULTS.parent.parent / "docs" / "benchmarks.md").read_text()
