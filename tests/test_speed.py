@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import clock, full_step, host_time, image_epochs, loader, scale, speed, speed_claims
+from benchmarks.record import RESULTS
 from lightning_noisy import cli
 
 
@@ -175,3 +176,10 @@ def test_all_of_it_in_small(tmp_path, device):
     speed.main(["--device", device, "--toy", "--results", str(path)])
     claims = json.loads(path.read_text())["claims"]
     assert set(claims) == {name for name, claim in speed.CLAIMS.items() if device in claim.devices}
+
+
+def test_the_record_is_shown_as_it_is():
+    path = RESULTS / "speed-cpu.json"
+    record = json.loads(path.read_text())
+    assert path.with_suffix(".md").read_text() == speed.table(record, "cpu")
+    assert not [claim for claim, seen in record["claims"].items() if "error" in seen]
