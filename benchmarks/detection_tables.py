@@ -48,23 +48,22 @@ def summary(record: Record) -> str:
 
 
 def figure(record: Record) -> Figure:
-    """Average precision of what a user of each method gets, one row of dots for each kind of noise."""
+    """Average precision of what a user of each method gets, a panel for each kind of noise."""
     runs = list(record["runs"].values())
     methods, noises = _ordered(runs, "method"), _ordered(runs, "noise")
-    drawn = Figure(figsize=(8, 0.3 * len(noises) * (len(methods) + 1) + 1), layout="constrained")
-    axes = drawn.add_subplot()
-    ticks: dict[float, str] = {}
-    for row, noise in enumerate(noises):
+    drawn = Figure(figsize=(1.8 + 1.3 * len(noises), 0.25 * len(methods) + 1), layout="constrained")
+    panels = drawn.subplots(1, len(noises), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, noise in zip(panels, noises, strict=True):
+        axes.set_title(noise, fontsize=8)
         for line, method in enumerate(methods):
             values = [100 * _default(one)[1] for one in runs if (one["method"], one["noise"]) == (method, noise)]
-            place = row * (len(methods) + 1) + line
             if values:
-                axes.barh(place, statistics.mean(values), color="C0" if method == "audit" else "0.75")
-                axes.plot(values, [place] * len(values), ".", color="black", markersize=3)
-                ticks[place] = f"{noise}: {method}"
-    axes.set_yticks(list(ticks), list(ticks.values()), fontsize=6)
-    axes.invert_yaxis()
-    axes.set_xlabel("average precision in per cent: seeds (dots) and mean (bars)")
+                axes.barh(line, statistics.mean(values), color="C0" if method == "audit" else "0.75")
+                axes.plot(values, [line] * len(values), ".", color="black", markersize=3)
+    panels[0].set_yticks(range(len(methods)), methods, fontsize=7)
+    panels[0].set_xlim(0, 100)
+    panels[0].invert_yaxis()
+    drawn.supxlabel("average precision in per cent: seeds (dots) and mean (bars)", fontsize=8)
     return drawn
 
 
