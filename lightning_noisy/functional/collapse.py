@@ -6,6 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from lightning_noisy.errors import printable
+
 LEAST_SHARE = 0.1
 """A class that is predicted for fewer than this share of its labels counts as given up."""
 LEAST_LABELS = 5
@@ -47,7 +49,7 @@ def collapse_message(lost: list[int], share: float, names: list[str] | None = No
         share: Of all labels that are theirs, in [0, 1].
         names: What all classes are called; None: numbers.
     """
-    called = [str(label) if names is None else names[label] for label in lost]
+    called = [str(label) if names is None else printable(names[label]) for label in lost]
     shown = ", ".join(called[:10]) + (f" and {len(called) - 10} more" if len(called) > 10 else "")
     classes = "class is" if len(lost) == 1 else "classes are"
     return (

@@ -111,4 +111,5 @@ def test_classes_that_are_given_up():
     assert collapse_message([2], 0.1).startswith(
         "1 class is (almost) never predicted, though 10% of the labels are theirs: 2."
     )
+    assert "theirs: a  b." in collapse_message([0], 0.1, ["a\udcff\nb", "c"])
     assert "and 5 more" in collapse_message(list(range(15)), 1.0)
