@@ -59,7 +59,7 @@ class ConfidenceTracker(LabelTracker):
         if self._clean is not None:
             wrong = (self._clean[call.index] != call.given).to(confidence)
         store = self.section.store("confidence", (2,), fill=float("nan"), device=call.logits.device)
-        self.count_classes(call)
+        self.section.sums.count(call.logits.shape[1], predicted=call.logits.argmax(dim=1), given=call.given)
         store.update(call.index, torch.stack([confidence, wrong], dim=1))
 
     @override

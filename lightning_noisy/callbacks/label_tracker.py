@@ -81,14 +81,11 @@ class LabelTracker(CriterionCallback):
             "tensor (N,) or the path of a .npy or .npz file, or use a data module that has them."
         )
 
-    def count_classes(self, call: TargetCall) -> None:
-        """Note which classes are given and which predicted, for :meth:`judge_classes`."""
-        self.section.sums.count(call.num_classes, predicted=call.logits.argmax(dim=1), given=call.given)
-
     def judge_classes(self) -> None:
         """Find the classes that have labels and were (almost) never predicted in the epoch that ends: a collective.
 
-        What the last epoch has given up is said at the end of training.
+        A subclass counts those ``predicted`` and those ``given`` in the sums of its section. What the last epoch has
+        given up is said at the end of training.
         """
         seen, names = self.section.sums.counts(), self.run.origins.class_names
         lost = collapsed_classes(seen["predicted"], seen["given"]) if seen else []

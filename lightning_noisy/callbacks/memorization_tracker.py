@@ -68,7 +68,7 @@ class MemorizationTracker(LabelTracker):
         outcome = torch.where(prediction == clean, _CORRECT, outcome)
         outcome = torch.where(clean == call.given, _CLEAN + outcome, outcome)
         store = self.section.store("outcome", fill=_UNSEEN, dtype=torch.int8, device=call.logits.device)
-        self.count_classes(call)
+        self.section.sums.count(call.logits.shape[1], predicted=prediction, given=call.given)
         store.update(call.index, outcome)
 
     @override

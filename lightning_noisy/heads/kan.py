@@ -213,8 +213,9 @@ class KANHead(MaskableHead):
 
     def _splines(self, features: Tensor) -> Tensor:
         """The B-splines (B, G + m, D)."""
-        even = self._even_while_compiled if is_traced() else self._even()
-        if even is None or self.spline_order != _CUBIC:
+        cubic = self.spline_order == _CUBIC
+        even = (self._even_while_compiled if is_traced() else self._even()) if cubic else None
+        if even is None:
             return bspline_basis(features, self.grid.to(features), self.spline_order)
         origin, step = (part.to(features) for part in even)
         return uniform_cubic_basis(features, origin, step, self.spline_weight.shape[2])
