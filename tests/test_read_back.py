@@ -18,7 +18,7 @@ from tests.small import SmallDataModule, make_module
 from tests.test_gpu import METHODS
 
 READS = ("item", "tolist", "cpu", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__")
-ON_THE_CPU_ALONE = ("functional/masks.py", "callbacks/mask_rule.py", "checks.py")
+ON_THE_CPU_ALONE = ("functional/masks.py", "functional/random.py", "callbacks/mask_rule.py", "checks.py")
 """What has a branch for tensors of the CPU, which can be looked at for nothing."""
 SIZES_OF_BATCHES = {
     "CoTeachingPlus": {"modules/co_teaching_plus.py", "modules/small_loss.py"},

@@ -71,7 +71,7 @@ def hash_bits(*keys: Tensor | int) -> Tensor:
         NoisyLabelError: A key is a floating-point tensor.
     """
     words = [_word(key) for key in keys]
-    device = next((word.device for word in words if isinstance(word, Tensor)), _CPU)
+    device = next((word.device for word in words if isinstance(word, Tensor) and word.device != _CPU), _CPU)
     if device != _CPU:
         return _hash(torch.zeros((), dtype=torch.int64, device=device), words)
     with np.errstate(over="ignore"):  # numpy's operations on few numbers cost a fifth of torch's
