@@ -22,17 +22,9 @@ class ChannelsLast(Callback):
     """
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        pl_module.to(memory_format=torch.channels_last)  # DDP lays out its buckets by the weights, right afterwards
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.to(memory_format=torch.channels_last)
-
-    @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_fit_start(trainer, pl_module)
-
-    @override
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_fit_start(trainer, pl_module)
-
-    @override
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.on_fit_start(trainer, pl_module)
+        pl_module.to(memory_format=torch.channels_last)  # networks that `configure_model` has made

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import nn
 from typing_extensions import override
 
 from lightning_noisy.functional.random import hash_seed
@@ -27,25 +26,25 @@ class StepSeed(Callback):
     def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
         self._run: RunState | None = None
+        self._device = torch.device("cpu")
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._run = RunDriver.of(trainer)
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._device = next(pl_module.parameters()).device  # a loop of one's own may train any module
+
+    @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert self._run is not None, "no run before `setup`"
         seed = self._run.seed if self.seed is None else self.seed
-        reseed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank), _device(pl_module))
+        reseed(hash_seed(seed, trainer.current_epoch, batch_idx, trainer.global_rank), self._device)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies stand outside the run that the original takes part in."""
         return {**self.__dict__, "_run": None}
-
-
-def _device(module: nn.Module) -> torch.device:
-    """Where a module is; a loop of one's own may train one that does not say it."""
-    return module.device if isinstance(module, LightningModule) else next(module.parameters()).device
 
 
 def reseed(seed: int, device: torch.device) -> None:

@@ -17,9 +17,11 @@ class Formats(Callback):
     def __init__(self):
         self.seen = set()
 
-    def on_fit_start(self, trainer, pl_module):
+    def setup(self, trainer, pl_module, stage):
+        """Before a strategy wraps the module."""
         for part in pl_module.modules():
             if isinstance(part, torch.nn.Conv2d):
+                self.note("weight", part.weight)
                 part.register_forward_hook(lambda part, _, output: self.note("output", output))
 
     def on_after_backward(self, trainer, pl_module):
