@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
+from lightning_noisy.callbacks.said_once import say_once
 from lightning_noisy.callbacks.training_dynamics import TrainingDynamics
 from lightning_noisy.data.photos import read_photo
 from lightning_noisy.data.pictures import picture
@@ -41,7 +42,9 @@ class LabelIssueReport(TrainingDynamics):
 
     How labels are ranked: :func:`~lightning_noisy.reports.from_dynamics.issues_from_dynamics`. A robust loss
     (``EarlyLearningRegularization``) ranks better than cross entropy, which learns wrong labels by heart. Classes that
-    are (almost) never predicted are said on top of the page: the ranking of their labels is worth nothing.
+    are (almost) never predicted are said on top of the page: the ranking of their labels is worth nothing. So is what
+    else speaks against a run (:func:`~lightning_noisy.reports.remarks.remarks_on`): that it has learned its labels by
+    heart, that it knows too little, that it expects more wrong labels than it can point at.
 
     Args:
         output: Folder; a relative one lies in the run's folder (without a logger, in ``default_root_dir``).
@@ -121,7 +124,7 @@ class LabelIssueReport(TrainingDynamics):
         )
 
     def write(self, folder: Path, thumbnail: Thumbnail | None = None) -> None:
-        """Write the report, and say in a line what it has found.
+        """Write the report, say in a line what it has found, and in one more whatever speaks against it.
 
         Args:
             folder: Where its files go.
@@ -132,6 +135,8 @@ class LabelIssueReport(TrainingDynamics):
         found, share = int(issues.wrong.sum()), issues.noise_rate.share
         seen = f"{found} of {len(issues)} labels look wrong, the estimated noise rate is {share:.1%}"
         rank_zero_info(f"{seen}: {folder / PAGE}")
+        for remark in issues.remarks:
+            say_once(remark)
 
     def _class_names(self) -> list[str]:
         known = self.run.origins.class_names

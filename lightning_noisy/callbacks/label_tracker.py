@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.clean_targets import CleanTargets
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
-from lightning_noisy.callbacks.lost_classes import say_collapse
+from lightning_noisy.callbacks.said_once import say_once
 from lightning_noisy.errors import NoisyLabelError, check_count
 from lightning_noisy.figures import FigureWriter
 from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
@@ -112,7 +112,7 @@ class LabelTracker(CriterionCallback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.figures.end_training(trainer)
-        say_collapse(self._collapse)
+        say_once(self._collapse)
 
     def _draw(self) -> Figure | None:
         if not self.history:

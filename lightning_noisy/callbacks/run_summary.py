@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from typing_extensions import override
 
-from lightning_noisy.callbacks.lost_classes import say_collapse
+from lightning_noisy.callbacks.said_once import say_once
 from lightning_noisy.errors import check_argument
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.collapse import SeesLostClasses
@@ -94,7 +94,7 @@ class RunSummary(Callback):
         measured = f"injected by {names}" if names else "realized noise rate"
         rank_zero_info(self.table(rate, folder, measured))
         collapse = pl_module.lost_classes_line() if isinstance(pl_module, SeesLostClasses) else None
-        say_collapse(collapse)
+        say_once(collapse)
         if folder is not None:
             self._write(Path(folder), rate, collapse)
 

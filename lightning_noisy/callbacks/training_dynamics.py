@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.callbacks.dynamics_rows import DynamicsRows
-from lightning_noisy.callbacks.lost_classes import say_collapse
+from lightning_noisy.callbacks.said_once import say_once
 from lightning_noisy.callbacks.sample_facts import SampleFacts
 from lightning_noisy.callbacks.unaugmented_pass import UnaugmentedPass, visit_rows
 from lightning_noisy.errors import NoisyLabelError, printable
@@ -178,7 +178,7 @@ class TrainingDynamics(CriterionCallback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = self.run.origins.class_names
-        say_collapse(self.collapse(None if names is None else list(names)))
+        say_once(self.collapse(None if names is None else list(names)))
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies look at no module."""

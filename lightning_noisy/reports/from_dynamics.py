@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lightning_noisy.functional.label_posterior import LabelPosterior, label_posterior
 from lightning_noisy.functional.mixture import beta_mixture
 from lightning_noisy.reports.label_issues import SCORE_BINS, UNSEEN, LabelIssues, NoiseRate
+from lightning_noisy.reports.remarks import remarks_on
 
 CUT = 0.5
-_SURE = 0.5  # of the likeliest class, over epochs
 _COLUMNS = (
     "confidence", "trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned",
     "last_prediction", "modal_share", "visits",
@@ -59,7 +59,7 @@ def issues_from_dynamics(
     found = label_posterior(known, torch.from_numpy(given[seen]))
     suggested, score = given.copy(), np.zeros(len(given))
     suggested[seen], score[seen] = found.best.numpy(), found.wrong.numpy()
-    return LabelIssues(
+    issues = LabelIssues(
         samples=samples,
         kind=kind,
         class_names=tuple(class_names),
@@ -73,8 +73,9 @@ def issues_from_dynamics(
         curves=curves,
         truth=truth,
         marked={UNSEEN: ~seen} if not seen.all() else {},
-        remarks=(*remarks, *_unsure(known)),
     )
+    of_seen = {name: column[seen] for name, column in table.items()}
+    return replace(issues, remarks=(*remarks, *remarks_on(of_seen, known, found.noise_rate, issues.wrong[seen])))
 
 
 def _noise_rate(found: LabelPosterior) -> NoiseRate:
@@ -82,19 +83,6 @@ def _noise_rate(found: LabelPosterior) -> NoiseRate:
         return NoiseRate(0.0, 0.0, 1.0)
     share, (sure, possible) = found.noise_rate, ((found.wrong > limit).double().mean() for limit in (0.9, 0.1))
     return NoiseRate(share, min(share, float(sure)), max(share, float(possible)))
-
-
-def _unsure(logits: Tensor) -> list[str]:
-    """A line where the network knows too little for its ranking to mean much."""
-    if len(logits) == 0:
-        return []
-    middle = float(logits.softmax(dim=1).amax(dim=1).median())
-    if middle >= _SURE:
-        return []
-    return [
-        f"The network is unsure of most samples ({middle:.0%} for the class that it holds likeliest, in the median): "
-        "it contradicts labels at random. Train longer, or with a higher learning rate."
-    ]
 
 
 def _components(score: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

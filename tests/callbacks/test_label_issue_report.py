@@ -15,6 +15,7 @@ from lightning_noisy.callbacks import LabelIssueReport
 from lightning_noisy.data import FileNoise, SymmetricNoise
 from lightning_noisy.functional.label_posterior import label_posterior
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
+from lightning_noisy.reports.remarks import remarks_on
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule, make_module
 
@@ -165,6 +166,43 @@ def test_a_network_that_knows_little_says_so():
     issues = issues_from_dynamics(dynamics([0, 1, 2] * 10), beliefs, np.arange(30).astype(str), "row", ["a", "b", "c"])
     (remark,) = issues.remarks
     assert remark.startswith("The network is unsure of most samples (33%")
+
+
+@pytest.mark.parametrize(("contradicted", "at_last", "said"), [(30, 25, 0), (30, 24, 1), (4, 0, 0), (24, 30, 0)])
+def test_a_network_that_has_learned_labels_by_heart_says_so(contradicted, at_last, said):
+    label, rows = np.array([0, 1] * 50), np.arange(101)
+    seen = {**dynamics([*label, 0], [1] * 100 + [0]), "label": np.array([*label, -1])}
+    seen["margin"] = np.where(rows < contradicted, -1.0, 1.0)  # the last sample was never seen, and counts for nothing
+    seen["last_prediction"] = np.where(rows < at_last, 1 - seen["label"], seen["label"])
+    beliefs = np.log(np.where(seen["label"][:, None] == [0, 1], 0.99, 0.01)).astype(np.float32)
+    remarks = issues_from_dynamics(seen, beliefs, rows.astype(str), "row", ["a", "b"]).remarks
+    assert len(remarks) == said
+    if said:
+        assert "contradicted 30% of the labels on average over the epochs, and 24% in the last one" in remarks[0]
+
+
+def test_more_wrong_labels_than_can_be_pointed_at_are_said():
+    def remarks(called):
+        table = {"margin": np.ones(200), "last_prediction": np.zeros(200), "label": np.zeros(200)}
+        return remarks_on(table, torch.tensor([[9.0, 0.0]] * 200), 0.1, np.arange(200) < called)
+
+    assert remarks(10) == []
+    (remark,) = remarks(9)
+    assert remark.startswith("10.0% of the labels are expected to be wrong, but only 4.5% can be pointed at")
+
+
+def test_what_speaks_against_a_run_is_said_on_the_page_and_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x, given, clean = make_tensors()
+    module, report = torch.nn.Linear(6, 4), LabelIssueReport()
+    noisy = NoisyLoop(module, torch.optim.SGD(module.parameters(), 0.1), [report], TensorDataset(x, given))
+    for epoch, believed in enumerate((clean, clean, given)):
+        noisy.update(6 * torch.eye(4)[believed], given, torch.arange(24), epoch)
+        noisy.end_epoch()
+    assert (clean != given).any()
+    with pytest.warns(UserWarning, match="has probably learned wrong labels by heart"):
+        noisy.finish()
+    assert "has probably learned wrong labels by heart" in (tmp_path / "label_issues" / "report.html").read_text()
 
 
 def test_expected_counts_add_up():
