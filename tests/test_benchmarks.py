@@ -755,6 +755,20 @@ def test_photos_of_the_benchmark(tmp_path):
     assert all(row.split("/")[1] == row.split(",")[1] for row in rows[1:])
 
 
+@pytest.mark.slow
+def test_an_audit_of_photos_joins_the_record(monkeypatch, tmp_path):
+    pixels = np.stack([np.full((8, 8, 3), 30 + 60 * (number % 4), np.uint8) for number in range(60)])
+    data = SimpleNamespace(data=pixels, targets=[number % 4 for number in range(60)], classes=list("abcd"))
+    monkeypatch.setattr(photos, "CIFAR10", lambda root: data)
+    results = tmp_path / "photos.json"
+    results.write_text(json.dumps({"runs": {"table": {"seconds": 1.0}}}))
+    arguments = ["--cifar", "there", "--count", "60", "--results", str(results), "--runs", "from scratch"]
+    photos.main(arguments)
+    runs = json.loads(results.read_text())["runs"]
+    assert runs["table"] == {"seconds": 1.0}
+    assert runs["from scratch"]["wrong_of_first_48"] <= 60 * runs["from scratch"]["wrong"] < 30
+
+
 def test_cost_of_rows_by_the_number_of_samples(monkeypatch, tmp_path):
     written = []
 
