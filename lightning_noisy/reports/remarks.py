@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _SURE = 0.5  # of the likeliest class, over epochs
-_CAME_TO_AGREE = 0.05  # of all labels
+_MOST = 0.5  # of all labels
+_CAME_TO_AGREE, _STILL_CONTRADICTED = 0.05, 2 / 3  # of all labels, and of those contradicted on average
 _POINTED_AT, _WORTH_SAYING = 0.5, 0.01
 _ADVICE = "Train with a robust loss (early-learning regularization), or for fewer epochs."
 
@@ -21,8 +22,10 @@ def remarks_on(
     """Why a ranking may mean little, the first of these that holds; nothing where none does.
 
     - The likeliest class of the median sample has a mean probability below a half: the network knows too little.
-    - On average over the epochs another class was ahead of the label (area under the margin below 0) for 5 % of the
-      samples more than in the last epoch: the network has come to believe labels that it had contradicted.
+    - More than half of the labels are not predicted in the last epoch: most are wrong, or it knows too little.
+    - On average over the epochs another class was ahead of the label (area under the margin below 0) far more often
+      than in the last one, by half at least and by 5 % of the samples: the network has come to believe labels that it
+      had contradicted.
     - Fewer than half of the labels that are expected to be wrong count as wrong, where that is 1 % at least: the
       network believes nearly every label a little too much to tell.
 
@@ -34,34 +37,48 @@ def remarks_on(
     """
     if len(beliefs) == 0:
         return []
-    return _knows_little(beliefs) or _by_heart(table) or _cannot_point(expected, float(wrong.mean()))
-
-
-def _knows_little(beliefs: Tensor) -> list[str]:
-    middle = float(beliefs.softmax(dim=1).amax(dim=1).median())
-    if middle >= _SURE:
-        return []
-    return [
-        f"The network is unsure of most samples ({middle:.0%} for the class that it holds likeliest, in the median): "
-        "it contradicts labels at random. Train longer, or with a higher learning rate."
-    ]
-
-
-def _by_heart(table: Mapping[str, NDArray[Any]]) -> list[str]:
     contradicted = float((table["margin"] < 0).mean())
     at_last = float((table["last_prediction"] != table["label"]).mean())
-    if contradicted - at_last < _CAME_TO_AGREE:
-        return []
-    return [
+    lines = (
+        _is_unsure(float(beliefs.softmax(dim=1).amax(dim=1).median())),
+        _contradicts_most(at_last),
+        _by_heart(contradicted, at_last),
+        _cannot_point(expected, float(wrong.mean())),
+    )
+    return [line for line in lines if line is not None][:1]
+
+
+def _is_unsure(middle: float) -> str | None:
+    if middle >= _SURE:
+        return None
+    return (
+        f"The network is unsure of most samples ({middle:.0%} for the class that it holds likeliest, in the median): "
+        "it contradicts labels at random. Train longer, or with a higher learning rate."
+    )
+
+
+def _contradicts_most(at_last: float) -> str | None:
+    if at_last <= _MOST:
+        return None
+    return (
+        f"The network contradicts {at_last:.0%} of the labels in the last epoch: either most of them are wrong, or it "
+        "has learned too little to correct any. Train longer, or start from a pretrained network."
+    )
+
+
+def _by_heart(contradicted: float, at_last: float) -> str | None:
+    if contradicted - at_last < _CAME_TO_AGREE or at_last > _STILL_CONTRADICTED * contradicted:
+        return None
+    return (
         f"The network contradicted {contradicted:.0%} of the labels on average over the epochs, and {at_last:.0%} in "
         f"the last one: it has probably learned wrong labels by heart, and too few count as wrong here. {_ADVICE}"
-    ]
+    )
 
 
-def _cannot_point(expected: float, called: float) -> list[str]:
+def _cannot_point(expected: float, called: float) -> str | None:
     if expected < _WORTH_SAYING or called >= _POINTED_AT * expected:
-        return []
-    return [
+        return None
+    return (
         f"{expected:.1%} of the labels are expected to be wrong, but only {called:.1%} can be pointed at: trust the "
         f"ranking more than what counts as wrong. {_ADVICE}"
-    ]
+    )

@@ -136,7 +136,8 @@ def dynamics(label, seen=None):
     count = len(label)
     names = ("trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned")
     return {
-        **{name: np.zeros(count) for name in (*names, "confidence", "last_prediction", "modal_share")},
+        **{name: np.zeros(count) for name in (*names, "confidence", "modal_share")},
+        "last_prediction": np.array(label),
         "visits": np.full(count, 3) if seen is None else np.array(seen) * 3,
         "label": np.array(label),
     }
@@ -168,7 +169,9 @@ def test_a_network_that_knows_little_says_so():
     assert remark.startswith("The network is unsure of most samples (33%")
 
 
-@pytest.mark.parametrize(("contradicted", "at_last", "said"), [(30, 25, 0), (30, 24, 1), (4, 0, 0), (24, 30, 0)])
+@pytest.mark.parametrize(
+    ("contradicted", "at_last", "said"), [(30, 21, 0), (30, 19, 1), (4, 0, 0), (5, 0, 1), (24, 30, 0)]
+)
 def test_a_network_that_has_learned_labels_by_heart_says_so(contradicted, at_last, said):
     label, rows = np.array([0, 1] * 50), np.arange(101)
     seen = {**dynamics([*label, 0], [1] * 100 + [0]), "label": np.array([*label, -1])}
@@ -178,7 +181,16 @@ def test_a_network_that_has_learned_labels_by_heart_says_so(contradicted, at_las
     remarks = issues_from_dynamics(seen, beliefs, rows.astype(str), "row", ["a", "b"]).remarks
     assert len(remarks) == said
     if said:
-        assert "contradicted 30% of the labels on average over the epochs, and 24% in the last one" in remarks[0]
+        line = f"contradicted {contradicted}% of the labels on average over the epochs, and {at_last}% in the last one"
+        assert line in remarks[0]
+
+
+@pytest.mark.parametrize(("at_last", "said"), [(50, []), (51, ["The network contradicts 51% of the labels"])])
+def test_a_network_that_contradicts_most_labels_says_so(at_last, said):
+    last = (np.arange(100) < at_last).astype(float)
+    table = {"margin": -np.ones(100) * (np.arange(100) < 60), "last_prediction": last, "label": np.zeros(100)}
+    lines = remarks_on(table, torch.tensor([[9.0, 0.0]] * 100), 0.5, np.ones(100, bool))
+    assert [line.partition(" in the last epoch")[0] for line in lines] == said
 
 
 def test_more_wrong_labels_than_can_be_pointed_at_are_said():
