@@ -17,6 +17,7 @@ _STEPS, _CHANGE = 200, 1e-5
 _ROWS = 1 << 16  # that are in double precision at once
 _HALVINGS, _WIDEST, _EXACT = 40, 30.0, 1e-10  # of the logarithm of a factor
 _LEAST, _PRECISION = 1e-300, 1e-15
+_SURE, _SHARPEST, _BISECTIONS, _JUDGED = 0.98, 64.0, 24, 1 << 16  # how sure, by how many samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +57,11 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     for what few samples of a class cannot tell. So a label that hardly ever is wrong needs more doubt than one that
     often is: where dogs are called cats, a doubtful cat is suspected before a doubtful truck.
 
-    Nobody knows how sure the network has a right to be. All this is done for :math:`\operatorname{softmax}(\gamma z_i)`
-    with each :math:`\gamma` of ``SHARPNESS``, and posteriors and transitions are averaged. So no label is surely wrong
-    because of one reckless prediction: what ranks first does so however sure the network is.
+    Nobody knows how sure the network has a right to be. All this is done for
+    :math:`\operatorname{softmax}(\gamma \gamma_0 z_i)` with each :math:`\gamma` of ``SHARPNESS``, and posteriors and
+    transitions are averaged. So no label is surely wrong because of one reckless prediction: what ranks first does so
+    however sure the network is. :math:`\gamma_0 \ge 1` is the least factor at which the median sample's likeliest class
+    has a belief of 0.98 (at most 64): losses that keep a network timid say as much about labels as others.
 
     After Dawid and Skene, Maximum Likelihood Estimation of Observer Error-Rates, Applied Statistics 1979, with one
     observer, and a network's belief instead of class frequencies.
@@ -81,6 +84,7 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     check_argument(bool(logits.isfinite().all()), "logits", "finite numbers", "others")
     given = as_targets(labels, logits.shape[1], "labels").cpu()
     known = logits.detach().float().cpu()
+    known = _assurance(known) * known
     posterior, transition = torch.zeros_like(known), torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.float64)
     for sharpness in SHARPNESS:
         beliefs = (sharpness * known).softmax(dim=1)
@@ -119,6 +123,22 @@ def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
     each = torch.bincount(labels[counts], minlength=classes).clamp(min=1)
     wrong = torch.bincount(labels[counts & other], minlength=classes) / each
     return float((wrong * labelled).sum() / max(1, len(labels)))
+
+
+def _assurance(logits: Tensor) -> float:
+    """The factor, at least 1, at which the likeliest class of the median sample has a belief of 0.98."""
+    some = logits[:: max(1, len(logits) // _JUDGED)]
+
+    def is_sure(factor: float) -> bool:
+        return float((factor * some).softmax(dim=1).amax(dim=1).median()) >= _SURE
+
+    if len(some) == 0 or is_sure(1.0):
+        return 1.0
+    low, high = 1.0, _SHARPEST
+    for _ in range(_BISECTIONS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if is_sure(middle) else (middle, high)
+    return high
 
 
 def _chunks(count: int) -> list[slice]:

@@ -16,6 +16,7 @@ from lightning_noisy.reports.label_issues import SCORE_BINS, UNSEEN, LabelIssues
 from lightning_noisy.reports.remarks import remarks_on
 
 CUT = 0.5
+_POINTS = 16  # of each bin at which a density is looked up
 _COLUMNS = (
     "confidence", "trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned",
     "last_prediction", "modal_share", "visits",
@@ -75,7 +76,7 @@ def issues_from_dynamics(
         marked={UNSEEN: ~seen} if not seen.all() else {},
     )
     of_seen = {name: column[seen] for name, column in table.items()}
-    return replace(issues, remarks=(*remarks, *remarks_on(of_seen, known, found.noise_rate, issues.wrong[seen])))
+    return replace(issues, remarks=(*remarks, *remarks_on(of_seen, found.noise_rate, issues.wrong[seen])))
 
 
 def _noise_rate(found: LabelPosterior) -> NoiseRate:
@@ -93,10 +94,10 @@ def _components(score: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     low, high = fit.bounds
     if not high > low or float(fit.weights[1]) == 0:
         return {}
-    middles = (np.arange(SCORE_BINS) + 0.5) / SCORE_BINS
-    scaled = (middles - low) / (high - low)
+    points = (np.arange(SCORE_BINS * _POINTS) + 0.5) / SCORE_BINS / _POINTS
+    scaled = (points - low) / (high - low)
     inside = (scaled > 0) & (scaled < 1)
-    densities = fit.densities(torch.from_numpy(scaled[inside])).numpy()
-    counts = np.zeros((2, SCORE_BINS))
-    counts[:, inside] = densities * len(score) * 0.9 / (high - low) / SCORE_BINS
+    densities = np.zeros((2, len(points)))
+    densities[:, inside] = fit.densities(torch.from_numpy(scaled[inside])).numpy()
+    counts = densities.reshape(2, SCORE_BINS, _POINTS).mean(axis=2) * len(score) * 0.9 / (high - low) / SCORE_BINS
     return dict(zip(("taken for right", "taken for wrong"), counts, strict=True))

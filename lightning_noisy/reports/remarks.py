@@ -7,22 +7,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-_SURE = 0.5  # of the likeliest class, over epochs
-_MOST = 0.5  # of all labels
+_BY_CHANCE = 0.55  # of what a network that knows nothing would contradict
 _CAME_TO_AGREE, _STILL_CONTRADICTED = 0.05, 2 / 3  # of all labels, and of those contradicted on average
 _POINTED_AT, _WORTH_SAYING = 0.5, 0.01
 _ADVICE = "Train with a robust loss (early-learning regularization), or for fewer epochs."
 
 
-def remarks_on(
-    table: Mapping[str, NDArray[Any]], beliefs: Tensor, expected: float, wrong: NDArray[np.bool_]
-) -> list[str]:
+def remarks_on(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArray[np.bool_]) -> list[str]:
     """Why a ranking may mean little, the first of these that holds; nothing where none does.
 
-    - The likeliest class of the median sample has a mean probability below a half: the network knows too little.
-    - More than half of the labels are not predicted in the last epoch: most are wrong, or it knows too little.
+    - The last epoch's predictions contradict more than 55 % of the labels that they would contradict by chance, if each
+      class were predicted as often: very many labels are wrong, or the network knows too little.
     - On average over the epochs another class was ahead of the label (area under the margin below 0) far more often
       than in the last one, by half at least and by 5 % of the samples: the network has come to believe labels that it
       had contradicted.
@@ -31,38 +27,34 @@ def remarks_on(
 
     Args:
         table: Figures of each seen sample, as :meth:`TrainingDynamics.table` gives them, (N,) each.
-        beliefs: Mean log-probabilities, (N, K).
         expected: The estimated noise rate.
         wrong: Labels that count as wrong, (N,).
     """
-    if len(beliefs) == 0:
+    if len(wrong) == 0:
         return []
     contradicted = float((table["margin"] < 0).mean())
     at_last = float((table["last_prediction"] != table["label"]).mean())
     lines = (
-        _is_unsure(float(beliefs.softmax(dim=1).amax(dim=1).median())),
-        _contradicts_most(at_last),
+        _knows_little(at_last, _by_chance(table["last_prediction"], table["label"])),
         _by_heart(contradicted, at_last),
         _cannot_point(expected, float(wrong.mean())),
     )
     return [line for line in lines if line is not None][:1]
 
 
-def _is_unsure(middle: float) -> str | None:
-    if middle >= _SURE:
-        return None
-    return (
-        f"The network is unsure of most samples ({middle:.0%} for the class that it holds likeliest, in the median): "
-        "it contradicts labels at random. Train longer, or with a higher learning rate."
-    )
+def _by_chance(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
+    """The share of labels that is contradicted when predictions are dealt out again at random."""
+    classes = np.arange(max(predicted.max(), labels.max()) + 1)
+    return float(1 - sum((predicted == k).mean() * (labels == k).mean() for k in classes))
 
 
-def _contradicts_most(at_last: float) -> str | None:
-    if at_last <= _MOST:
+def _knows_little(at_last: float, by_chance: float) -> str | None:
+    if at_last <= _BY_CHANCE * by_chance:
         return None
     return (
-        f"The network contradicts {at_last:.0%} of the labels in the last epoch: either most of them are wrong, or it "
-        "has learned too little to correct any. Train longer, or start from a pretrained network."
+        f"The network contradicts {at_last:.0%} of the labels in the last epoch, and would contradict {by_chance:.0%} "
+        "if it knew nothing: either very many are wrong, or it has learned too little to correct any. Train longer, or "
+        "start from a pretrained network."
     )
 
 
