@@ -84,10 +84,10 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     check_argument(bool(logits.isfinite().all()), "logits", "finite numbers", "others")
     given = as_targets(labels, logits.shape[1], "labels").cpu()
     known = logits.detach().float().cpu()
-    known = _assurance(known) * known
+    assurance = _assurance(known)
     posterior, transition = torch.zeros_like(known), torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.float64)
     for sharpness in SHARPNESS:
-        beliefs = (sharpness * known).softmax(dim=1)
+        beliefs = (sharpness * assurance * known).softmax(dim=1)
         explained, factor = _explain(beliefs, given)
         transition += explained / len(SHARPNESS)
         for rows in _chunks(len(given)):

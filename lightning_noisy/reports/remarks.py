@@ -44,8 +44,9 @@ def remarks_on(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArra
 
 def _by_chance(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
     """The share of labels that is contradicted when predictions are dealt out again at random."""
-    classes = np.arange(max(predicted.max(), labels.max()) + 1)
-    return float(1 - sum((predicted == k).mean() * (labels == k).mean() for k in classes))
+    classes = int(max(predicted.max(), labels.max())) + 1
+    often = [np.bincount(column.astype(np.int64), minlength=classes) / len(column) for column in (predicted, labels)]
+    return 1 - float(often[0] @ often[1])
 
 
 def _knows_little(at_last: float, by_chance: float) -> str | None:
