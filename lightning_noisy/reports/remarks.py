@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BY_CHANCE = 0.55  # of what a network that knows nothing would contradict
-_CAME_TO_AGREE, _STILL_CONTRADICTED = 0.05, 2 / 3  # of all labels, and of those contradicted on average
+_LATE, _LEARNED_LATE = 4, 0.05  # times as late as half of the samples, and the share of labels that are
 _POINTED_AT, _WORTH_SAYING = 0.5, 0.01
 _ADVICE = "Train with a robust loss (early-learning regularization), or for fewer epochs."
 
@@ -19,9 +19,9 @@ def remarks_on(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArra
 
     - The last epoch's predictions contradict more than 55 % of the labels that they would contradict by chance, if each
       class were predicted as often: very many labels are wrong, or the network knows too little.
-    - On average over the epochs another class was ahead of the label (area under the margin below 0) far more often
-      than in the last one, by half at least and by 5 % of the samples: the network has come to believe labels that it
-      had contradicted.
+    - More than 5 % of the labels are predicted in the last epoch, and were for the first time more than four times as
+      late as those of half of the samples: the network has learned them by heart. Robust losses and right labels stayed
+      below 2 %; where hard samples are learned late, nobody can tell them from wrong labels.
     - Fewer than half of the labels that are expected to be wrong count as wrong, where that is 1 % at least: the
       network believes nearly every label a little too much to tell.
 
@@ -32,11 +32,10 @@ def remarks_on(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArra
     """
     if len(wrong) == 0:
         return []
-    contradicted = float((table["margin"] < 0).mean())
     at_last = float((table["last_prediction"] != table["label"]).mean())
     lines = (
         _knows_little(at_last, _by_chance(table["last_prediction"], table["label"])),
-        _by_heart(contradicted, at_last),
+        _by_heart(table),
         _cannot_point(expected, float(wrong.mean())),
     )
     return [line for line in lines if line is not None][:1]
@@ -59,12 +58,15 @@ def _knows_little(at_last: float, by_chance: float) -> str | None:
     )
 
 
-def _by_heart(contradicted: float, at_last: float) -> str | None:
-    if contradicted - at_last < _CAME_TO_AGREE or at_last > _STILL_CONTRADICTED * contradicted:
+def _by_heart(table: Mapping[str, NDArray[Any]]) -> str | None:
+    learned = table["first_learned"][table["last_prediction"] == table["label"]]
+    half = float(np.median(learned)) + 1 if len(learned) else 0.0
+    share = float((learned + 1 > _LATE * half).sum()) / len(table["label"])
+    if share <= _LEARNED_LATE:
         return None
     return (
-        f"The network contradicted {contradicted:.0%} of the labels on average over the epochs, and {at_last:.0%} in "
-        f"the last one: it has probably learned wrong labels by heart, and too few count as wrong here. {_ADVICE}"
+        f"The network learned {share:.0%} of the labels after epoch {_LATE * half:.0f}, half of all by epoch "
+        f"{half:.0f}: it has probably learned wrong labels by heart, and too few count as wrong here. {_ADVICE}"
     )
 
 
