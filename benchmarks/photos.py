@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchvision.datasets import CIFAR10
 
-from benchmarks.record import RESULTS, commit, describe_machine, write_record
+from benchmarks.record import RESULTS, describe_machine, read_record, write_record
 
 _COUNT, _NOISE, _SIDE, _FIRST = 2000, 0.245, 128, 48
 RUNS: dict[str, tuple[str, ...]] = {
@@ -48,14 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS, metavar="RUN")
     parser.add_argument("--results", type=Path, default=RESULTS / "photos.json")
     given = parser.parse_args(arguments)
-    known = json.loads(given.results.read_text())["runs"] if given.results.exists() else {}
+    record = read_record(given.results) or {"images": given.count, "runs": {}}
+    if record["images"] != given.count:
+        parser.error(f"the record has {record['images']} images: give another file as --results")
     with tempfile.TemporaryDirectory() as folder:
         truth = make_folder(Path(folder, "photos"), CIFAR10(given.cifar), given.count)
         make_table(Path(folder, "labels.csv"), truth)
         for name in given.runs:
-            known[name] = {"commit": commit(), **audited(name, Path(folder), truth)}
-            write_record(given.results, {"machine": describe_machine(), "images": given.count, "runs": known})
-    print(known)
+            record["runs"][name] = {**audited(name, Path(folder), truth), "machine": describe_machine()}
+            write_record(given.results, record)
+    print(record["runs"])
 
 
 def make_folder(root: Path, data: Any, count: int) -> dict[str, str]:

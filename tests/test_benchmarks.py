@@ -761,12 +761,16 @@ def test_an_audit_of_photos_joins_the_record(monkeypatch, tmp_path):
     data = SimpleNamespace(data=pixels, targets=[number % 4 for number in range(60)], classes=list("abcd"))
     monkeypatch.setattr(photos, "CIFAR10", lambda root: data)
     results = tmp_path / "photos.json"
-    results.write_text(json.dumps({"runs": {"table": {"seconds": 1.0}}}))
+    results.write_text(json.dumps({"images": 60, "runs": {"table": {"seconds": 1.0}}}))
     arguments = ["--cifar", "there", "--count", "60", "--results", str(results), "--runs", "from scratch"]
     photos.main(arguments)
     runs = json.loads(results.read_text())["runs"]
     assert runs["table"] == {"seconds": 1.0}
+    truth = photos.make_folder(tmp_path / "again", data, 60)
+    assert runs["from scratch"]["wrong"] == pytest.approx(np.mean([path[0] != name for path, name in truth.items()]))
     assert runs["from scratch"]["wrong_of_first_48"] <= 60 * runs["from scratch"]["wrong"] < 30
+    with pytest.raises(SystemExit):
+        photos.main(["--cifar", "there", "--count", "61", "--results", str(results)])
 
 
 def test_cost_of_rows_by_the_number_of_samples(monkeypatch, tmp_path):

@@ -20,8 +20,8 @@ def remarks_on(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArra
     - The last epoch's predictions contradict more than 55 % of the labels that they would contradict by chance, if each
       class were predicted as often: very many labels are wrong, or the network knows too little.
     - More than 5 % of the labels are predicted in the last epoch, and were for the first time more than four times as
-      late as those of half of the samples: the network has learned them by heart. Robust losses stay below 2 %; a hard
-      sample that is learned late looks the same, whether its label is right or wrong.
+      late as those of half of the samples: the network has learned them by heart. A hard sample that is learned late
+      looks the same, whether its label is right or wrong.
     - Fewer than half of the labels that are expected to be wrong count as wrong, where that is 1 % at least: the
       network believes nearly every label a little too much to tell.
 
