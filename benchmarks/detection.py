@@ -31,6 +31,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,6 +79,8 @@ def one_run(features: str, labels: str, settings: Settings, method: str, noise: 
         "noise_rate": round(float(is_wrong.mean()), 5),
         "estimated": [round(rate, 5) for rate in found.rates],
         "lost_classes": found.lost,
+        "signs": None if found.signs is None else {name: round(of, 5) for name, of in asdict(found.signs).items()},
+        "remarks": list(found.remarks),
         "commit": _commit(),
     }
 

@@ -23,6 +23,7 @@ from lightning_noisy.data import LabelNoise
 from lightning_noisy.losses import DynamicsAwareLoss, EarlyLearningRegularization
 from lightning_noisy.modules import MultiNetworkModule
 from lightning_noisy.networks import MLP
+from lightning_noisy.reports.remarks import Signs, signs_of
 
 AUDIT = "audit"
 LOSSES = ("CE", "GCE", "DAL", "NAL", "ELR", "ELR+DAL", "joint optimization", "GSS-SB")
@@ -52,6 +53,12 @@ class Found:
 
     lost: int = 0
     """How many classes were given up."""
+
+    signs: Signs | None = None
+    """What speaks against the run, of those that have training dynamics."""
+
+    remarks: tuple[str, ...] = ()
+    """What the report says of that."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,15 @@ def trained(detector: Detector, method: str) -> Found:
         scores["posterior of both"] = np.mean(posteriors, axis=0)
         scores["disagreement"] = np.abs(confidences[0] - confidences[1])
     rate = issues.noise_rate
-    return Found(scores, "posterior", issues.wrong, (rate.share, rate.low, rate.high), len(watchers[0].lost))
+    return Found(
+        scores,
+        "posterior",
+        issues.wrong,
+        (rate.share, rate.low, rate.high),
+        len(watchers[0].lost),
+        signs_of(watchers[0].table(), rate.share, issues.wrong),
+        issues.remarks,
+    )
 
 
 def watched(detector: Detector, method: str) -> Sequence[Watcher]:

@@ -42,6 +42,8 @@ def test_record_and_restart(files, tmp_path, capsys):
     low, share, high = sorted(ours["estimated"])
     assert ours["estimated"] == [share, low, high]
     assert vote["recall"] > 0.9
+    assert 0 < ours["signs"]["contradicted"] <= 1 and ours["signs"]["expected"] == ours["estimated"][0]
+    assert (vote["signs"], vote["remarks"]) == (None, [])
     detection.main([*files, "--methods", *methods])
     assert (tmp_path / "r.json").read_text() == text
     assert tables(json.loads(text)) == (tmp_path / "r.md").read_text()

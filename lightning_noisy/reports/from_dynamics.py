@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lightning_noisy.functional.label_posterior import LabelPosterior, label_posterior
 from lightning_noisy.functional.mixture import beta_mixture
 from lightning_noisy.reports.label_issues import SCORE_BINS, UNSEEN, LabelIssues, NoiseRate
-from lightning_noisy.reports.remarks import remarks_on
+from lightning_noisy.reports.remarks import remarks_on, signs_of
 
 CUT = 0.5
 _POINTS = 16  # of each bin at which a density is looked up
@@ -74,9 +74,10 @@ def issues_from_dynamics(
         curves=curves,
         truth=truth,
         marked={UNSEEN: ~seen} if not seen.all() else {},
+        remarks=tuple(remarks),
     )
-    of_seen = {name: column[seen] for name, column in table.items()}
-    return replace(issues, remarks=(*remarks, *remarks_on(of_seen, found.noise_rate, issues.wrong[seen])))
+    signs = signs_of(table, found.noise_rate, issues.wrong)
+    return issues if signs is None else replace(issues, remarks=(*issues.remarks, *remarks_on(signs)))
 
 
 def _noise_rate(found: LabelPosterior) -> NoiseRate:

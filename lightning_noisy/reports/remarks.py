@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,50 @@ _POINTED_AT, _WORTH_SAYING = 0.5, 0.01
 _ADVICE = "Train with a robust loss (early-learning regularization), or for fewer epochs."
 
 
-def remarks_on(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArray[np.bool_]) -> list[str]:
+@dataclass(frozen=True)
+class Signs:
+    """What may speak against a run, in numbers."""
+
+    contradicted: float
+    """Share of the labels that the last epoch's predictions contradict."""
+
+    by_chance: float
+    """Share that they would contradict if they were dealt out again at random."""
+
+    half_learned: float
+    """Epochs until half of the labels that are predicted in the last epoch were predicted for the first time."""
+
+    learned_late: float
+    """Share of the labels that are predicted in the last epoch and took more than four times as long."""
+
+    expected: float
+    """The estimated noise rate."""
+
+    pointed_at: float
+    """Share of the labels that count as wrong."""
+
+
+def signs_of(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArray[np.bool_]) -> Signs | None:
+    """Measure what :func:`remarks_on` judges by; None where no sample was ever seen.
+
+    Args:
+        table: Figures of each sample, as :meth:`TrainingDynamics.table` gives them, (N,) each.
+        expected: The estimated noise rate.
+        wrong: Labels that count as wrong, (N,).
+    """
+    seen = table["visits"] > 0
+    if not seen.any():
+        return None
+    label, last, first = (table[name][seen] for name in ("label", "last_prediction", "first_learned"))
+    learned = first[last == label] + 1
+    half = float(np.median(learned)) if len(learned) else 0.0
+    late = float((learned > _LATE * half).sum()) / len(label)
+    return Signs(
+        float((last != label).mean()), _by_chance(last, label), half, late, expected, float(wrong[seen].mean())
+    )
+
+
+def remarks_on(signs: Signs) -> list[str]:
     """Why a ranking may mean little, the first of these that holds; nothing where none does.
 
     - The last epoch's predictions contradict more than 55 % of the labels that they would contradict by chance, if each
@@ -24,20 +68,8 @@ def remarks_on(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArra
       looks the same, whether its label is right or wrong.
     - Fewer than half of the labels that are expected to be wrong count as wrong, where that is 1 % at least: the
       network believes nearly every label a little too much to tell.
-
-    Args:
-        table: Figures of each seen sample, as :meth:`TrainingDynamics.table` gives them, (N,) each.
-        expected: The estimated noise rate.
-        wrong: Labels that count as wrong, (N,).
     """
-    if len(wrong) == 0:
-        return []
-    at_last = float((table["last_prediction"] != table["label"]).mean())
-    lines = (
-        _knows_little(at_last, _by_chance(table["last_prediction"], table["label"])),
-        _by_heart(table),
-        _cannot_point(expected, float(wrong.mean())),
-    )
+    lines = (_knows_little(signs), _by_heart(signs), _cannot_point(signs))
     return [line for line in lines if line is not None][:1]
 
 
@@ -48,32 +80,30 @@ def _by_chance(predicted: NDArray[Any], labels: NDArray[Any]) -> float:
     return 1 - float(often[0] @ often[1])
 
 
-def _knows_little(at_last: float, by_chance: float) -> str | None:
-    if at_last <= _BY_CHANCE * by_chance:
+def _knows_little(signs: Signs) -> str | None:
+    if signs.contradicted <= _BY_CHANCE * signs.by_chance:
         return None
     return (
-        f"The network contradicts {at_last:.0%} of the labels in the last epoch, and would contradict {by_chance:.0%} "
-        "if it knew nothing: either very many are wrong, or it has learned too little to correct any. Train longer, or "
-        "start from a pretrained network."
+        f"The network contradicts {signs.contradicted:.0%} of the labels in the last epoch, and would contradict "
+        f"{signs.by_chance:.0%} if it knew nothing: either very many are wrong, or it has learned too little to correct "
+        "any. Train longer, or start from a pretrained network."
     )
 
 
-def _by_heart(table: Mapping[str, NDArray[Any]]) -> str | None:
-    learned = table["first_learned"][table["last_prediction"] == table["label"]]
-    half = float(np.median(learned)) + 1 if len(learned) else 0.0
-    share = float((learned + 1 > _LATE * half).sum()) / len(table["label"])
-    if share <= _LEARNED_LATE:
+def _by_heart(signs: Signs) -> str | None:
+    if signs.learned_late <= _LEARNED_LATE:
         return None
     return (
-        f"The network learned {share:.0%} of the labels after epoch {_LATE * half:.0f}, half of all by epoch "
-        f"{half:.0f}: it has probably learned wrong labels by heart, and too few count as wrong here. {_ADVICE}"
+        f"The network learned {signs.learned_late:.0%} of the labels after epoch {_LATE * signs.half_learned:.0f}, half "
+        f"of all by epoch {signs.half_learned:.0f}: it has probably learned wrong labels by heart, and too few count as "
+        f"wrong here. {_ADVICE}"
     )
 
 
-def _cannot_point(expected: float, called: float) -> str | None:
-    if expected < _WORTH_SAYING or called >= _POINTED_AT * expected:
+def _cannot_point(signs: Signs) -> str | None:
+    if signs.expected < _WORTH_SAYING or signs.pointed_at >= _POINTED_AT * signs.expected:
         return None
     return (
-        f"{expected:.1%} of the labels are expected to be wrong, but only {called:.1%} can be pointed at: trust the "
-        f"ranking more than what counts as wrong. {_ADVICE}"
+        f"{signs.expected:.1%} of the labels are expected to be wrong, but only {signs.pointed_at:.1%} can be pointed "
+        f"at: trust the ranking more than what counts as wrong. {_ADVICE}"
     )

@@ -15,7 +15,7 @@ from lightning_noisy.callbacks import LabelIssueReport
 from lightning_noisy.data import FileNoise, SymmetricNoise
 from lightning_noisy.functional.label_posterior import label_posterior
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
-from lightning_noisy.reports.remarks import remarks_on
+from lightning_noisy.reports.remarks import remarks_on, signs_of
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 from tests.small import SmallDataModule, make_module
 
@@ -179,18 +179,15 @@ def test_a_network_that_has_learned_labels_by_heart_says_so(late, epoch, still, 
 def test_a_network_that_knows_hardly_more_than_chance_says_so(at_last, said):
     label = np.arange(100) % 2  # each class is predicted for half of the samples: by chance 50 % are contradicted
     last = np.where(np.arange(100) < at_last, 1 - label, label)
-    table = {"first_learned": np.arange(100), "last_prediction": last, "label": label}
-    lines = remarks_on(table, 0.3, np.ones(100, bool))
+    table = {**dynamics(label), "first_learned": np.arange(100), "last_prediction": last}
+    lines = remarks_on(signs_of(table, 0.3, np.ones(100, bool)))
     assert [line.partition(" in the last epoch")[0] for line in lines] == said
     assert all("would contradict 50% if it knew nothing" in line for line in lines)
 
 
 def test_more_wrong_labels_than_can_be_pointed_at_are_said():
     def remarks(called):
-        label = np.arange(200) % 2
-        return remarks_on(
-            {"first_learned": np.zeros(200), "last_prediction": label, "label": label}, 0.1, np.arange(200) < called
-        )
+        return remarks_on(signs_of(dynamics(np.arange(200) % 2), 0.1, np.arange(200) < called))
 
     assert remarks(10) == []
     (remark,) = remarks(9)
