@@ -27,6 +27,7 @@ def tables(record: Record) -> str:
         _by_method(runs, _f1),
         "Estimated noise rate in per cent (true one in the head):",
         _by_method(runs, lambda seen: f"{100 * statistics.mean(one['estimated'][0] for one in seen):.1f}", rate=True),
+        *_reports(runs),
         "Wrong ones among the first 48:",
         _by_method(runs, lambda seen: f"{statistics.mean(one['first_48'] for one in seen):.0f}"),
         "Seconds:",
@@ -94,10 +95,43 @@ def _by_method(runs: list[Run], cell: Callable[[list[Run]], str], rate: bool = F
     return _markdown(["method", *heads, "seeds"], rows)
 
 
+def _reports(runs: list[Run]) -> list[str]:
+    """What each run's report measures to speak against it, and whether it is right to."""
+    runs = [one for one in runs if one.get("signs")]
+    if not runs:
+        return []
+    rows = []
+    for name, group in (
+        ("nothing", [one for one in runs if not one["remarks"]]),
+        ("something", [one for one in runs if one["remarks"]]),
+    ):
+        if group:
+            scores = [_of_both(one["precision"], one["recall"]) for one in group]
+            rows.append([name, str(len(group)), *(f"{100 * of(scores):.1f}" for of in (min, statistics.median, max))])
+    return [
+        "Labels learned late / labels contradicted in the last epoch, of what chance would contradict, in per cent; bold"
+        " where the report says something against a run:",
+        _by_method(runs, _signs),
+        "F1 by what the reports say against their runs:",
+        _markdown(["says", "runs", "lowest F1", "median", "highest"], rows),
+    ]
+
+
+def _signs(seen: list[Run]) -> str:
+    late, contradicted, chance = (
+        statistics.mean(one["signs"][name] for one in seen) for name in ("learned_late", "contradicted", "by_chance")
+    )
+    text = f"{100 * late:.1f} / {100 * contradicted / chance:.0f}"
+    return f"**{text}**" if any(one["remarks"] for one in seen) else text
+
+
 def _f1(seen: list[Run]) -> str:
     precision, recall = (statistics.mean(one[name] for one in seen) for name in ("precision", "recall"))
-    both = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return f"{100 * both:.1f} ({100 * precision:.0f} / {100 * recall:.0f})"
+    return f"{100 * _of_both(precision, recall):.1f} ({100 * precision:.0f} / {100 * recall:.0f})"
+
+
+def _of_both(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def _default(run: Run) -> list[float]:

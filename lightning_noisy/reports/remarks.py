@@ -85,8 +85,8 @@ def _knows_little(signs: Signs) -> str | None:
         return None
     return (
         f"The network contradicts {signs.contradicted:.0%} of the labels in the last epoch, and would contradict "
-        f"{signs.by_chance:.0%} if it knew nothing: either very many are wrong, or it has learned too little to correct "
-        "any. Train longer, or start from a pretrained network."
+        f"{signs.by_chance:.0%} if it knew nothing: either very many are wrong, or it has learned too little to "
+        "correct any. Train longer, or start from a pretrained network."
     )
 
 
@@ -94,9 +94,9 @@ def _by_heart(signs: Signs) -> str | None:
     if signs.learned_late <= _LEARNED_LATE:
         return None
     return (
-        f"The network learned {signs.learned_late:.0%} of the labels after epoch {_LATE * signs.half_learned:.0f}, half "
-        f"of all by epoch {signs.half_learned:.0f}: it has probably learned wrong labels by heart, and too few count as "
-        f"wrong here. {_ADVICE}"
+        f"The network learned {signs.learned_late:.0%} of the labels after epoch {_LATE * signs.half_learned:.0f}, "
+        f"half of all by epoch {signs.half_learned:.0f}: it has probably learned wrong labels by heart, and too few "
+        f"count as wrong here. {_ADVICE}"
     )
 
 
