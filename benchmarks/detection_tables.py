@@ -109,8 +109,8 @@ def _reports(runs: list[Run]) -> list[str]:
             scores = [_of_both(one["precision"], one["recall"]) for one in group]
             rows.append([name, str(len(group)), *(f"{100 * of(scores):.1f}" for of in (min, statistics.median, max))])
     return [
-        "Labels learned late / labels contradicted in the last epoch, of what chance would contradict, in per cent; bold"
-        " where the report says something against a run:",
+        "Labels learned late / labels contradicted in the last epoch, of what chance would contradict, in per cent;"
+        " bold where the report says something against a run:",
         _by_method(runs, _signs),
         "F1 by what the reports say against their runs:",
         _markdown(["says", "runs", "lowest F1", "median", "highest"], rows),
