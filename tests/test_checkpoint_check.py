@@ -10,17 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch.utils.data import TensorDataset
 
 from lightning_noisy import NoisyLabelModule
 from lightning_noisy.callbacks import SELC, ConfidenceTracker, MaskRefresh, MaskTracker, RunSummary, StepSeed
+from lightning_noisy.checkpoints import structure
 from lightning_noisy.checkpoints.check import check_file
 from lightning_noisy.cli.checkpoint import check_resume
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.heads import CosineHead, LinearHead
 from lightning_noisy.networks import MLP
+from lightning_noisy.state import Section
 from tests._dummies import command_line_error, isolate, quiet
 from tests.foreign import make_tensors, make_trainer, make_validation_loader
 from tests.small import assert_same
@@ -102,6 +105,36 @@ def write(folder, content):
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_a_checkpoint_of_the_run_is_taken(saved, command):
     assert refusal(saved, command=command) is None
+
+
+class Chooses(Callback):
+    """Selects inside an epoch, for the next one."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (0, 1):
+            trainer.train_dataloader.sampler.arrange(range(23, 7, -1))
+        if (trainer.current_epoch, batch_idx) == (1, 0):
+            trainer.train_dataloader.sampler.select(range(8))
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_selection_that_waits_for_the_next_epoch_is_taken(tmp_path, step):
+    every = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = fit(tmp_path, make_module(), extra=[Chooses(), every])
+    path = tmp_path / f"step={step}.ckpt"
+    (loader,) = torch.load(path, weights_only=True)["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    assert len(loader["waiting"]) == 1
+    assert_same(fit(tmp_path, make_module(), path, extra=[Chooses()]), whole)
+    broken = torch.load(path, weights_only=True)
+    broken["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["waiting"] = [torch.arange(3)]
+    with pytest.raises(NoisyLabelError, match="the selection of a loader is no list of positions"):
+        fit(tmp_path, make_module(), write(tmp_path, broken))
+
+
+def test_what_is_looked_for_is_what_is_saved():
+    assert set(structure._POSITION) == set(make_training_loader().state_dict())
+    section = Section("SELC").state_dict()
+    assert {name: set(part) for name, part in structure._SECTION.items()} == {n: set(p) for n, p in section.items()}
 
 
 FILES = {

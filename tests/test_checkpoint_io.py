@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import signal
 import warnings
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_noisy.checkpoints import AtomicCheckpointIO
+from lightning_noisy.checkpoints.io import load_whole
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
 
 IO = AtomicCheckpointIO()
@@ -127,6 +129,25 @@ def test_a_run_goes_on_from_the_checkpoint_before(tmp_path):
     path.write_bytes(b"")
     with pytest.warns(UserWarning, match="is loaded in its place"):
         assert fit(4, "last").global_step == 12
+
+
+def test_code_runs_only_where_a_file_is_trusted(last, tmp_path, monkeypatch):
+    class Runs:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"state": Runs()}, last.with_name("code.ckpt"))
+    for load in (IO.load_checkpoint, load_whole):
+        with pytest.raises(pickle.UnpicklingError):
+            load(last.with_name("code.ckpt"))
+    monkeypatch.setattr(
+        torch.serialization, "_default_to_weights_only", lambda *_: False, raising=False
+    )  # as torch before 2.6
+    with pytest.raises(pickle.UnpicklingError):
+        IO.load_checkpoint(last.with_name("code.ckpt"))
+    assert not (tmp_path / "ran").exists()
+    IO.load_checkpoint(last.with_name("code.ckpt"), weights_only=False)
+    assert (tmp_path / "ran").exists()
 
 
 def test_a_path_of_another_file_system_is_lightnings():

@@ -54,6 +54,18 @@ def case_of(make: Callable[[], nn.Module]) -> Callable[[bool, int], tuple[nn.Mod
     return lambda foreign, samples: (make(), [])
 
 
+@pytest.mark.parametrize("name", ["peer", "determinant", "joint"])
+def test_a_loss_asks_no_other_process_outside_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process alone may validate, and processes may validate batches of different sizes."""
+    context = {"index": torch.arange(8), "epoch": 0} if name == "peer" else {}
+    batch = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 5
+    expected = LOSSES[name]()(*batch, **context)
+    for where in ("_batch.process_count", "determinant_mutual_information.process_count"):
+        monkeypatch.setattr(f"lightning_noisy.losses.{where}", lambda: WORLD_SIZE)
+    monkeypatch.setattr("lightning_noisy.losses.peer.process_rank", lambda: 1)
+    assert LOSSES[name]().eval()(*batch, **context).equal(expected)
+
+
 CALLBACKS: dict[str, Callable[[], Callback]] = {
     "optimization-soft": lambda: JointOptimizationLabels(1, window=2),
     "optimization-hard": lambda: JointOptimizationLabels(1, window=2, labels="hard"),

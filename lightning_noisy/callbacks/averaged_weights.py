@@ -88,7 +88,9 @@ class AveragedWeights(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         RunDriver.of(trainer)
-        if stage == "fit" or self.average is None:
+        if stage == "fit" and self._is_shown(pl_module):
+            self._hide(pl_module)
+        if self.average is None or (stage == "fit" and trainer.global_step == 0):
             self.average = AveragedModel(nn.ParameterList(pl_module.parameters()))
             self._statistics, self._own, self._last_epoch = [], [], -1
 
@@ -144,6 +146,7 @@ class AveragedWeights(Callback):
         if state_dict["average"] is not None:
             self.average.load_state_dict(state_dict["average"])
         self._statistics, self._last_epoch = list(state_dict["statistics"]), state_dict["last_epoch"]
+        self._own = []
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies have averaged nothing."""
@@ -151,7 +154,7 @@ class AveragedWeights(Callback):
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average into the module, in a fit with statistics of its own."""
-        if self.num_averaged == 0:
+        if self.num_averaged == 0 or self._is_shown(pl_module):
             return
         assert self.average is not None
         self._own = [value.detach().clone() for value in _shown(pl_module)]
@@ -163,6 +166,13 @@ class AveragedWeights(Callback):
             self._statistics = [value.clone() for value in statistics]
         elif self._statistics:
             _put(statistics, self._statistics)
+
+    def _is_shown(self, pl_module: LightningModule) -> bool:
+        """Whether the module has the average, as since a fit has ended."""
+        own, average = list(pl_module.parameters()), [] if self.average is None else list(self.average.parameters())
+        return bool(self._own) and all(
+            torch.equal(value, mean.to(value.device)) for value, mean in zip(own, average, strict=True)
+        )
 
     def _hide(self, pl_module: LightningModule) -> None:
         """Put back what training goes on with."""

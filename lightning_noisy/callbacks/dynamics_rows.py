@@ -63,7 +63,7 @@ class DynamicsRows:
 
     def reset(self) -> None:
         """Begin without a past."""
-        self.table, self.curves = None, []
+        self.table, self.num_classes, self.curves = None, None, []
 
     def state_dict(self) -> dict[str, Any]:
         """All as tensors and numbers."""

@@ -11,8 +11,6 @@ from typing_extensions import override
 from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.targets import DirectionPools, TargetPipeline
 
-_STREAM = 0x706F6F6C  # keeps these draws apart from other draws under the same seed
-
 
 class GradientSwitching(DirectionPools, CriterionCallback):
     r"""Trains each sample on a label drawn from its own, slowly changing pool.

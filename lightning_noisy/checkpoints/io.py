@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
@@ -67,8 +68,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        options = {} if weights_only is None else {"weights_only": weights_only}  # there from Lightning 2.6 on
-        return super().load_checkpoint(readable_path(path, weights_only), map_location, **options)
+        found = readable_path(path, weights_only)
+        with get_filesystem(found).open(os.fspath(found), "rb") as file:
+            loaded: dict[str, Any] = torch.load(file, map_location, weights_only=weights_only is not False)
+        return loaded
 
     @override
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -96,7 +99,7 @@ def readable_path(path: str | Path, weights_only: bool | None = None) -> str | P
 
     Args:
         path: The file that is asked for.
-        weights_only: As for ``torch.load``.
+        weights_only: False trusts the file, which may then run code; all else loads values alone.
     """
     target = local_path(path)
     if target is None or not _LAST.fullmatch(target.name) or not previous_path(target).is_file():
@@ -116,7 +119,7 @@ def load_whole(path: Path, weights_only: bool | None = None, lazily: bool = Fals
 
     Args:
         path: The file.
-        weights_only: As for ``torch.load``.
+        weights_only: False trusts the file, which may then run code; all else loads values alone.
         lazily: Whether tensors are read when they are used.
 
     Raises:
@@ -124,7 +127,7 @@ def load_whole(path: Path, weights_only: bool | None = None, lazily: bool = Fals
     """
     if path.exists() and not zipfile.is_zipfile(path):
         raise OSError(f"{path} is no whole file of torch.save")
-    return torch.load(path, "cpu", weights_only=weights_only, mmap=lazily)
+    return torch.load(path, "cpu", weights_only=weights_only is not False, mmap=lazily)
 
 
 def _link(target: Path, other: Path) -> None:

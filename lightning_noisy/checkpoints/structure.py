@@ -22,12 +22,13 @@ _POSITION: dict[str, Any] = {
     "epoch": 0,
     "seed": 0,
     "selection": None,
+    "arranged": False,
     "waiting": [],
     "batches": 0,
     "batch_size": 1,
     "processes": 1,
 }
-_SECTION: dict[str, Any] = {"stores": {}, "sums": {"sums": {}, "weights": {}}, "history": {}, "parts": {}}
+_SECTION: dict[str, Any] = {"stores": {}, "sums": {"sums": {}, "counts": {}, "weights": {}}, "history": {}, "parts": {}}
 _RUN: dict[str, Any] = {
     "num_samples": None,
     "labels_hash": None,
@@ -100,7 +101,7 @@ def impossible_loader(saved: Any, loop: Mapping[str, Any]) -> str | None:
     wrong = difference(saved, _POSITION, "loader")
     if wrong is not None:
         return wrong
-    if not all(_is_selection(chosen) for chosen in (saved.get("selection"), *saved["waiting"])):
+    if not all(_is_selection(chosen) for chosen in ((saved["selection"], saved["arranged"]), *saved["waiting"])):
         return "the selection of a loader is no list of positions"
     epoch, batches = saved["epoch"], saved["batches"]
     epochs, ended = loop["epoch_progress"]["current"]["processed"], loop["epoch_loop.batch_progress"]["current"]
@@ -220,7 +221,13 @@ def _is_count(*falling: Any) -> bool:
 
 
 def _is_selection(chosen: Any) -> bool:
-    return chosen is None or (isinstance(chosen, Tensor) and chosen.dtype == torch.int64 and chosen.ndim == 1)
+    """Whether these are positions or None, and whether they are arranged."""
+    if not isinstance(chosen, Sequence) or [_kind(part) for part in chosen[1:]] != ["bool"]:
+        return False
+    positions = chosen[0]
+    return positions is None or (
+        isinstance(positions, Tensor) and positions.dtype == torch.int64 and positions.ndim == 1
+    )
 
 
 def _first(found: Any) -> str | None:

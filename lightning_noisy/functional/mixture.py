@@ -173,10 +173,10 @@ def beta_mixture(losses: Tensor) -> BetaFit:
     lowest, highest = bounds = _percentile(every, 0.05), _percentile(every, 0.95)
     weights = torch.full((2,), 0.5, dtype=torch.float64)
     a, b = torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.float64)
-    if lowest == highest:
+    inside = every[(every >= lowest) & (every <= highest)]
+    if bool((inside == inside[:1]).all()):
         return BetaFit(torch.tensor([1.0, 0.0]).double(), a, b, bounds, torch.zeros(_BINS).double())
-    scaled = _scaled(every[(every >= lowest) & (every <= highest)], bounds)
-    scaled = scaled.clamp(_LEAST_BETA, 1 - _LEAST_BETA)
+    scaled = _scaled(inside, bounds).clamp(_LEAST_BETA, 1 - _LEAST_BETA)
     for _ in range(_EM_STEPS):
         shares = _beta_logits(scaled, weights, a, b).softmax(dim=0).clamp(min=_LEAST_SHARE)
         totals = shares.sum(dim=1)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from lightning_noisy.collectives import process_rank, sum_over_processes
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.random import hash_uniform
-from lightning_noisy.heads.maskable import MaskableHead, at_least_float32
+from lightning_noisy.heads.maskable import MaskableHead
 
 _STREAM = 0x636F6E6E656374  # keeps these draws apart from other draws under the same key
 
@@ -24,9 +24,6 @@ class _LinearTerms(MaskableHead, nn.Linear):
     def coefficients(self, mask: Tensor | None = None) -> Tensor:
         """The weight (K, 1, D)."""
         return (self.weight if mask is None else self.weight * mask).unsqueeze(1)
-
-    def _detached_coefficients(self) -> Tensor:
-        return at_least_float32(self.weight.detach()).unsqueeze(1)
 
 
 class LinearHead(_LinearTerms):

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from lightning_noisy.functional.epoch_window import mean_before, note
 from lightning_noisy.functional.losses import clipped_softmax
-from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 LABEL_PROBABILITY = "label_probability"
@@ -25,7 +24,7 @@ def label_probability_before(loss: NoisyLabelLoss, logits: Tensor, target: Tenso
     return torch.where(known, mean.squeeze(1), 1.0)
 
 
-def weights_of(kept: Tensor, like: Tensor) -> Tensor:
+def weights_of(loss: NoisyLabelLoss, kept: Tensor, like: Tensor) -> Tensor:
     """Weights (B,) whose mean with losses is the mean over the whole batch as weighed by ``kept``; 0 if all are 0."""
     chosen = kept.to(like)
-    return chosen / batch_mean(chosen).clamp(min=torch.finfo(chosen.dtype).tiny)
+    return chosen / loss.batch_mean(chosen).clamp(min=torch.finfo(chosen.dtype).tiny)

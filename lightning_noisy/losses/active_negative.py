@@ -18,7 +18,6 @@ from lightning_noisy.functional.losses import (
     normalized_negative_focal_loss,
     softmax,
 )
-from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -210,4 +209,4 @@ class ActiveNegativeLoss(NoisyLabelLoss):
 
     def _entropy_term(self, logits: Tensor) -> Tensor:
         predictions = softmax(logits)
-        return entropy_regularization(batch_mean(predictions) if self.training else predictions.mean(dim=0))
+        return entropy_regularization(self.batch_mean(predictions))

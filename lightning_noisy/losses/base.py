@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses._store import Store
 from lightning_noisy.private_api import calling_module
 from lightning_noisy.storage import Storage, storage_for
@@ -177,6 +178,10 @@ class NoisyLabelLoss(nn.Module, ABC):
                 f"own set `loss.stores[{name!r}] = SampleStore(...)` before training."
             )
         return store
+
+    def batch_mean(self, values: Tensor) -> Tensor:
+        """The mean over samples, (B, ...) -> (...): of all processes in training, a collective; else of this one."""
+        return batch_mean(values) if self.training else values.mean(dim=0)
 
     def missing(self, name: str) -> NoisyLabelError:
         """The error to raise where a keyword with a default turns out to be needed."""

@@ -10,7 +10,6 @@ from typing_extensions import override
 from lightning_noisy.collectives import process_count
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.losses import determinant_mutual_information, joint_distribution
-from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -64,7 +63,7 @@ class DeterminantMutualInformation(NoisyLabelLoss):
 
     @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        joint = batch_mean(joint_distribution(logits, target).unsqueeze(0))
+        joint = self.batch_mean(joint_distribution(logits, target).unsqueeze(0))
         if not self.average:
-            joint = joint * (len(target) * process_count())
+            joint = joint * (len(target) * (process_count() if self.training else 1))
         return determinant_mutual_information(joint, self.eps).expand(len(target))

@@ -23,7 +23,7 @@ class GeneralizedCrossEntropy(NoisyLabelLoss):
     ``forward(logits, target)`` takes logits (B, K) of any floating dtype and int64 labels (B,); it computes in float32
     (float64 for float64 logits). ``q`` is a plain attribute: set it between steps to schedule it.
 
-    Soft targets t (B, K) are not in the paper; with them the first term is its mean over the label,
+    Soft targets t (B, K) are not in the paper; with them the loss is its mean over the label,
     :math:`\sum_k t_k \mathcal{L}_q(p_k)`, so that self-ensembled targets can meet this loss.
 
     Reference: Z. Zhang and M. R. Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy

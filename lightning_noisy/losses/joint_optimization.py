@@ -14,7 +14,6 @@ from lightning_noisy.functional.losses import (
     divergence_from_uniform,
     soft_bootstrapping,
 )
-from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses.base import NoisyLabelLoss
 
 
@@ -66,6 +65,6 @@ class JointOptimization(NoisyLabelLoss):
 
     @override
     def losses(self, logits: Tensor, target: Tensor) -> Tensor:
-        prior = divergence_from_uniform(batch_mean(clipped_softmax(logits, 0.0)))
+        prior = divergence_from_uniform(self.batch_mean(clipped_softmax(logits, 0.0)))
         own = cross_entropy(logits, target) + self.beta * soft_bootstrapping(logits, eps=0.0)
         return own + self.alpha * prior

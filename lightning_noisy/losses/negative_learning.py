@@ -165,4 +165,4 @@ class SelectiveNegativeLearning(NegativeLearning):
 
     def _weights(self, remembered: Tensor, num_classes: int) -> Tensor:
         threshold = 1.0 / num_classes if self.threshold is None else self.threshold
-        return weights_of(remembered >= threshold, remembered)
+        return weights_of(self, remembered >= threshold, remembered)

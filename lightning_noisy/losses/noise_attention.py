@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.functional.losses import confidence_logits, noise_attention, one_hot
 from lightning_noisy.losses.base import NoisyLabelLoss
 
@@ -92,7 +92,7 @@ class NoiseAttentionLoss(NoisyLabelLoss):
         super().__init__(reduction)
         sources = ("branch", "confidence")
         check_argument(attention in sources, "attention", "'branch' or 'confidence'", attention)
-        check_argument(in_features is None or in_features > 0, "in_features", "a positive int or None", in_features)
+        check_count(in_features, "in_features", optional=True)
         check_argument(0.0 <= lam < math.inf, "lam", "a finite float >= 0", lam)
         check_argument(0.0 <= beta < math.inf, "beta", "a finite float >= 0", beta)
         check_argument(0.0 < eps < 1.0, "eps", "a float in (0, 1)", eps)

@@ -16,7 +16,7 @@ from lightning_noisy.recipe_settings import recipe_settings
 Setting = dict[str, Any]
 """``class_path`` and ``init_args`` of a loss, as in a configuration file, and of the ``callbacks`` that move it."""
 
-_MOVERS = ("lightning_noisy.callbacks.DALSchedule", "lightning_noisy.callbacks.ParameterSchedule")
+_MOVES = "Schedule"  # ends the name of every callback that moves arguments
 
 
 @cache
@@ -75,7 +75,7 @@ def paper_loss(paper: str, loss: str, data: str) -> nn.Module:
 
 def _of_recipe(name: str) -> Setting:
     settings = recipe_settings(name)
-    moving = [callback for callback in settings["trainer"]["callbacks"] if callback["class_path"] in _MOVERS]
+    moving = [callback for callback in settings["trainer"]["callbacks"] if callback["class_path"].endswith(_MOVES)]
     setting = _whole(settings["model"]["init_args"]["loss"])
     return {**setting, "callbacks": moving} if moving else setting
 

@@ -70,7 +70,8 @@ class PeerLoss(NoisyLabelLoss):
 
     @override
     def losses(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        labels, indices = whole_batch(torch.stack([target, index], dim=1)).unbind(dim=1)
+        pairs, rank = torch.stack([target, index], dim=1), process_rank() if self.training else 0
+        labels, indices = (whole_batch(pairs) if self.training else pairs).unbind(dim=1)
         peers = shuffled_labels(labels, indices, _STREAM, self.seed.to(index.device), epoch)
-        mine = peers[process_rank() * len(target) :][: len(target)]
+        mine = peers[rank * len(target) :][: len(target)]
         return peer_loss(logits, target, mine, self.alpha, self.eps)

@@ -87,4 +87,4 @@ class SelectivePositiveLearning(NoisyLabelLoss):
         if self._class_weights is not None:
             chosen = self._class_weights.like(logits)[target] * chosen
         losses = cross_entropy(logits, target)
-        return weights_of(chosen, losses) * losses
+        return weights_of(self, chosen, losses) * losses

@@ -11,7 +11,6 @@ from typing_extensions import override
 
 from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import clipped_softmax, cross_entropy, one_hot
-from lightning_noisy.losses._batch import batch_mean
 from lightning_noisy.losses.base import NoisyLabelLoss
 from lightning_noisy.storage import Storage
 
@@ -103,4 +102,4 @@ class SelfAdaptiveTraining(NoisyLabelLoss):
         targets = self._targets(logits, target, index)
         losses = cross_entropy(logits, targets)
         certainty = targets.amax(dim=1).to(losses)
-        return certainty / batch_mean(certainty) * losses
+        return certainty / self.batch_mean(certainty) * losses

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import finds_unused_parameters
 from lightning_noisy.trainer_access import from_datamodule
@@ -42,22 +44,23 @@ def check_finds_unused(trainer: Trainer, owner: str) -> None:
         )
 
 
-def check_views(batch: TrainingBatch, count: int, owner: str) -> None:
+def check_views(images: Any, wanted: Sequence[str], owner: str) -> None:
     """Refuse a batch of another number of views.
 
     Args:
-        batch: The batch.
-        count: How many views are needed.
+        images: Those of a batch: a list of views, or one tensor.
+        wanted: Which views are needed, as `views` of a data module names them.
         owner: Who needs them.
 
     Raises:
         NoisyLabelError: There are fewer, or more.
     """
-    views = len(batch.images) if isinstance(batch.images, (list, tuple)) else 1
-    if views != count:
+    views = len(images) if isinstance(images, (list, tuple)) else 1
+    if views != len(wanted):
+        kinds = f"{len(wanted)} views" if len(wanted) > 1 else "one view"
         raise NoisyLabelError(
-            f"{owner} trains on {count} views of each image, but the batch has {views}: give the data module "
-            f"`views` of that number, e.g. {['weak'] * (count - 1) + ['strong']}."
+            f"{owner} trains on {kinds} of each image, but the batch has {views}: give the data module "
+            f"`views={list(wanted)}`."
         )
 
 

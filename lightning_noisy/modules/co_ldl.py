@@ -84,7 +84,7 @@ class CoLDL(MultiNetworkModule):
     Example::
 
         module = CoLDL(CNN7, LinearHead, torch.nn.CrossEntropyLoss(), num_classes=80)
-        data = CIFAR80NODataModule(rate=0.2, views=["weak", "weak"])
+        data = CIFAR80NODataModule(noise=OpenSetNoise(SymmetricNoise(0.2)), views=["weak", "weak"])
     """
 
     unfit_storage: ClassVar[Mapping[str, str]] = {"top_k": "they are no probabilities of classes"}
@@ -147,7 +147,7 @@ class CoLDL(MultiNetworkModule):
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
-        check_views(batch, 2, type(self).__name__)
+        check_views(batch.images, ["weak", "weak"], type(self).__name__)
         networks = cast("list[Classifier]", list(self.networks))
         outputs = [network.outputs(view) for network, view in zip(networks, batch.images, strict=True)]
         losses = [self._smoothed(seen, own) for seen, own in zip(self.all_losses(outputs, batch), outputs, strict=True)]
@@ -176,7 +176,7 @@ class CoLDL(MultiNetworkModule):
         """What a network learns from what the other one finds clean; the labels of the batch move."""
         logits, other = self._logits(outputs[number]), outputs[1 - number].features.detach()
         fit = fitted.losses + cross_entropy(logits, softmax(logits))
-        name = f"labels_{int(self.shared_labels) or number}"
+        name = f"labels_{1 if self.shared_labels else number}"
         store = self.section.store(name, (self.num_classes,), device=logits.device)
         moved = store.get(batch.index).requires_grad_()
         labels = _LABEL_SCALE * one_hot(batch.target, self.num_classes) + moved

@@ -144,7 +144,7 @@ class DISC(NoisyLabelModule):
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
-        check_views(batch, 2, type(self).__name__)
+        check_views(batch.images, ["weak", "strong"], type(self).__name__)
         both = self.network.outputs(batch.images)
         views = [both.of_view(view) for view in (_WEAK, _STRONG)]
         for name, view in zip(_VIEWS, views, strict=True):

@@ -88,7 +88,7 @@ class JoSRC(TaughtModule):
     Example::
 
         module = JoSRC(CNN7, LinearHead, torch.nn.CrossEntropyLoss(), num_classes=80)
-        data = CIFAR80NODataModule(rate=0.2, views=["weak", "weak"])
+        data = CIFAR80NODataModule(noise=OpenSetNoise(SymmetricNoise(0.2)), views=["weak", "weak"])
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class JoSRC(TaughtModule):
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
-        check_views(batch, 2, type(self).__name__)
+        check_views(batch.images, ["weak", "weak"], type(self).__name__)
         both = self.network.outputs(batch.images)
         views = [logits[:, : self.num_classes] for logits in both.views]
         fits = [self.sample_losses(self.loss, both.of_view(view), batch) for view in (0, 1)]

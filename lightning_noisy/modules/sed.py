@@ -170,7 +170,7 @@ class SED(TaughtModule):
 
     @override
     def step(self, batch: TrainingBatch) -> Tensor:
-        check_views(batch, 2, type(self).__name__)
+        check_views(batch.images, ["weak", "strong"], type(self).__name__)
         if self.current_epoch < self.warmup_epochs:
             weak = self.network.outputs(batch.images[0])
             return self.training_loss(self.loss, weak, batch) - self._entropy(weak)

@@ -31,7 +31,8 @@ class SURE(NoisyLabelModule):
     with the logits :math:`\tilde z` of images mixed with those of partners :math:`\pi` (RegMixup, one more forward
     pass), and :func:`~lightning_noisy.functional.losses.correctness_ranking` r of the largest probability of each
     sample (CRL) by :math:`n_i = (c_i - \min c) / (\max(1, e) - \min c)`: the count :math:`c_i` of visits in which the
-    network has predicted the given label, before this batch, in epoch e from 0. It may exceed 1.
+    network has predicted the given label, before this batch, in epoch e from 0. It may exceed 1. The least count of all
+    samples is that at the epoch's start; the code looks for it again in each batch.
 
     The other parts of the recipe are a cosine head (:class:`~lightning_noisy.heads.CosineHead`), the optimizer
     :class:`~lightning_noisy.optim.SAM`, and weight averaging (:class:`~lightning_noisy.callbacks.AveragedWeights` with
@@ -72,6 +73,9 @@ class SURE(NoisyLabelModule):
         "sharded": "it compares them with the least of all samples",
     }
 
+    least: Tensor
+    """The least count of all samples at the epoch's start, a scalar."""
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -92,11 +96,17 @@ class SURE(NoisyLabelModule):
         self.rank_weight = rank_weight
         self.beta = beta
         self.redraw = redraw
+        self.register_buffer("least", torch.zeros(()))
         self._seen: Tensor | None = None
 
     @override
+    def prepare_epoch(self, epoch: int) -> None:
+        store = self.section.stores.get("right")
+        self.least.fill_(0.0 if store is None else store.values.min())
+
+    @override
     def step(self, batch: TrainingBatch) -> Tensor:
-        check_views(batch, 1, type(self).__name__)
+        check_views(batch.images, ["weak"], type(self).__name__)
         images = batch.images if isinstance(batch.images, Tensor) else batch.images[0]
         outputs = self.network.outputs(images)
         loss = self.training_loss(self.loss, outputs, batch)
@@ -116,9 +126,8 @@ class SURE(NoisyLabelModule):
         """How often samples were right, relative to the others (B,), before this batch, whose outcome is then noted."""
         if self._seen is None or not self.run.open_batch.repeated:
             store = self.section.store("right", device=logits.device)
-            counts, least = store.get(batch.index), store.values.min().to(logits.device)
-            span = max(1, self.current_epoch) - least
-            self._seen = torch.where(span > 0, (counts - least) / span, 0.0)
+            counts, span = store.get(batch.index), max(1, self.current_epoch) - self.least
+            self._seen = torch.where(span > 0, (counts - self.least) / span, 0.0)
             store.update(batch.index, counts + agree(logits, batch.target).float())
         return self._seen
 

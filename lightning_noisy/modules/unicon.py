@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
-from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import generalized_jensen_shannon, log_mean_prediction
 from lightning_noisy.functional.losses.contrastive import view_contrast
 from lightning_noisy.functional.selection import small_loss_by_class
+from lightning_noisy.modules.checks import check_views
 from lightning_noisy.modules.mix_match import MixMatchModule
 from lightning_noisy.networks.classifier import Classifier
 
@@ -128,11 +129,7 @@ class UNICON(MixMatchModule):
 
     @override
     def view_roles(self, views: list[Any]) -> tuple[list[Any], list[Any]]:
-        if len(views) != 4:
-            raise NoisyLabelError(
-                f"UNICON wants four views of an image, two weak and two strong ones, but got {len(views)}: give the "
-                "data module `views=['weak', 'weak', 'strong', 'strong']`."
-            )
+        check_views(views, ["weak", "weak", "strong", "strong"], type(self).__name__)
         return views[:2], views[2:]
 
     @override

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.networks.feature_width import feature_width
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,7 @@ class Classifier(nn.Module):
     @property
     def num_features(self) -> int:
         """Width D of the features."""
-        width = getattr(self.backbone, "num_features", None)
-        if not isinstance(width, int) or width < 1:
-            raise NoisyLabelError(
-                f"{type(self.backbone).__name__} has no `num_features`: set it to the width D of the features (B, D) "
-                "that it returns, or use `lightning_noisy.networks.TorchvisionBackbone`."
-            )
-        return width
+        return feature_width(self.backbone)
 
     def features(self, images: Any) -> Tensor:
         """Images (B, C, H, W) to features (B, D).

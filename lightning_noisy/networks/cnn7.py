@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.networks.convolutions import convolutions
 from lightning_noisy.networks.hidden_layer import hidden_layer
 
@@ -44,8 +44,8 @@ class CNN7(nn.Module):
 
     def __init__(self, in_channels: int = 3, hidden: int | None = None) -> None:
         super().__init__()
-        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
-        check_argument(hidden is None or hidden > 0, "hidden", "a positive int or None", hidden)
+        check_count(in_channels, "in_channels")
+        check_count(hidden, "hidden", optional=True)
         self.num_features = hidden or _FLAT
         self.convolutions = nn.Sequential(
             *convolutions((in_channels, 64, 64)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.networks.batch_norm import LoneSampleBatchNorm1d
 from lightning_noisy.networks.convolutions import convolutions
 
@@ -53,7 +53,7 @@ class CNN8(nn.Module):
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
+        check_count(in_channels, "in_channels")
         self.num_features = 256
         channels = (in_channels, *_WIDTHS)
         self.convolutions = nn.Sequential(*map(_stage, channels[:-1], channels[1:]))

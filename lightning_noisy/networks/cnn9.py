@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.networks.convolutions import convolutions
 
 _SMALLEST_IMAGE = 28
@@ -37,7 +37,7 @@ class CNN9(nn.Module):
 
     def __init__(self, in_channels: int = 3, dropout: float = 0.25) -> None:
         super().__init__()
-        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
+        check_count(in_channels, "in_channels")
         check_argument(0 <= dropout < 1, "dropout", "a float in [0, 1)", dropout)
         self.num_features = 128
         self.layers = nn.Sequential(

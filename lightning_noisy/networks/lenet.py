@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 
 _IMAGE_SIZE = 32
 _FLAT = 16 * 5**2
@@ -36,7 +36,7 @@ class LeNet(nn.Module):
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
+        check_count(in_channels, "in_channels")
         self.num_features = 84
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, 6, kernel_size=5),

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.networks.batch_norm import LoneSampleBatchNorm1d
 
 
@@ -39,7 +39,7 @@ class MLP(nn.Module):
         self, in_features: int, hidden: Sequence[int] = (512,), dropout: float = 0.0, batch_norm: bool = False
     ) -> None:
         super().__init__()
-        check_argument(in_features > 0, "in_features", "a positive int", in_features)
+        check_count(in_features, "in_features")
         check_argument(all(width > 0 for width in hidden), "hidden", "positive ints", hidden)
         check_argument(0 <= dropout < 1, "dropout", "a float in [0, 1)", dropout)
         widths = (in_features, *hidden)

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 
 
 def _convolution(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -103,8 +103,8 @@ class PreActResNet(nn.Module):
         check_argument(len(widths) > 0 and min(widths) > 0, "widths", "positive ints, at least one", widths)
         each = f"{len(widths)} positive ints, one for each of `widths`"
         check_argument(len(blocks) == len(widths) and min(blocks) > 0, "blocks", each, blocks)
-        check_argument(stem_width > 0, "stem_width", "a positive int", stem_width)
-        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
+        check_count(stem_width, "stem_width")
+        check_count(in_channels, "in_channels")
         check_argument(variant in ("dividemix", "he"), "variant", "'dividemix' or 'he'", variant)
         he = variant == "he"
         self.num_features = widths[-1]
@@ -194,6 +194,6 @@ class WideResNet(PreActResNet):
 
     def __init__(self, depth: int = 28, width: int = 10, in_channels: int = 3) -> None:
         check_argument(depth >= 10 and depth % 6 == 4, "depth", "one of 10, 16, 22, 28, ...", depth)
-        check_argument(width > 0, "width", "a positive int", width)
+        check_count(width, "width")
         blocks = (depth - 4) // 6
         super().__init__((blocks,) * 3, (16 * width, 32 * width, 64 * width), 16, in_channels, variant="he")

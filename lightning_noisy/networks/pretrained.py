@@ -16,7 +16,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.transforms import v2
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
-from lightning_noisy.networks.efficientnet_lite0 import EfficientNetLite0
+from lightning_noisy.networks.efficientnet_lite0 import LITE_PACKAGES, EfficientNetLite0
 from lightning_noisy.networks.timm_backbone import TimmBackbone
 from lightning_noisy.networks.torchvision_backbone import TorchvisionBackbone
 
@@ -112,12 +112,9 @@ def network_at_hand() -> Pretrained:
     """EfficientNet-Lite0, where the extra ``photos`` is installed, else ResNet-18 of torchvision.
 
     Raises:
-        NoisyLabelError: The weights of neither are here, nor can be fetched.
+        NoisyLabelError: The extra is there but broken, or is not and the weights of ResNet-18 cannot be fetched.
     """
-    try:
-        return pretrained_network(LITE)
-    except NoisyLabelError:
-        return pretrained_network("resnet18")
+    return pretrained_network(LITE if all(map(find_spec, LITE_PACKAGES)) else "resnet18")
 
 
 def _fetched(make: Callable[[], nn.Module], name: str) -> nn.Module:

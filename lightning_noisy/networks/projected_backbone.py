@@ -6,6 +6,8 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from lightning_noisy.networks.feature_width import feature_width
+
 
 class ProjectedBackbone(nn.Module):
     """A backbone with a perceptron of one hidden layer behind it, which embeds its features.
@@ -13,11 +15,14 @@ class ProjectedBackbone(nn.Module):
     Args:
         backbone: Maps images to features (B, D), with an int attribute ``num_features`` = D.
         num_features: Width of the embedding.
+
+    Raises:
+        NoisyLabelError: A backbone without ``num_features``.
     """
 
     def __init__(self, backbone: nn.Module, num_features: int) -> None:
         super().__init__()
-        width = cast(int, backbone.num_features)
+        width = feature_width(backbone)
         self.backbone = backbone
         self.projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, num_features))
         self.num_features = num_features

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models import get_model
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.networks.torchvision_backbone import check_model_name
 
 
@@ -41,7 +41,7 @@ class CIFARResNet(ResNet):  # type: ignore[misc]  # torchvision carries no types
 
     def __init__(self, blocks: Sequence[int], in_channels: int = 3, max_pool: bool = False) -> None:
         check_argument(len(blocks) == 4 and min(blocks) > 0, "blocks", "four positive ints", blocks)
-        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
+        check_count(in_channels, "in_channels")
         super().__init__(BasicBlock, list(blocks))
         self.num_features = 512
         self.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, padding=1, bias=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import check_argument, check_count
 
 
 def _convolution(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -43,9 +43,9 @@ class SmallCNN(nn.Module):
 
     def __init__(self, in_channels: int = 1, width: int = 32, num_features: int = 128, dropout: float = 0.0) -> None:
         super().__init__()
-        check_argument(in_channels > 0, "in_channels", "a positive int", in_channels)
-        check_argument(width > 0, "width", "a positive int", width)
-        check_argument(num_features > 0, "num_features", "a positive int", num_features)
+        check_count(in_channels, "in_channels")
+        check_count(width, "width")
+        check_count(num_features, "num_features")
         check_argument(0 <= dropout < 1, "dropout", "a float in [0, 1)", dropout)
         self.num_features = num_features
         self.layers = nn.Sequential(

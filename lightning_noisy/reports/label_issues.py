@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lightning_noisy.errors import NoisyLabelError
 
 SCORE_BINS = 50
-WRONG, AMBIGUOUS, DUPLICATE, UNSEEN = "wrong", "ambiguous", "contradicting duplicate", "never seen"
+WRONG, AMBIGUOUS, UNSEEN = "wrong", "ambiguous", "never seen"
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,23 @@ def test_two_epochs_and_then_four(tmp_path):
     torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
 
 
+def test_a_test_between_takes_nothing_from_what_training_goes_on_with(tmp_path):
+    whole = run(tmp_path)[0]
+    watch = Watch()
+    module, trainer, callback, _ = run(tmp_path, max_epochs=2, extra=[watch])
+    average = copy.deepcopy(module.state_dict())
+    trainer.test(module, datamodule=SmallDataModule(seed=0), verbose=False)
+    torch.testing.assert_close(module.state_dict(), average, rtol=0, atol=0)
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    resumed = run(tmp_path, ckpt_path=tmp_path / "two.ckpt")[0]
+    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(module, datamodule=SmallDataModule(seed=0))  # goes on with its own weights, and the average of three
+    own = torch.load(tmp_path / "two.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(dict(watch.trained[2]), dict(own), rtol=0, atol=0)
+    assert callback.num_averaged == 3
+
+
 def test_copies_and_later_fits_begin_anew(tmp_path):
     _, _, callback, _ = run(tmp_path, max_epochs=2)
     assert callback.num_averaged == 1

@@ -77,6 +77,15 @@ def test_equal_losses_are_all_clean(count):
     assert beta.clean(torch.tensor([0.0, 0.7, 9.0])).tolist() == [1.0] * 3
 
 
+@pytest.mark.parametrize("others", [[5.0], [3.0, 4.0, 5.0, 6.0, 7.0]])
+def test_losses_that_are_equal_between_the_percentiles_are_all_clean(others):
+    count = 19 * len(others)  # the percentiles differ, but nothing else lies between them
+    fit = beta_mixture(torch.tensor([0.7] * count + others))
+    assert fit.bounds[1] > fit.bounds[0] == pytest.approx(0.7)
+    assert fit.weights.tolist() == [1.0, 0.0]
+    assert fit.clean(torch.tensor([0.0, 0.7, 9.0])).tolist() == [1.0] * 3
+
+
 def test_two_values_are_told_apart():
     assert gaussian_mixture(torch.tensor([0.0, 1.0]), 0).clean.tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
     beta = beta_mixture(torch.tensor([0.0] * 10 + [1.0] * 10))

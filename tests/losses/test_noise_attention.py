@@ -187,7 +187,7 @@ def test_call_before_bind(batch: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("name", "wanted", "values"),
     [
-        ("in_features", "a positive int or None", (0, -1)),
+        ("in_features", "an int of at least 1, or None", (0, -1)),
         ("lam", "a finite float >= 0", (-0.1, math.nan, math.inf)),
         ("beta", "a finite float >= 0", (-0.1, math.nan, math.inf)),
         ("eps", "a float in (0, 1)", (0.0, 1.0, math.nan)),

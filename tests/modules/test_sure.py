@@ -41,6 +41,7 @@ class Steps(Callback):
 
     def on_train_epoch_start(self, trainer, pl_module):
         pl_module.network.eval()
+        self.least = self.counts.min()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.state = {name: value.clone() for name, value in pl_module.state_dict().items()}
@@ -62,8 +63,8 @@ class Steps(Callback):
         mixed = module(share * images + (1 - share) * images[partners]).double().numpy()
         y = target.numpy()
         own, other = cross_entropies(mixed, y), cross_entropies(mixed, y[partners])
-        span = max(1, trainer.current_epoch) - self.counts.min()
-        n = (self.counts[rows] - self.counts.min()) / span if span else np.zeros(len(rows))
+        span = max(1, trainer.current_epoch) - self.least
+        n = (self.counts[rows] - self.least) / span if span else np.zeros(len(rows))
         kappa = probabilities(z).max(1)
         ranks = 0.0
         for i in range(len(rows)):
@@ -138,5 +139,7 @@ def test_refusals(tmp_path):
     for name, value in (("mix_weight", -1.0), ("rank_weight", -1.0), ("beta", 0.0)):
         with pytest.raises(NoisyLabelError, match=f"`{name}`"):
             make_strategy("SURE", **{name: value})
-    with pytest.raises(NoisyLabelError, match="trains on 1 views"):
+    with pytest.raises(
+        NoisyLabelError, match=r"trains on one view of each image, but the batch has 2: .*`views=\['weak'\]`"
+    ):
         make_trainer(tmp_path).fit(make_strategy("SURE"), datamodule=make_data("SURE", views=2))

@@ -95,7 +95,7 @@ def contrast(step: Step, turn: int) -> float:
 
 
 def test_four_views_are_wanted(tmp_path: Path) -> None:
-    with pytest.raises(NoisyLabelError, match=r"^UNICON wants four views of an image, .*, but got 2: give the data"):
+    with pytest.raises(NoisyLabelError, match=r"^UNICON trains on 4 views of each image, but the batch has 2: give"):
         record(tmp_path, linear_strategy("UNICON", warmup_epochs=1), 2, 2)
 
 

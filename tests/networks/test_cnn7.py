@@ -114,9 +114,9 @@ def test_refuses_images_of_another_size(size):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 0}, "`in_channels` to be a positive int, but got 0"),
-        ({"hidden": 0}, "`hidden` to be a positive int or None, but got 0"),
-        ({"hidden": -1}, "`hidden` to be a positive int or None, but got -1"),
+        ({"in_channels": 0}, "`in_channels` to be an int of at least 1, but got 0"),
+        ({"hidden": 0}, "`hidden` to be an int of at least 1, or None, but got 0"),
+        ({"hidden": -1}, "`hidden` to be an int of at least 1, or None, but got -1"),
     ],
 )
 def test_refuses_bad_arguments(arguments, message):

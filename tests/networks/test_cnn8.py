@@ -73,5 +73,5 @@ def test_refuses_images_of_another_size(size):
 
 
 def test_refuses_bad_arguments():
-    with pytest.raises(NoisyLabelError, match="`in_channels` to be a positive int, but got 0"):
+    with pytest.raises(NoisyLabelError, match="`in_channels` to be an int of at least 1, but got 0"):
         CNN8(in_channels=0)

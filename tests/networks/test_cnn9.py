@@ -111,7 +111,7 @@ def test_refuses_small_images(size):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 0}, "`in_channels` to be a positive int, but got 0"),
+        ({"in_channels": 0}, "`in_channels` to be an int of at least 1, but got 0"),
         ({"dropout": 1.0}, r"`dropout` to be a float in \[0, 1\), but got 1.0"),
         ({"dropout": -0.1}, r"`dropout` to be a float in \[0, 1\), but got -0.1"),
     ],

@@ -5,7 +5,7 @@ import torch
 from jsonargparse import auto_cli
 from torch import nn
 
-from lightning_noisy import networks
+from lightning_noisy import NoisyLabelError, networks
 from lightning_noisy.networks import (
     CNN7,
     CNN8,
@@ -15,6 +15,7 @@ from lightning_noisy.networks import (
     HiddenLayerBackbone,
     LeNet,
     PreActResNet,
+    ProjectedBackbone,
     ResNet18,
     ResNet34,
     SmallCNN,
@@ -64,6 +65,12 @@ def images(backbone, batch_size):
     convolution = next(module for module in backbone.modules() if isinstance(module, nn.Conv2d))
     size = 64 if isinstance(backbone, TorchvisionBackbone) else 32
     return torch.randn(batch_size, convolution.in_channels, size, size)
+
+
+@pytest.mark.parametrize("around", [lambda b: HiddenLayerBackbone(b, 4), lambda b: ProjectedBackbone(b, 4)])
+def test_a_backbone_that_does_not_say_its_width(around):
+    with pytest.raises(NoisyLabelError, match=r"^Flatten has no `num_features`: set it to the width D"):
+        around(nn.Flatten())
 
 
 def test_all_names_exist_and_no_other_class_is_left_out():

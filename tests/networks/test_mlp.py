@@ -93,7 +93,7 @@ def test_from_yaml(text, hidden):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_features": 0}, "`in_features` to be a positive int, but got 0"),
+        ({"in_features": 0}, "`in_features` to be an int of at least 1, but got 0"),
         ({"in_features": 4, "hidden": (8, 0)}, r"`hidden` to be positive ints, but got \(8, 0\)"),
         ({"in_features": 4, "hidden": [-1]}, r"`hidden` to be positive ints, but got \[-1\]"),
         ({"in_features": 4, "dropout": 1.0}, r"`dropout` to be a float in \[0, 1\), but got 1.0"),

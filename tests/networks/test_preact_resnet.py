@@ -178,8 +178,8 @@ def test_image_sizes_in_training(network, size, batch_size):
         ({"blocks": (2, 0, 2, 2)}, "`blocks` to be 4 positive ints, one for each of `widths`, but got"),
         ({"blocks": (), "widths": ()}, "`widths` to be positive ints, at least one, but got"),
         ({"blocks": (1, 1), "widths": (4, 0)}, "`widths` to be positive ints, at least one, but got"),
-        ({"blocks": (1, 1, 1, 1), "stem_width": 0}, "`stem_width` to be a positive int, but got 0"),
-        ({"blocks": (1, 1, 1, 1), "in_channels": -1}, "`in_channels` to be a positive int, but got -1"),
+        ({"blocks": (1, 1, 1, 1), "stem_width": 0}, "`stem_width` to be an int of at least 1, but got 0"),
+        ({"blocks": (1, 1, 1, 1), "in_channels": -1}, "`in_channels` to be an int of at least 1, but got -1"),
         ({"blocks": (1, 1, 1, 1), "variant": "plain"}, "`variant` to be 'dividemix' or 'he', but got 'plain'"),
     ],
 )
@@ -193,8 +193,8 @@ def test_refuses_bad_arguments(arguments, message):
     [
         ({"depth": 27}, r"`depth` to be one of 10, 16, 22, 28, \.\.\., but got 27"),
         ({"depth": 4}, r"`depth` to be one of 10, 16, 22, 28, \.\.\., but got 4"),
-        ({"width": 0}, "`width` to be a positive int, but got 0"),
-        ({"in_channels": 0}, "`in_channels` to be a positive int, but got 0"),
+        ({"width": 0}, "`width` to be an int of at least 1, but got 0"),
+        ({"in_channels": 0}, "`in_channels` to be an int of at least 1, but got 0"),
     ],
 )
 def test_the_wide_network_refuses_bad_arguments(arguments, message):

@@ -106,5 +106,5 @@ def test_refuses_bad_blocks(blocks):
 
 @pytest.mark.parametrize("network", [ResNet18, ResNet34])
 def test_refuses_bad_channels(network):
-    with pytest.raises(NoisyLabelError, match="`in_channels` to be a positive int, but got -1"):
+    with pytest.raises(NoisyLabelError, match="`in_channels` to be an int of at least 1, but got -1"):
         network(in_channels=-1)

@@ -62,10 +62,10 @@ def test_learns_the_digits():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"in_channels": 0}, "`in_channels` to be a positive int, but got 0"),
-        ({"width": 0}, "`width` to be a positive int, but got 0"),
-        ({"width": -1}, "`width` to be a positive int, but got -1"),
-        ({"num_features": 0}, "`num_features` to be a positive int, but got 0"),
+        ({"in_channels": 0}, "`in_channels` to be an int of at least 1, but got 0"),
+        ({"width": 0}, "`width` to be an int of at least 1, but got 0"),
+        ({"width": -1}, "`width` to be an int of at least 1, but got -1"),
+        ({"num_features": 0}, "`num_features` to be an int of at least 1, but got 0"),
         ({"dropout": 1.0}, r"`dropout` to be a float in \[0, 1\), but got 1.0"),
         ({"dropout": -0.1}, r"`dropout` to be a float in \[0, 1\), but got -0.1"),
         ({"dropout": float("nan")}, r"`dropout` to be a float in \[0, 1\), but got nan"),

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_noisy.errors import check_argument
+from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.functional.losses.probabilities import clipped_softmax
 
 
@@ -61,7 +61,7 @@ def estimate_transition(probabilities: Tensor, percentile: float | None = None) 
 
     Args:
         probabilities: Predictions (N, K), rows that sum to 1, on the training set.
-        percentile: In [0, 100]; the anchor is then the most certain sample below this percentile of the class's
+        percentile: In (0, 100]; the anchor is then the most certain sample below this percentile of the class's
             probabilities, which keeps outliers from being anchors. The official code has 97, and uses it on CIFAR-10
             but not on CIFAR-100. None takes the most certain sample of all.
 
@@ -69,7 +69,8 @@ def estimate_transition(probabilities: Tensor, percentile: float | None = None) 
         float64 matrix (K, K), row = clean class, column = noisy class. Of equally certain samples the first counts.
 
     Raises:
-        NoisyLabelError: No matrix of at least one row, rows with another sum, or a percentile outside its range.
+        NoisyLabelError: No matrix of at least one row, rows with another sum, a percentile outside its range, or a
+            class of which no probability lies below it.
     """
     shape = tuple(probabilities.shape)
     check_argument(len(shape) == 2 and shape[0] > 0, "probabilities", "predictions (N, K)", f"shape {shape}")
@@ -80,8 +81,14 @@ def estimate_transition(probabilities: Tensor, percentile: float | None = None) 
     )
     candidates = values
     if percentile is not None:
-        check_argument(0 <= percentile <= 100, "percentile", "a float in [0, 100] or None", percentile)
+        check_argument(0 < percentile <= 100, "percentile", "a float in (0, 100] or None", percentile)
         rank = math.ceil(percentile / 100 * (len(values) - 1))
         threshold = values.sort(dim=0).values[rank]
         candidates = torch.where(values < threshold, values, -math.inf)
+        without = (values >= threshold).all(dim=0).nonzero().flatten().tolist()
+        if without:
+            raise NoisyLabelError(
+                f"No probability of class {without[0]} lies below its percentile {percentile:g}, so it has no anchor: "
+                "raise `percentile`, or set None."
+            )
     return values[candidates.argmax(dim=0)]

@@ -113,7 +113,7 @@ class TestEstimateTransition:
         torch.testing.assert_close(F.estimate_transition(p), p[[2, 1]].double())
         assert F.estimate_transition(p).dtype == torch.float64
 
-    @pytest.mark.parametrize("percentile", [0.0, 50.0, 90.0, 97.0, 100.0])
+    @pytest.mark.parametrize("percentile", [1.0, 50.0, 90.0, 97.0, 100.0])
     def test_percentile_against_numpy(self, percentile: float) -> None:
         p = np.random.default_rng(1).dirichlet(np.ones(3), 101)
         expected = []
@@ -122,7 +122,7 @@ class TestEstimateTransition:
             expected.append(p[np.where(column >= threshold, -1.0, column).argmax()])
         actual = F.estimate_transition(torch.tensor(p), percentile)
         np.testing.assert_allclose(actual.numpy(), expected, **close)
-        assert (percentile == 0.0) == np.array_equal(actual.numpy(), p[[0, 0, 0]])
+        assert not np.array_equal(actual.numpy(), p[[0, 0, 0]])
 
     @pytest.mark.parametrize(
         ("probabilities", "percentile", "wanted"),
@@ -131,8 +131,9 @@ class TestEstimateTransition:
             (torch.zeros(0, 3), None, "predictions (N, K), but got 'shape (0, 3)'"),
             (torch.ones(2, 2), None, "rows that sum to 1, but got 'sums from 2'"),
             (torch.eye(2) * math.nan, None, "rows that sum to 1, but got 'sums from nan'"),
-            (torch.eye(2), 101.0, "a float in [0, 100] or None, but got 101.0"),
-            (torch.eye(2), math.nan, "a float in [0, 100] or None, but got nan"),
+            (torch.eye(2), 101.0, "a float in (0, 100] or None, but got 101.0"),
+            (torch.eye(2), 0.0, "a float in (0, 100] or None, but got 0.0"),
+            (torch.eye(2), math.nan, "a float in (0, 100] or None, but got nan"),
         ],
     )
     def test_refused(self, probabilities: torch.Tensor, percentile: float | None, wanted: str) -> None:
@@ -140,3 +141,8 @@ class TestEstimateTransition:
         with pytest.raises(NoisyLabelError) as caught:
             F.estimate_transition(probabilities, percentile)
         assert str(caught.value) == f"Expected argument `{name}` to be {wanted}."
+
+    def test_a_class_without_an_anchor_is_named(self) -> None:
+        p = torch.tensor([[0.5, 0.2, 0.3], [0.5, 0.3, 0.2], [0.5, 0.1, 0.4]])
+        with pytest.raises(NoisyLabelError, match=r"^No probability of class 0 lies below its percentile 97, so"):
+            F.estimate_transition(p, 97.0)
