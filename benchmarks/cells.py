@@ -13,8 +13,7 @@ from typing import Any
 from docs.published import NOISE, Figure, column_arguments, figures
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.recipe_settings import Settings, recipe_settings
-from lightning_noisy.recipes import recipe_names
+from lightning_noisy.recipes import Settings, recipe_names, recipe_settings
 
 SEPARATOR = " / "
 _METRICS = {

@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.record import describe_machine
 from lightning_noisy.callbacks import ConfidenceTracker, RunSummary
 from lightning_noisy.cli import main
+from lightning_noisy.figures import comparison_figure
 from lightning_noisy.files import written_aside
-from lightning_noisy.plots import comparison_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = {"quickstart": "quickstart.yaml", "cross entropy": "quickstart_ce.yaml"}

@@ -25,7 +25,7 @@ from lightning_noisy.checkpoints.check import RUN_STATE, read_checkpoint
 from lightning_noisy.checkpoints.last import last_checkpoint_of
 from lightning_noisy.cli.compare import Job
 from lightning_noisy.files import written_aside
-from lightning_noisy.recipe_settings import Settings, on_top, recipe_settings
+from lightning_noisy.recipes import Settings, on_top, recipe_settings
 
 GRACE = 60.0
 """Seconds that a run has to write a checkpoint when it is stopped."""

@@ -7,8 +7,7 @@ from functools import cache, partial
 import pytest
 import yaml
 
-from lightning_noisy.recipe_settings import recipe_settings
-from lightning_noisy.recipes import config_chain
+from lightning_noisy.recipes import config_chain, recipe_settings
 
 FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Reads the same in a fifth of the time. The command line takes its own, which tells more of what is wrong."""

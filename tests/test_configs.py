@@ -15,8 +15,7 @@ from torchvision.models import get_model
 
 from lightning_noisy.callbacks import MaskRefresh
 from lightning_noisy.cli import main, run
-from lightning_noisy.recipe_settings import on_top
-from lightning_noisy.recipes import config_values, recipe_names
+from lightning_noisy.recipes import config_values, on_top, recipe_names
 from tests import papers
 from tests._dummies import (
     DummyCIFAR10,

@@ -15,7 +15,7 @@ from benchmarks.detection_peers import PEERS
 from benchmarks.detection_tables import summary, tables
 from benchmarks.method_list import Settings
 from benchmarks.record import RESULTS
-from lightning_noisy.recipe_settings import recipe_settings
+from lightning_noisy.recipes import recipe_settings
 
 
 @pytest.fixture

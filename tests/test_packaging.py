@@ -27,9 +27,8 @@ PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
     {"errors", "private_api"},
-    {"config_text"},
-    {"checks", "class_plots", "collectives", "files", "plots", "recipes", "requirements", "storage", "trainer_access"},
-    {"checkpoints", "figures", "recipe_settings", "tracker_plots"},
+    {"checks", "collectives", "files", "recipes", "requirements", "storage", "trainer_access"},
+    {"checkpoints", "figures"},
     {"functional"},
     {"losses", "heads", "networks", "optim", "reports"},
     {"data"},

@@ -11,13 +11,16 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 import lightning_noisy
-from lightning_noisy import plots
-from lightning_noisy.class_plots import mask_figure, transition_figure
-from lightning_noisy.plots import (
+from lightning_noisy.figures import (
     comparison_figure,
     confidence_figure,
+    mask_figure,
     memorization_figure,
     mixture_figure,
+    transition_figure,
+)
+from lightning_noisy.figures import (
+    curves as curve_figures,
 )
 
 PACKAGE = Path(lightning_noisy.__file__).parent
@@ -70,7 +73,7 @@ def test_plots_do_without_pyplot():
     """Loaded by path: other packages (torchmetrics) import pyplot themselves."""
     code = (
         "import importlib.util, sys; "
-        f"spec = importlib.util.spec_from_file_location('plots', {plots.__file__!r}); "
+        f"spec = importlib.util.spec_from_file_location('curves', {curve_figures.__file__!r}); "
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module); "
         "module.confidence_figure({0: {'train/conf/clean': 0.5}}).savefig(sys.stdout.buffer, format='png'); "
         "assert 'matplotlib.pyplot' not in sys.modules"

@@ -11,11 +11,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_noisy import recipes
 from lightning_noisy.cli import main, run
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.recipe_settings import recipe_settings
-from lightning_noisy.recipes import config_chain, config_values, find_config, recipe_list, recipe_names, run_name
+from lightning_noisy.recipes import (
+    config_chain,
+    config_values,
+    files,
+    find_config,
+    recipe_list,
+    recipe_names,
+    recipe_settings,
+    run_name,
+)
 from tests._dummies import isolate
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -154,7 +161,7 @@ class TestFinding:
         assert callbacks(config)[0] == "StepSeed"
 
     def test_recipes_in_the_package_come_before_those_beside_it(self, monkeypatch, folder):
-        monkeypatch.setattr(recipes, "__file__", str(folder / "package" / "recipes.py"))
+        monkeypatch.setattr(files, "__file__", str(folder / "package" / "recipes" / "files.py"))
         write(configs__dal__a="", package__configs__dal__b="../c", package__configs__c="")
         assert recipe_names() == ["c", "dal/b"]
         assert stems("dal/b") == ["c", "b"]
@@ -163,7 +170,7 @@ class TestFinding:
         assert recipe_names() == ["dal/a"]
 
     def test_no_recipes_are_an_installation_that_is_not_whole(self, monkeypatch, folder):
-        monkeypatch.setattr(recipes, "__file__", str(folder / "package" / "recipes.py"))
+        monkeypatch.setattr(files, "__file__", str(folder / "package" / "recipes" / "files.py"))
         with pytest.raises(NoisyLabelError, match="reinstall"):
             recipe_names()
 

@@ -20,7 +20,7 @@ from benchmarks.run_maker import RunMaker
 from benchmarks.runs import held
 from docs import results
 from lightning_noisy.cli.command_line import _run
-from lightning_noisy.recipe_settings import on_top, recipe_settings
+from lightning_noisy.recipes import on_top, recipe_settings
 from tests._dummies import isolate, needs_command_line
 
 MASKED = Training("dcm/cifar10/anl-dfc", "--data.noise.rate 0.8", 0.3, "")

@@ -14,7 +14,7 @@ from benchmarks.sweeps import CE, SWEEPS, Line, Method, Sweep, make, point_name
 from lightning_noisy.callbacks import SELC, MaskRefresh
 from lightning_noisy.heads import KANHead
 from lightning_noisy.losses import paper_setting
-from lightning_noisy.recipe_settings import recipe_settings
+from lightning_noisy.recipes import recipe_settings
 from tests._dummies import DummyCIFAR10, isolate, write_features
 
 TINY = Sweep(

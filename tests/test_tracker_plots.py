@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.colors import to_hex
 
-from lightning_noisy.plots import GROUP_COLORS
-from lightning_noisy.tracker_plots import curves_figure, gradient_weight_figure, of_groups
+from lightning_noisy.figures import curves_figure, gradient_weight_figure, of_groups
+from lightning_noisy.figures.curves import GROUP_COLORS
 
 HISTORY = {2: {"a/clean": 0.5, "a/noisy": 0.25, "b": 3.0}, 0: {"a/clean": 0.125, "b": 1.0}}
 

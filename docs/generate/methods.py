@@ -18,8 +18,7 @@ from torch import nn
 
 from docs.generate.docstrings import markdown
 from lightning_noisy import callbacks, heads, losses, modules, networks
-from lightning_noisy.recipe_settings import recipe_settings
-from lightning_noisy.recipes import recipe_names
+from lightning_noisy.recipes import recipe_names, recipe_settings
 
 FOLDER = Path(__file__).parents[1]
 ROOMS = {"losses": "losses", "targets and masks": "callbacks", "strategies": "modules"}

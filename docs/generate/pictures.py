@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from docs.generate.records import Ground, Measured, measured
+from lightning_noisy.figures import gradient_weight_figure
+from lightning_noisy.figures.curves import RUN_COLORS, curve, frame
 from lightning_noisy.losses import MeanAbsoluteError, gradient_weight
-from lightning_noisy.plots import RUN_COLORS, curve, frame
-from lightning_noisy.tracker_plots import gradient_weight_figure
 
 SHOWN = 4
 """Curves in a panel, beside that of cross entropy."""

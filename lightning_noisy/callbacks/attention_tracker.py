@@ -9,8 +9,8 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.label_tracker import LabelTracker
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.figures import attention_figure
 from lightning_noisy.targets import AttentiveCriterion, TargetCall, TargetPipeline
-from lightning_noisy.tracker_plots import attention_figure
 
 
 class AttentionTracker(LabelTracker):

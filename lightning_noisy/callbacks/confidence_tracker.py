@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from typing_extensions import override
 
 from lightning_noisy.callbacks.label_tracker import LabelTracker
-from lightning_noisy.plots import confidence_figure
+from lightning_noisy.figures import confidence_figure
 from lightning_noisy.targets import TargetCall
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.label_tracker import LabelTracker
+from lightning_noisy.figures import correction_figure
 from lightning_noisy.targets import TargetCall
-from lightning_noisy.tracker_plots import correction_figure
 
 _UNSEEN = -1
 

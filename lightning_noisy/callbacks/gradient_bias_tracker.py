@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.gradient_tracker import GradientTracker, hear_training_gradient, logit_gradient
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.figures import curves_figure
 from lightning_noisy.targets import TargetCall
-from lightning_noisy.tracker_plots import curves_figure
 from lightning_noisy.trainer_access import backward_factor
 
 

@@ -15,9 +15,9 @@ from lightning_noisy.callbacks.classifier_layers import last_backbone_layers
 from lightning_noisy.callbacks.gradient_tracker import GradientTracker
 from lightning_noisy.collectives import sum_over_processes
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.figures import curves_figure
 from lightning_noisy.functional.gradients import pass_aside
 from lightning_noisy.targets import TargetCall
-from lightning_noisy.tracker_plots import curves_figure
 from lightning_noisy.trainer_access import check_not_sharded
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_noisy.callbacks.gradient_tracker import GradientTracker, hear_training_gradient
+from lightning_noisy.figures import curves_figure, of_groups
 from lightning_noisy.targets import TargetCall
-from lightning_noisy.tracker_plots import curves_figure, of_groups
 
 
 class GradientShareTracker(GradientTracker):

@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_noisy.callbacks.classifier_layers import default_heads
-from lightning_noisy.class_plots import mask_figure
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.figures import FigureWriter
+from lightning_noisy.figures import FigureWriter, mask_figure
 from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, Section
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from typing_extensions import override
 
 from lightning_noisy.callbacks.label_tracker import LabelTracker
-from lightning_noisy.plots import memorization_figure
+from lightning_noisy.figures import memorization_figure
 from lightning_noisy.targets import TargetCall
 
 _CORRECT, _MEMORIZED, _OTHER, _CLEAN = 0, 1, 2, 3

@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.label_tracker import LabelTracker
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.figures import curves_figure, of_groups
 from lightning_noisy.targets import DirectionPools, TargetCall
-from lightning_noisy.tracker_plots import curves_figure, of_groups
 
 _UNKNOWN = -1.0
 

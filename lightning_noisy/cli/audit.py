@@ -16,7 +16,7 @@ from lightning_noisy.embedding import embed_images, find_images
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.files import check_writable, written_aside
 from lightning_noisy.networks.pretrained import LITE, Pretrained, network_at_hand, pretrained_network
-from lightning_noisy.recipe_settings import Settings, on_top
+from lightning_noisy.recipes import Settings, on_top
 from lightning_noisy.tuning import Fit
 
 _DESCRIPTION = """\

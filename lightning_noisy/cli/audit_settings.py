@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.networks.pretrained import Pretrained
-from lightning_noisy.recipe_settings import Settings, on_top, recipe_settings
+from lightning_noisy.recipes import Settings, on_top, recipe_settings
 
 _MANY = 10_000  # samples from which on large steps learn more than they memorize
 _RATE, _RATE_OF_MANY, _FASTEST = (

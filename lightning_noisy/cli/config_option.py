@@ -15,9 +15,9 @@ from typing_extensions import override
 from lightning_noisy.cli.data_option import noise_stays_with_its_data
 from lightning_noisy.cli.near_names import did_you_mean, with_near_names
 from lightning_noisy.cli.private_api import names_of, refusal
-from lightning_noisy.config_text import argument_names
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.recipes import Config, config_chain
+from lightning_noisy.recipes.text import argument_names
 
 
 class ConfigOption(ActionConfigFile):

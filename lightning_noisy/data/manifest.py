@@ -12,11 +12,10 @@ import numpy as np
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_noisy.class_plots import transition_figure
 from lightning_noisy.data.backdoor import BackdoorTrigger
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.figures import show_figure, write_figure
+from lightning_noisy.figures import show_figure, transition_figure, write_figure
 from lightning_noisy.files import written_aside
 from lightning_noisy.functional.label_statistics import labels_hash, noise_rate, transition_counts
 from lightning_noisy.functional.noise import as_targets, check_num_classes

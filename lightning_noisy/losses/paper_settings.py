@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from lightning_noisy.errors import check_argument
-from lightning_noisy.recipe_settings import recipe_settings
+from lightning_noisy.recipes import recipe_settings
 
 Setting = dict[str, Any]
 """``class_path`` and ``init_args`` of a loss, as in a configuration file, and of the ``callbacks`` that move it."""

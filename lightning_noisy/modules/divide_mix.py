@@ -13,14 +13,13 @@ from typing_extensions import override
 
 from lightning_noisy.data.batch import TrainingBatch
 from lightning_noisy.errors import check_argument, check_count
-from lightning_noisy.figures import FigureWriter
+from lightning_noisy.figures import FigureWriter, mixture_figure
 from lightning_noisy.functional.epoch_window import mean_before, note, window_shape
 from lightning_noisy.functional.losses import cross_entropy
 from lightning_noisy.functional.mixture import GaussianFit, gaussian_mixture, normalized
 from lightning_noisy.functional.selection import agree
 from lightning_noisy.modules.mix_match import MixMatchModule
 from lightning_noisy.networks.classifier import Classifier
-from lightning_noisy.plots import mixture_figure
 
 
 class DivideMix(MixMatchModule):

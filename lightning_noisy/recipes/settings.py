@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lightning_noisy.recipes import config_chain
+from lightning_noisy.recipes.files import config_chain
 
 Settings = dict[str, Any]
 """What YAML says: argument -> value, where a class is meant ``class_path`` and ``init_args``."""

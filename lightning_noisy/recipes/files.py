@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from lightning_noisy.config_text import bases, is_mapping, read_text, without_base
 from lightning_noisy.errors import NoisyLabelError, check_argument
+from lightning_noisy.recipes.text import bases, is_mapping, read_text, without_base
 
 _SUFFIX = ".yaml"
 
@@ -31,7 +31,7 @@ class Config:
 
 def recipe_folder() -> Path:
     """The folder of the recipes: in the package where it was built into a wheel, beside it in a clone."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     folders = [folder for folder in (package / "configs", package.parent / "configs") if folder.is_dir()]
     if not folders:
         raise NoisyLabelError(f"Expected recipes in '{package / 'configs'}', but there is no such folder: reinstall.")

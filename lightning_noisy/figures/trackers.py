@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
-from lightning_noisy.class_plots import heat_map
-from lightning_noisy.plots import GROUP_COLORS, GROUP_LABELS, RUN_COLORS, curve, frame
+from lightning_noisy.figures.class_maps import heat_map
+from lightning_noisy.figures.curves import GROUP_COLORS, GROUP_LABELS, RUN_COLORS, curve, frame
 
 _BINS = 40
 
