@@ -27,7 +27,7 @@ PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
     {"errors", "private_api"},
-    {"checks", "collectives", "files", "recipes", "requirements", "storage", "trainer_access"},
+    {"checks", "collectives", "files", "recipes", "requirements", "spreadsheets", "storage", "trainer_access"},
     {"checkpoints", "figures"},
     {"functional"},
     {"losses", "heads", "networks", "optim", "reports"},

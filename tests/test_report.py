@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import TensorDataset
 
+from lightning_noisy import NoisyLoop
 from lightning_noisy.callbacks import ConfidenceTracker, LabelIssueReport, TrainingDynamics
 from lightning_noisy.cli import run
 from lightning_noisy.data import IndexedDataset
@@ -153,6 +154,43 @@ def test_what_is_refused(folder, monkeypatch, capsys):
     assert "cut short" in refused(monkeypatch, capsys, folder / "torn.ckpt")
     torch.save({"weight": torch.zeros(1)}, folder / "weights.ckpt")
     assert "state dict alone" in refused(monkeypatch, capsys, folder / "weights.ckpt")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_what_a_loop_has_saved(nested, folder, monkeypatch, capsys):
+    x, given, _ = make_tensors()
+    module, callback = torch.nn.Linear(6, 4), LabelIssueReport()
+    noisy = NoisyLoop(module, torch.optim.SGD(module.parameters(), 0.1), [callback], TensorDataset(x, given))
+    noisy.update(torch.randn(24, 4), given, torch.arange(24), 0)
+    torch.save(noisy.state_dict(), "early.pt")
+    noisy.end_epoch()
+    state = noisy.state_dict()
+    torch.save({"model": module.state_dict(), "noisy": state} if nested else state, "last.pt")
+    noisy.finish()
+    report(monkeypatch, "last.pt", "--output", "later")
+    assert same(folder / "label_issues", folder / "later")
+    assert "first epoch had ended" in refused(monkeypatch, capsys, "early.pt")
+
+
+def test_a_state_that_is_not_whole_is_said_in_a_line(folder, monkeypatch, capsys):
+    foreign_fit(folder / "run", [LabelIssueReport()])
+    (path,) = (folder / "run").rglob("*.ckpt")
+
+    def broken(change):
+        checkpoint = torch.load(path, weights_only=True)
+        (section,) = checkpoint["callbacks"]["lightning_noisy"]["sections"].values()
+        change(section["parts"])
+        torch.save(checkpoint, "broken.ckpt")
+        return refused(monkeypatch, capsys, "broken.ckpt")
+
+    for change in (
+        lambda parts: parts["facts"].pop("names"),
+        lambda parts: parts["facts"].update(labels=torch.zeros(3)),
+        lambda parts: parts["dynamics"].pop("curves"),
+        lambda parts: parts["dynamics"]["table"]["label"].fill_(9),
+        lambda parts: parts["dynamics"]["table"].update(label=torch.zeros(3)),
+    ):
+        assert "What the checkpoint says of its samples is not whole" in broken(change)
 
 
 def test_rows_have_no_pictures(folder, monkeypatch, capsys):

@@ -88,8 +88,9 @@ class LabelIssueReport(TrainingDynamics):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         check_image_root(self.image_root)
+        folder = self._folder(trainer)
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            check_writable(self._folder(trainer) / TABLE, "output")
+            check_writable(folder / TABLE, "output")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,9 +106,10 @@ class LabelIssueReport(TrainingDynamics):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
+        folder = self._folder(trainer)
         written = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         if written and self.dynamics.table is not None:
-            self.write(self._folder(trainer), self._picture_of(trainer) if self.pictures else None)
+            self.write(folder, self._picture_of(trainer) if self.pictures else None)
 
     def issues(self) -> LabelIssues:
         """The ranked labels, after a fit.
@@ -115,12 +117,12 @@ class LabelIssueReport(TrainingDynamics):
         Raises:
             NoisyLabelError: No epoch has ended yet; a single class, or labels beyond those that have a name.
         """
-        table, names = self.table(), self._class_names()
+        facts, names = self.facts, self._class_names()
         line = self.collapse(names)
         remarks = [] if line is None else [line]
-        truth = None if self.facts.truth is None else self.facts.truth.numpy()
+        labels, truth = (None if known is None else known.numpy() for known in (facts.labels, facts.truth))
         return issues_from_dynamics(
-            table, self.beliefs(), self.facts.samples, self.facts.kind, names, truth, remarks, self.curves()
+            self.table(), self.beliefs(), facts.samples, facts.kind, names, labels, truth, remarks, self.curves()
         )
 
     def write(self, folder: Path, thumbnail: Thumbnail | None = None) -> None:
@@ -139,10 +141,11 @@ class LabelIssueReport(TrainingDynamics):
             say_once(remark)
 
     def _class_names(self) -> list[str]:
-        known = self.run.origins.class_names
+        known = self.facts.class_names
         return [str(label) for label in range(self.dynamics.num_classes or 0)] if known is None else list(known)
 
     def _folder(self, trainer: Trainer) -> Path:
+        """Where all goes. A collective."""
         return Path(run_folder(trainer) or trainer.default_root_dir) / self.output
 
     def _dataset(self, trainer: Trainer) -> Any:
@@ -151,9 +154,10 @@ class LabelIssueReport(TrainingDynamics):
         return self.run.origins.dataset if scored is None else scored().dataset
 
     def _picture_of(self, trainer: Trainer) -> Thumbnail:
-        if self.image_root is not None:
-            return pictures_below(self.image_root, self.facts.samples)
-        return partial(_of_sample, self._dataset(trainer))
+        files = pictures_below(self.facts.root, self.facts.samples) if self.facts.kind == "path" else None
+        if self.image_root is not None and files is not None:
+            return files
+        return partial(_of_sample, self._dataset(trainer), files)
 
 
 def check_image_root(root: str | None) -> None:
@@ -180,8 +184,15 @@ def pictures_below(root: str | Path, paths: NDArray[np.str_]) -> Thumbnail:
     return picture_of
 
 
-def _of_sample(dataset: Any, row: int) -> Image.Image | None:
-    """The image that is first in a sample; None where that is none."""
-    sample = dataset[row]
-    first = sample[0] if isinstance(sample, (list, tuple)) else sample
-    return picture(torch.as_tensor(first)) if isinstance(first, (Tensor, np.ndarray)) else None
+def _of_sample(dataset: Any, files: Thumbnail | None, row: int) -> Image.Image | None:
+    """The image that is first in a sample, else that of its file; None where there is none that can be read."""
+    try:
+        sample = dataset[row]
+    except Exception:  # as above: what a data set raises for one sample is no reason to lose the list
+        sample = None
+    first = sample[0] if isinstance(sample, (list, tuple)) and sample else sample
+    if isinstance(first, Image.Image):
+        return first
+    if isinstance(first, (Tensor, np.ndarray)):
+        return picture(torch.as_tensor(first))
+    return None if files is None else files(row)

@@ -16,10 +16,10 @@ from typing_extensions import override
 
 from lightning_noisy.callbacks.npz_writer import check_npz_path, check_writable_npz, target_path, write_npz
 from lightning_noisy.collectives import gather_over_processes
-from lightning_noisy.data.csv_files import write_csv
 from lightning_noisy.data.origins import CLASS_NAMES, PATH, origin_arrays, sources_of
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import Callback
+from lightning_noisy.spreadsheets import write_csv
 from lightning_noisy.state import RunDriver, class_names_in_use
 from lightning_noisy.trainer_access import loaders_in
 

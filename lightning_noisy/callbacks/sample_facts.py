@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,10 @@ class SampleFacts:
     def __init__(self) -> None:
         self.kind: Literal["path", "row"] = "row"
         """``"path"`` or ``"row"``."""
+        self.class_names: Sequence[str] | None = None
+        """What the classes are called; None: nobody tells."""
+        self.labels: Tensor | None = None
+        """Given labels, int32 (N,); None where only batches tell them."""
         self.truth: Tensor | None = None
         """Right labels, int64 (N,); -1 where nobody knows one."""
         self.title: str | None = None
@@ -65,10 +70,12 @@ class SampleFacts:
 
     def state_dict(self) -> dict[str, Any]:
         """All as tensors and text."""
-        plain = {"kind": self.kind, "title": self.title, "root": self.root}
-        return {**plain, "names": self._names, "truth": self.truth}
+        names = None if self.class_names is None else list(self.class_names)
+        plain = {"kind": self.kind, "title": self.title, "root": self.root, "class_names": names}
+        return {**plain, "names": self._names, "labels": self.labels, "truth": self.truth}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was saved."""
         self.kind, self.title, self.root = state["kind"], state["title"], state["root"]
-        self._names, self.truth = state["names"], state["truth"]
+        self.class_names = state["class_names"]
+        self._names, self.labels, self.truth = state["names"], state["labels"], state["truth"]

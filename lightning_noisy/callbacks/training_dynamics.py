@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -52,7 +53,7 @@ class TrainingDynamics(CriterionCallback):
     that has labels and is (almost) never predicted is said in a line: a network that has given up a class ranks its
     labels wrongly.
 
-    Memory: 57 bytes a sample, 10 K for beliefs and counts of predicted classes, one for each epoch (:meth:`curves`),
+    Memory: 61 bytes a sample, 10 K for beliefs and counts of predicted classes, one for each epoch (:meth:`curves`),
     and its path or row. Checkpoints have all of it, so that ``lightning-noisy report`` can rank the labels later. In a
     loop without Lightning, :meth:`NoisyLoop.update` hands on logits, targets and indices.
 
@@ -95,12 +96,14 @@ class TrainingDynamics(CriterionCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_names(self.run.origins.class_names, self.run.labels)
         self.facts.name(self.run.origins.arrays())
+        self.facts.class_names, labels = self.run.origins.class_names, self.run.labels
+        self.facts.labels = None if labels is None else labels.to("cpu", torch.int32)
         self.facts.root = str(from_datamodule(trainer, "root") or "")
         if self.unaugmented is not False:
             dataset = None if self.unaugmented is True else self.unaugmented
-            labels = self.pipeline.name if self.check_labels else None
+            criterion = self.pipeline.name if self.check_labels else None
             owner = type(self).__name__
-            self._pass = UnaugmentedPass(owner, trainer, pl_module, dataset, self.section, labels)
+            self._pass = UnaugmentedPass(owner, trainer, pl_module, dataset, self.section, criterion)
 
     @override
     def join(self, pipeline: TargetPipeline) -> None:

@@ -33,7 +33,7 @@ RUN_STATE = "lightning_noisy"
 
 _OWN = "resume with that which wrote it"
 
-_NOT_LOADED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+NOT_LOADED = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """What the `load_state_dict` of a callback raises where a state is not its own."""
 
 
@@ -198,7 +198,7 @@ def check_callbacks(checkpoint: Mapping[str, Any], callbacks: Sequence[Callback]
                 copy.deepcopy(callback).load_state_dict(copy.deepcopy(states[key]))
             if hasattr(callback, "section") and callback.section.key in sections:
                 copy.deepcopy(callback).section.load_state_dict(sections[callback.section.key])
-        except _NOT_LOADED as error:
+        except NOT_LOADED as error:
             what = f"{type(callback).__name__} cannot take over its state ({type(error).__name__}: {error})"
             raise _refused(" ".join(what.split()), "take another one") from error
 

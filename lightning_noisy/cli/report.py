@@ -17,7 +17,8 @@ from lightning_noisy.reports.report import TABLE
 _DESCRIPTION = """\
 Write the report of a run that has ended, without training: the list of labels that look wrong, the page, the corrected
 labels, as `LabelIssueReport` writes them at the end of a fit. RUN is the run's folder, whose last checkpoint is taken,
-or a checkpoint, of a run with the callback `LabelIssueReport` or `TrainingDynamics`."""
+or a checkpoint, of a run with the callback `LabelIssueReport` or `TrainingDynamics`; or what a loop without Lightning
+has saved (`NoisyLoop.state_dict()`)."""
 
 
 def report(arguments: Sequence[str]) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_noisy.data.csv_files import write_csv
 from lightning_noisy.data.image_list import ImageList
+from lightning_noisy.spreadsheets import write_csv
 
 SKIPPED_FILE = "skipped_images.csv"
 COPIES_FILE = "contradicting_images.csv"

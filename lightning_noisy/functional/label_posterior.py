@@ -52,7 +52,8 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
         \frac 1 N \sum_i (1 - q_{i \tilde y_i}) = \rho
 
     are iterated to a fixed point (expectation maximization, from :math:`\bar T`). The score of a label is
-    :math:`1 - q_{i \tilde y_i}`. :math:`\rho` is :func:`confident_noise_rate`; without it every label explains itself.
+    :math:`1 - q_{i \tilde y_i}`. :math:`\rho` is :func:`confident_noise_rate`, but at least that of one wrong label,
+    which still ranks where the network has learned all labels by heart; without it every label explains itself.
     :math:`\bar T` has wrong labels at this rate in all classes, equally often each wrong class; K samples of it stand
     for what few samples of a class cannot tell. So a label that hardly ever is wrong needs more doubt than one that
     often is: where dogs are called cats, a doubtful cat is suspected before a doubtful truck.
@@ -86,13 +87,15 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     known = logits.detach().float().cpu()
     assurance = _assurance(known)
     posterior, transition = torch.zeros_like(known), torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.float64)
+    wrong = torch.zeros(len(given), dtype=torch.float64)
     for sharpness in SHARPNESS:
         beliefs = (sharpness * assurance * known).softmax(dim=1)
         explained, factor = _explain(beliefs, given)
         transition += explained / len(SHARPNESS)
         for rows in _chunks(len(given)):
-            posterior[rows] += _posterior(beliefs[rows], given[rows], explained, factor) / len(SHARPNESS)
-    wrong = 1 - posterior.gather(1, given.unsqueeze(1)).squeeze(1).double()
+            each = _posterior(beliefs[rows], given[rows], explained, factor) / len(SHARPNESS)
+            posterior[rows] += each
+            wrong[rows] += each.scatter(1, given[rows].unsqueeze(1), 0.0).sum(dim=1)  # exact where it is tiny
     return LabelPosterior(wrong.clamp(0, 1), posterior.argmax(dim=1), transition)
 
 
@@ -147,7 +150,7 @@ def _chunks(count: int) -> list[slice]:
 
 def _explain(beliefs: Tensor, given: Tensor) -> tuple[Tensor, float]:
     """The transition matrix and the factor of labels' own share that explain them best."""
-    rate = confident_noise_rate(beliefs, given)
+    rate = max(confident_noise_rate(beliefs, given), 1 / max(1, len(given)))
     transition = pooled = _pooled(rate, beliefs.shape[1])
     for _ in range(_STEPS):
         before, factor = transition, _own_factor(beliefs, given, transition, rate)

@@ -22,10 +22,15 @@ def sparkline(curve: NDArray[np.floating], width: int = 96, height: int = 24) ->
     seen = np.flatnonzero(~np.isnan(curve))
     if len(seen) < 2:
         return Markup("")
-    across = 1 + seen / (len(curve) - 1) * (width - 2)
-    down = 1 + (1 - curve[seen].clip(0, 1)) * (height - 2)
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
     first, last = curve[seen[0]], curve[seen[-1]]
+    if len(seen) > width:  # a point for each pixel, the mean of its epochs
+        parts = np.array_split(seen, width)
+        seen, values = np.array([part[0] for part in parts]), np.array([curve[part].mean() for part in parts])
+    else:
+        values = curve[seen]
+    across = 1 + seen / (len(curve) - 1) * (width - 2)
+    down = 1 + (1 - values.clip(0, 1)) * (height - 2)
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True))
     title = f"confidence in the given label: {first:.0%} in the first epoch, {last:.0%} in the last"
     return Markup(
         '<svg class="spark" width="{}" height="{}" role="img"><title>{}</title>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from lightning_noisy.files import written_aside
 from lightning_noisy.reports.label_issues import LabelIssues
 
 _CHOICE, _IMAGE = "label", "image"
+_NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_MANY = 10**8
 _LOCAL_FILES = "/data/local-files/?d="
 
 
@@ -45,7 +48,7 @@ def write_label_studio(folder: Path, issues: LabelIssues, root: str | Path = "",
     places = [(prefix or _LOCAL_FILES) + quote(os.fsencode(path)) for path in paths]
     tasks = [_task(issues, row, place) for row, place in zip(rows.tolist(), places, strict=True)]
     _write_json(folder / "tasks.json", tasks)
-    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in issues.class_names)
+    choices = "".join(f"    <Choice value={quoteattr(_choice(name))}/>\n" for name in issues.class_names)
     form = (
         f'<View>\n  <Image name="{_IMAGE}" value="$image"/>\n  <Header value="Given: $given, score $score"/>\n'
         f'  <Choices name="{_CHOICE}" toName="{_IMAGE}" choice="single">\n{choices}  </Choices>\n</View>\n'
@@ -95,12 +98,15 @@ def write_cleanlab(path: Path, issues: LabelIssues) -> None:
     """Write the columns of cleanlab's ``Datalab.get_issues("label")`` as arrays of a .npz file, in the samples' order.
 
     ``is_label_issue`` bool (N,), ``label_score`` float64 (N,), ``given_label`` and ``predicted_label`` int64 (N,).
-    A *low* ``label_score`` is suspicious there: it is 1 minus ours.
+    A *low* ``label_score`` is suspicious there: it is 1 minus ours. ``pred_probs`` float32 (N, K) is what cleanlab's
+    other functions take, up to 10^8 numbers: the mean over epochs, of a network that has seen these labels.
 
     Args:
         path: Name of the file.
         issues: The ranked labels.
     """
+    known = issues.probabilities
+    predicted: dict[str, Any] = {} if known is None or known.size > _MANY else {"pred_probs": known}
     with written_aside(path) as file:
         np.savez(
             file,
@@ -108,6 +114,7 @@ def write_cleanlab(path: Path, issues: LabelIssues) -> None:
             label_score=1 - issues.score,
             given_label=issues.given,
             predicted_label=issues.suggested,
+            **predicted,
         )
 
 
@@ -118,7 +125,7 @@ def _task(issues: LabelIssues, row: int, place: str) -> dict[str, Any]:
         "from_name": _CHOICE,
         "to_name": _IMAGE,
         "type": "choices",
-        "value": {"choices": [issues.name(issues.suggested[row])]},
+        "value": {"choices": [_choice(issues.name(issues.suggested[row]))]},
     }
     return {
         "data": {
@@ -128,6 +135,11 @@ def _task(issues: LabelIssues, row: int, place: str) -> dict[str, Any]:
         },
         "predictions": [{"model_version": "lightning_noisy", "score": score, "result": [choice]}],
     }
+
+
+def _choice(name: str) -> str:
+    """A class's name as XML can hold it, with a question mark for all else."""
+    return _NO_XML.sub("?", name)
 
 
 def _absolute(paths: Sequence[str], root: str | Path) -> list[str]:

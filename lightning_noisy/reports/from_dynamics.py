@@ -11,15 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_noisy.functional.label_posterior import LabelPosterior, label_posterior
-from lightning_noisy.functional.mixture import beta_mixture
 from lightning_noisy.reports.label_issues import SCORE_BINS, UNSEEN, LabelIssues, NoiseRate
 from lightning_noisy.reports.remarks import remarks_on, signs_of
 
 CUT = 0.5
-_POINTS = 16  # of each bin at which a density is looked up
 _COLUMNS = (
     "confidence", "trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned",
-    "last_prediction", "modal_share", "visits",
+    "modal_share", "visits",
 )  # fmt: skip
 
 
@@ -29,6 +27,7 @@ def issues_from_dynamics(
     samples: NDArray[np.str_],
     kind: Literal["path", "row"],
     class_names: Sequence[str],
+    labels: NDArray[np.integer] | None = None,
     truth: NDArray[np.int64] | None = None,
     remarks: Sequence[str] = (),
     curves: NDArray[np.floating] | None = None,
@@ -41,7 +40,7 @@ def issues_from_dynamics(
     The mean score is the estimated noise rate; its interval reaches from the labels that are wrong with a probability
     above 0.9 to those with one above 0.1. It is a wide one, and no confidence interval: whether the network itself is
     right cannot be told from within. Samples that were never seen have a score of 0, are flagged, and count for no
-    share.
+    share; those whose label nobody knows either are left out, which is said.
 
     Args:
         table: Figures of each sample, as :meth:`TrainingDynamics.table` gives them, (N,) each.
@@ -50,12 +49,21 @@ def issues_from_dynamics(
         samples: Path or row of each sample, (N,).
         kind: Which of them.
         class_names: Names of the K classes.
+        labels: Given labels, (N,), of those that were never seen as well; None: nobody tells them.
         truth: Right labels, (N,), -1 where nobody knows one.
         remarks: What a reader has to know first.
         curves: Confidence by epoch, (N, E).
     """
+    given = table["label"] if labels is None else np.where(table["label"] < 0, labels, table["label"])
+    told = np.flatnonzero(given >= 0)
+    if left_out := len(given) - len(told):
+        remarks = (*remarks, f"{left_out} samples were never seen, and nobody tells their labels: they are left out.")
+        table, given = {name: column[told] for name, column in table.items()}, given[told]
+        beliefs, samples = beliefs[told], samples[told]
+        truth = None if truth is None else truth[told]
+        curves = None if curves is None else curves[told]
+    given = given.astype(np.int64)
     seen = table["visits"] > 0
-    given = np.maximum(table["label"], 0).astype(np.int64)
     known = torch.from_numpy(beliefs[seen, : len(class_names)])
     found = label_posterior(known, torch.from_numpy(given[seen]))
     suggested, score = given.copy(), np.zeros(len(given))
@@ -69,15 +77,26 @@ def issues_from_dynamics(
         score=score,
         cut=CUT,
         noise_rate=_noise_rate(found),
-        columns={name: table[name] for name in _COLUMNS},
+        columns={**{name: table[name] for name in _COLUMNS}, **_predictions(table, class_names)},
         components=_components(score[seen]),
         curves=curves,
         truth=truth,
+        probabilities=torch.from_numpy(beliefs[:, : len(class_names)]).softmax(dim=1).numpy(),
+        positions=told if left_out else None,
         marked={UNSEEN: ~seen} if not seen.all() else {},
         remarks=tuple(remarks),
     )
     signs = signs_of(table, found.noise_rate, issues.wrong)
     return issues if signs is None else replace(issues, remarks=(*issues.remarks, *remarks_on(signs)))
+
+
+def _predictions(table: Mapping[str, NDArray[Any]], class_names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    """What was predicted last, and most often, by name; nothing of a sample that was never seen."""
+    found = {name: table[name].astype(np.int64) for name in ("last_prediction", "modal_prediction")}
+    outputs = max(len(class_names), *(int(of.max(initial=-1)) + 1 for of in found.values()))
+    further = [f"output {number}" for number in range(len(class_names), outputs)]
+    names = np.array([*class_names, *further, ""])
+    return {name: names[of] for name, of in found.items()}
 
 
 def _noise_rate(found: LabelPosterior) -> NoiseRate:
@@ -88,17 +107,9 @@ def _noise_rate(found: LabelPosterior) -> NoiseRate:
 
 
 def _components(score: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """How many scores a beta mixture expects in each bin; nothing where it finds one component only."""
+    """How many right and how many wrong labels the scores expect in each bin; nothing without scores."""
     if len(score) == 0:
         return {}
-    fit = beta_mixture(torch.from_numpy(score))
-    low, high = fit.bounds
-    if not high > low or float(fit.weights[1]) == 0:
-        return {}
-    points = (np.arange(SCORE_BINS * _POINTS) + 0.5) / SCORE_BINS / _POINTS
-    scaled = (points - low) / (high - low)
-    inside = (scaled > 0) & (scaled < 1)
-    densities = np.zeros((2, len(points)))
-    densities[:, inside] = fit.densities(torch.from_numpy(scaled[inside])).numpy()
-    counts = densities.reshape(2, SCORE_BINS, _POINTS).mean(axis=2) * len(score) * 0.9 / (high - low) / SCORE_BINS
-    return dict(zip(("taken for right", "taken for wrong"), counts, strict=True))
+    bins = np.minimum((score * SCORE_BINS).astype(np.int64), SCORE_BINS - 1)
+    shares = {"taken for right": 1 - score, "taken for wrong": score}
+    return {name: np.bincount(bins, share, SCORE_BINS).astype(np.float64) for name, share in shares.items()}

@@ -65,13 +65,19 @@ class LabelIssues:
     """What else is known of each sample, such as its training dynamics: name -> (N,)."""
 
     components: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    """What a mixture makes of the scores: component -> how many samples it expects in each of 50 equal bins, (50,)."""
+    """What stands behind the scores: component -> how many samples are expected in each of 50 equal bins, (50,)."""
 
     curves: NDArray[np.floating] | None = None
     """Confidence in the given label by epoch, (N, E), in [0, 1]; NaN where it was not seen."""
 
     truth: NDArray[np.int64] | None = None
     """The right labels, (N,), where somebody knows them; -1 where not."""
+
+    probabilities: NDArray[np.float32] | None = None
+    """What the network says of each class, (N, K), in [0, 1]."""
+
+    positions: NDArray[np.int64] | None = None
+    """Position of each sample in the training set, (N,), where some are left out."""
 
     marked: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Further flags: what a sample is -> which are, (N,)."""
@@ -81,7 +87,7 @@ class LabelIssues:
 
     def __post_init__(self) -> None:
         rows, classes = len(self.samples), len(self.class_names)
-        optional = {"curves": self.curves, "truth": self.truth}
+        optional = {"curves": self.curves, "truth": self.truth, "probabilities": self.probabilities}
         arrays = {"given": self.given, "suggested": self.suggested, "score": self.score, **self.columns, **self.marked}
         for name, array in {**arrays, **optional}.items():
             if array is not None and len(array) != rows:
@@ -145,6 +151,10 @@ class LabelIssues:
     @property
     def _beyond(self) -> NDArray[np.bool_]:
         return np.greater_equal(self.score, self.cut)
+
+    def position(self, row: int) -> int:
+        """Where a sample stands in the training set."""
+        return row if self.positions is None else int(self.positions[row])
 
     def name(self, label: int) -> str:
         """What a class is called."""

@@ -56,10 +56,11 @@ class _Pair:
 def write_page(path: Path, issues: LabelIssues, title: str, thumbnail: Thumbnail | None = None) -> None:
     """Write ``report.html``: one file that needs nothing else, neither a network nor a server.
 
-    It has the estimated noise rate, a histogram of the scores with the fitted components and the cut, which class is
-    given for which, a gallery of suspects by class that sorts, what stays undecided, and, where right labels are known,
-    how good the ranking is. All text of the data is escaped. Pictures are small copies; at most 96 suspects in all and
-    the first 12 of each class are shown, 400 together, which keeps the file below 5 MB.
+    It has the estimated noise rate, a histogram of the scores with the right and wrong labels that they expect and the
+    cut, which class is given for which, a gallery of suspects by class that sorts, what stays undecided, and, where
+    right labels are known, how good the ranking is. All text of the data is escaped. Pictures are small copies; at most
+    96 suspects in all and the first 12 of each class are shown, 400 together; of many classes the first of each come
+    first. So the file stays below 5 MB.
 
     Args:
         path: Name of the file.
@@ -67,6 +68,7 @@ def write_page(path: Path, issues: LabelIssues, title: str, thumbnail: Thumbnail
         title: What the data is called.
         thumbnail: Makes the picture of a sample by its position; None: samples have no pictures.
     """
+    suspects = _suspects(issues)
     page = (
         _environment()
         .get_template("page.html")
@@ -79,9 +81,9 @@ def write_page(path: Path, issues: LabelIssues, title: str, thumbnail: Thumbnail
             pairs=_pairs(issues),
             matrix=issues.confusion if len(issues.class_names) <= _MATRIX else None,
             most=max(1, int(issues.confusion.max(initial=0))),
-            cards=_cards(issues, _suspects(issues), thumbnail),
+            cards=_cards(issues, suspects, thumbnail),
             undecided=_cards(issues, _undecided(issues), thumbnail),
-            shown=sorted({issues.name(label) for label in issues.given[issues.wrong].tolist()}),
+            shown=sorted({issues.name(label) for label in issues.given[suspects].tolist()}),
             script=Markup(_part("page.js")),
             script_hash=_hash(_part("page.js")),
             style=Markup(_part("page.css")),
@@ -114,14 +116,14 @@ def _hash(script: str) -> str:
 def _suspects(issues: LabelIssues) -> list[int]:
     """The most suspicious labels in all and of each class, the most suspicious first."""
     ranked = issues.order[issues.wrong[issues.order]]
-    of_class: dict[int, int] = {}
-    chosen = []
-    for place, row in enumerate(ranked.tolist()):
-        label = int(issues.given[row])
-        of_class[label] = of_class.get(label, 0) + 1
-        if place < _GALLERY or of_class[label] <= _OF_CLASS:
-            chosen.append(row)
-    return chosen[:_SUSPECTS]
+    places: dict[int, int] = {}
+    of_class = []
+    for label in issues.given[ranked].tolist():
+        of_class.append(places.get(label, 0))
+        places[label] = of_class[-1] + 1
+    rest = [(nth, place) for place, nth in enumerate(of_class) if place >= _GALLERY and nth < _OF_CLASS]
+    chosen = [*range(min(_GALLERY, len(ranked))), *(place for _, place in sorted(rest)[: _SUSPECTS - _GALLERY])]
+    return [int(ranked[place]) for place in sorted(chosen)]
 
 
 def _undecided(issues: LabelIssues) -> list[int]:
@@ -133,7 +135,7 @@ def _undecided(issues: LabelIssues) -> list[int]:
 
 
 def _cards(issues: LabelIssues, rows: Iterable[int], thumbnail: Thumbnail | None) -> list[_Card]:
-    return [_card(issues, row, None if thumbnail is None else thumbnail(row)) for row in rows]
+    return [_card(issues, row, None if thumbnail is None else thumbnail(issues.position(row))) for row in rows]
 
 
 def _card(issues: LabelIssues, row: int, image: Image.Image | None) -> _Card:

@@ -19,6 +19,9 @@ _ADVICE = "Train with a robust loss (early-learning regularization), or for fewe
 class Signs:
     """What may speak against a run, in numbers."""
 
+    samples: int
+    """How many were seen."""
+
     contradicted: float
     """Share of the labels that the last epoch's predictions contradict."""
 
@@ -53,9 +56,8 @@ def signs_of(table: Mapping[str, NDArray[Any]], expected: float, wrong: NDArray[
     learned = first[last == label] + 1
     half = float(np.median(learned)) if len(learned) else 0.0
     late = float((learned > _LATE * half).sum()) / len(label)
-    return Signs(
-        float((last != label).mean()), _by_chance(last, label), half, late, expected, float(wrong[seen].mean())
-    )
+    contradicted, pointed_at = float((last != label).mean()), float(wrong[seen].mean())
+    return Signs(len(label), contradicted, _by_chance(last, label), half, late, expected, pointed_at)
 
 
 def remarks_on(signs: Signs) -> list[str]:
@@ -66,8 +68,8 @@ def remarks_on(signs: Signs) -> list[str]:
     - More than 5 % of the labels are predicted in the last epoch, and were for the first time more than four times as
       late as those of half of the samples: the network has learned them by heart. A hard sample that is learned late
       looks the same, whether its label is right or wrong.
-    - Fewer than half of the labels that are expected to be wrong count as wrong, where that is 1 % at least: the
-      network believes nearly every label a little too much to tell.
+    - Fewer than half of the labels that are expected to be wrong count as wrong, where that is 1 % at least, and two of
+      them: the network believes nearly every label a little too much to tell.
     """
     lines = (_knows_little(signs), _by_heart(signs), _cannot_point(signs))
     return [line for line in lines if line is not None][:1]
@@ -101,7 +103,7 @@ def _by_heart(signs: Signs) -> str | None:
 
 
 def _cannot_point(signs: Signs) -> str | None:
-    if signs.expected < _WORTH_SAYING or signs.pointed_at >= _POINTED_AT * signs.expected:
+    if signs.expected < max(_WORTH_SAYING, 2 / signs.samples) or signs.pointed_at >= _POINTED_AT * signs.expected:
         return None
     return (
         f"{signs.expected:.1%} of the labels are expected to be wrong, but only {signs.pointed_at:.1%} can be pointed "

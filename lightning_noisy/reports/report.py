@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ def write_report(
     """
     write_table(folder / TABLE, issues)
     write_cleanlab(folder / "cleanlab.npz", issues)
-    if issues.kind == "path":
-        write_label_studio(folder / "label_studio", issues, root)
-        write_fiftyone(folder / "fiftyone", issues, root)
+    for tool, write in (("label_studio", write_label_studio), ("fiftyone", write_fiftyone)):
+        if issues.kind == "path":
+            write(folder / tool, issues, root)
+        else:
+            shutil.rmtree(folder / tool, ignore_errors=True)  # of another run, which had paths
     arrays: dict[str, Any] = {
         "labels": issues.corrected,
         "class_names": np.array(issues.class_names),

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import pickle
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from torch.utils.data import TensorDataset
 
 from lightning_noisy import NoisyLabelError, NoisyLoop
 from lightning_noisy.callbacks import LabelIssueReport
+from lightning_noisy.callbacks.label_issue_report import _of_sample
 from lightning_noisy.data import FileNoise, SymmetricNoise
 from lightning_noisy.functional.label_posterior import label_posterior
+from lightning_noisy.reports import write_page
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
 from lightning_noisy.reports.remarks import remarks_on, signs_of
+from tests.distributed import WORLD_SIZE
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
+from tests.reports.issues import four
 from tests.small import SmallDataModule, make_module
 
 
@@ -138,6 +149,7 @@ def dynamics(label, seen=None):
     return {
         **{name: np.zeros(count) for name in (*names, "confidence", "modal_share")},
         "last_prediction": np.array(label),
+        "modal_prediction": np.array(label),
         "visits": np.full(count, 3) if seen is None else np.array(seen) * 3,
         "label": np.array(label),
     }
@@ -150,7 +162,8 @@ def test_scores_are_posteriors():
     beliefs = np.log(np.where(truth[:, None] == np.arange(3), 0.98, 0.01)).astype(np.float32)
     beliefs[-2] = np.log([0.001, 0.001, 0.998])  # an output that stands for no class, as an abstaining loss has one
     seen = [1] * 201 + [0]
-    issues = issues_from_dynamics(dynamics(label, seen), beliefs, np.arange(202).astype(str), "row", ["a", "b"])
+    labels, rows = np.where(label < 0, 1, label), np.arange(202).astype(str)
+    issues = issues_from_dynamics(dynamics(label, seen), beliefs, rows, "row", ["a", "b"], labels)
     expected = label_posterior(torch.tensor(beliefs[:-1, :2]), torch.tensor(label[:-1]))
     assert issues.score[:-1].tolist() == expected.wrong.tolist()
     assert np.flatnonzero(issues.wrong).tolist() == list(range(10))
@@ -170,7 +183,7 @@ def test_a_network_that_has_learned_labels_by_heart_says_so(late, epoch, still, 
     seen["first_learned"] = np.where(rows < late, epoch, 1)
     seen["last_prediction"] = np.where(rows < late, still * label + (1 - still) * (1 - label), label)
     beliefs = np.log(np.where(label[:, None] == [0, 1], 0.99, 0.01)).astype(np.float32)
-    remarks = issues_from_dynamics(seen, beliefs, rows.astype(str), "row", ["a", "b"]).remarks
+    remarks = issues_from_dynamics(seen, beliefs, rows.astype(str), "row", ["a", "b"], np.maximum(label, 0)).remarks
     assert len(remarks) == said
     assert all("learned 6% of the labels after epoch 8, half of all by epoch 2" in line for line in remarks)
 
@@ -217,7 +230,89 @@ def test_expected_counts_add_up():
         dynamics(given), beliefs.astype(np.float32), np.arange(5000).astype(str), "row", ["a", "b"]
     )
     right, wrong = issues.components.values()
-    assert (right.sum() + wrong.sum()) == pytest.approx(5000, rel=0.15)  # the fit leaves out a tenth, and both ends
+    assert wrong.sum() == pytest.approx(issues.score.sum())
+    np.testing.assert_allclose(right + wrong, np.histogram(issues.score, 50, (0, 1))[0], atol=1e-9)
+
+
+def test_labels_that_were_learned_by_heart_are_ranked_all_the_same():
+    """The network agrees with every label, and with the wrong ones a little less."""
+    given = np.arange(400) % 4
+    wrong = np.arange(400) % 40 == 7
+    beliefs = np.full((400, 4), 1e-9)
+    beliefs[np.arange(400), (given + 1) % 4] = np.where(wrong, 1e-4, 1e-8) * np.linspace(0.5, 1, 400)
+    beliefs[np.arange(400), given] = 1 - beliefs.sum(axis=1) + 1e-9
+    found = label_posterior(torch.tensor(np.log(beliefs)), torch.tensor(given)).wrong
+    assert set(found.argsort(descending=True)[:10].tolist()) == set(np.flatnonzero(wrong).tolist())
+    assert 0 < float(found.mean()) < 0.02
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_samples_that_were_never_shown_keep_their_labels_or_are_left_out(told, tmp_path):
+    label = np.array([1, 0] * 20 + [-1, -1])
+    table = {**dynamics(label, [1] * 40 + [0, 0]), "label": label}
+    labels = np.array([1, 0] * 20 + [1, 0]) if told else None
+    beliefs = np.log(np.where(label[:, None] == [0, 1], 0.9, 0.1)).astype(np.float32)
+    given = (table, beliefs, np.array([f"{i}.png" for i in range(42)]), "path", ["a", "b"], labels)
+    truth, curves = np.array([1, 0] * 21), np.ones((42, 3), np.float32)
+    issues = issues_from_dynamics(*given, truth, (), curves)
+    assert issues.given.tolist() == issues.corrected.tolist() == [1, 0] * (21 if told else 20)
+    assert issues.columns["modal_prediction"].tolist()[40:] == ([""] * 2 if told else [])
+    assert issues.columns["last_prediction"].tolist()[:40] == ["b", "a"] * 20
+    said = "2 samples were never seen, and nobody tells their labels: they are left out."
+    assert (said in issues.remarks) is not told
+    assert issues.position(39) == 39
+
+
+def test_pictures_stand_beside_their_own_samples(tmp_path):
+    """Where some are left out, and where one cannot be read."""
+    issues = replace(four(), positions=np.array([5, 6, 7, 9]))
+    asked = []
+    write_page(tmp_path / "r.html", issues, "data", lambda row: asked.append(row))
+    assert set(asked) == {5, 6, 7, 9}
+
+    class Photos(TensorDataset):
+        def __getitem__(self, index):
+            if index == 3:
+                raise OSError("file gone")
+            return (Image.new("L", (2, 2), index), 0) if index % 2 else {"image": 0}
+
+    shown = partial(_of_sample, Photos(torch.zeros(8)), None)
+    assert [shown(row) is None for row in range(6)] == [True, False, True, True, True, False]
+    files = partial(_of_sample, Photos(torch.zeros(8)), lambda row: Image.new("L", (9, 9)))
+    assert [files(row).size for row in (1, 2, 3)] == [(2, 2), (9, 9), (9, 9)]
+
+
+def test_a_copy_knows_what_the_classes_are_called(tmp_path):
+    x, given, _ = make_tensors()
+    report = LabelIssueReport()
+    make_trainer(tmp_path, [report]).fit(Foreign(), make_loader(Named(x, given, classes=list("abcd"))))
+    for other in (copy.deepcopy(report), pickle.loads(pickle.dumps(report))):
+        assert other.issues().class_names == tuple("abcd")
+        np.testing.assert_array_equal(other.issues().score, report.issues().score)
+
+
+def fit_process(rank, processes, folder, logger):
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp",
+        max_epochs=2,
+        callbacks=[LabelIssueReport()],
+        logger=CSVLogger(folder) if logger else False,
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    x, given, _ = make_tensors()
+    trainer.fit(Foreign(), make_loader(TensorDataset(x, given), 24 // processes))
+
+
+@pytest.mark.parametrize("logger", [False, True])
+def test_two_processes_write_one_report(tmp_path, pool, logger):
+    pool.run(fit_process, WORLD_SIZE, str(tmp_path), logger)
+    (table,) = tmp_path.rglob("label_issues.csv")
+    assert len(rows_of(table)) == 24
 
 
 def test_a_report_is_json_safe(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_noisy.reports import LabelIssues, NoiseRate
 
-HOSTILE = ("=1+1", '<script>alert("a")</script>', "c,\"d'\n@e")
+HOSTILE = ("=1+1", '<script>alert("a")</script>', "c,\"d'\n@e\r=f")
 
 
 def four(**changes: Any) -> LabelIssues:

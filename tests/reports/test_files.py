@@ -19,6 +19,7 @@ from PIL import Image
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.reports import write_cleanlab, write_fiftyone, write_label_studio, write_page, write_table
+from lightning_noisy.reports.charts import sparkline
 from lightning_noisy.reports.report import write_report
 from tests.reports.issues import HOSTILE, four, hostile
 
@@ -59,6 +60,7 @@ class TestTable:
         cells = [row[name] for row in rows for name in ("path", "given", "suggested", "flags")]
         assert not [cell for cell in cells if cell[:1] in "=+-@\t\r\n" and cell]
         assert {row["path"].removeprefix("'") for row in rows} == set(issues.samples.tolist())
+        assert {row["given"].removeprefix("'") for row in rows} <= set(HOSTILE)
 
     def test_a_file_name_that_is_no_text(self, tmp_path):
         write_table(tmp_path / "t.csv", four(samples=np.array(["a\udcff.png", "b", "c", "d"])))
@@ -93,6 +95,23 @@ class TestOtherTools:
         form = ElementTree.parse(tmp_path / "labeling.xml").getroot()
         assert [choice.get("value") for choice in form.iter("Choice")] == list(HOSTILE)
 
+    def test_names_that_xml_cannot_hold_are_alike_in_form_and_tasks(self, tmp_path):
+        write_label_studio(tmp_path, four(class_names=("a\x01", "b\udcff", "c\ufffe\U0001f600\t")))
+        form = ElementTree.parse(tmp_path / "labeling.xml").getroot()
+        choices = [choice.get("value") for choice in form.iter("Choice")]
+        assert choices == ["a?", "b?", "c?\U0001f600\t"]
+        tasks = json.loads((tmp_path / "tasks.json").read_text())
+        found = [task["predictions"][0]["result"][0]["value"]["choices"] for task in tasks]
+        assert found == [[choices[2]], [choices[0]]]
+
+    def test_what_another_run_left_is_removed(self, tmp_path):
+        write_report(tmp_path, four(), "data")
+        assert (tmp_path / "label_studio" / "tasks.json").exists()
+        write_report(tmp_path, four(kind="row", samples=np.array(["7", "8", "9", "10"])), "data")
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "label_issues.csv", "suggested_labels.npz", "report.html", "cleanlab.npz",
+        }  # fmt: skip
+
     def test_fiftyone(self, tmp_path):
         write_fiftyone(tmp_path, four(), root="photos")
         content = json.loads((tmp_path / "labels.json").read_text())
@@ -109,6 +128,11 @@ class TestOtherTools:
             assert file["is_label_issue"].tolist() == [False, True, False, True]
             assert np.allclose(file["label_score"], [0.9, 0.1, 0.1, 0.5])
             assert (file["given_label"].tolist(), file["predicted_label"].tolist()) == ([0, 0, 1, 2], [0, 2, 1, 0])
+            assert "pred_probs" not in file
+        known = np.full((4, 3), 1 / 3, np.float32)
+        write_cleanlab(tmp_path / "c.npz", four(probabilities=known))
+        with np.load(tmp_path / "c.npz", allow_pickle=False) as file:
+            assert file["pred_probs"].tolist() == known.tolist()
 
     @pytest.mark.parametrize("write", [write_label_studio, write_fiftyone])
     def test_rows_have_no_images(self, write, tmp_path):
@@ -164,22 +188,32 @@ class TestPage:
         assert "Most confused" not in page.text
 
     def test_a_large_set_stays_small(self, tmp_path):
-        rows, rng = 50_000, np.random.default_rng(0)
-        given = rng.integers(0, 100, rows)
+        rows, epochs, classes, rng = 50_000, 1000, 1000, np.random.default_rng(0)
+        given = rng.integers(0, classes, rows)
         issues = four(
             samples=np.arange(rows).astype(str),
-            class_names=tuple(f"class {number}" for number in range(100)),
+            class_names=tuple(f"class {number}" for number in range(classes)),
             given=given,
-            suggested=(given + 1) % 100,
+            suggested=(given + 1) % classes,
             score=rng.random(rows),
-            curves=rng.random((rows, 100)),
+            curves=np.broadcast_to(rng.random(epochs), (rows, epochs)),
             marked={},
         )
         noise = Image.fromarray(rng.integers(0, 256, (300, 300, 3), dtype=np.uint8))
         page = page_of(tmp_path / "r.html", issues, thumbnail=lambda row: noise)
         assert (tmp_path / "r.html").stat().st_size < 5e6
         shown = [tag["data-given"] for tag in page.all("li") if tag.get("class") == "card"]
-        assert len(set(shown)) >= 50
+        assert {tag["value"] for tag in page.all("option") if tag.get("value", "").startswith("class ")} <= set(shown)
+        assert len(set(shown)) >= 350
+
+    def test_long_runs_have_short_lines(self):
+        curve = np.linspace(0, 1, 960)
+        line = sparkline(np.where(np.arange(960) == 5, np.nan, curve), width=96, height=24)
+        points = [tuple(map(float, point.split(","))) for point in str(line).split('points="')[1].split('"')[0].split()]
+        assert len(points) == 96
+        assert points[0] == pytest.approx((1, 23), abs=0.2)
+        assert points[-1][1] == pytest.approx(1, abs=0.2)
+        assert "0% in the first epoch, 100% in the last" in line
 
     @pytest.mark.slow
     def test_a_hundred_thousand_rows_take_less_than_ten_seconds(self, tmp_path):
