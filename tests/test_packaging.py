@@ -27,8 +27,8 @@ PACKAGE = ROOT / "lightning_noisy"
 
 ROOMS = [
     {"errors", "private_api"},
-    {"checks", "collectives", "files", "recipes", "requirements", "spreadsheets", "storage", "trainer_access"},
-    {"checkpoints", "figures"},
+    {"checks", "collectives", "files", "recipes", "requirements", "storage", "trainer_access"},
+    {"checkpoints", "figures", "spreadsheets"},
     {"functional"},
     {"losses", "heads", "networks", "optim", "reports"},
     {"data"},

@@ -88,7 +88,7 @@ class _Source:
 
         Args:
             iterator: Where the loader's batches come from.
-            ahead: It is one batch ahead, and may be the next one after that to which the batch belongs.
+            ahead: It has already fetched one batch more, and may by now be the iterator of the next epoch.
             first: The epoch begins.
         """
         if isinstance(iterator, PositionedIterator):

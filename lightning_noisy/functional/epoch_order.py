@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_noisy.functional.random import hash_bits
+from lightning_noisy.functional.selection import place_in_class
 
 
 def shuffled(index: Tensor, *keys: int) -> Tensor:
@@ -77,8 +78,4 @@ def first_of_classes(order: Tensor, targets: Tensor, quota: int) -> Tensor:
     Returns:
         int64, in the given order.
     """
-    counts = targets.bincount()
-    place = torch.empty_like(order)  # of each sample among those of its class
-    by_class = targets[order].argsort(stable=True)
-    place[by_class] = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return order[place < quota]
+    return order[place_in_class(targets[order]) < quota]

@@ -70,13 +70,26 @@ def small_loss_by_class(losses: Tensor, target: Tensor, keep: Tensor | int, num_
     Returns:
         bool (B,).
     """
-    by_loss = losses.detach().argsort(stable=True)
-    order = by_loss[target[by_loss].argsort(stable=True)]
-    counts = target.bincount(minlength=num_classes)
-    place = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    quota = torch.as_tensor(keep, device=order.device).expand(num_classes)[target[order]]
+    order = losses.detach().argsort(stable=True)
+    labels = target[order]
+    quota = torch.as_tensor(keep, device=order.device).expand(num_classes)[labels]
     chosen = torch.empty(len(order), dtype=torch.bool, device=order.device)
-    return chosen.index_copy_(0, order, place < quota)
+    return chosen.index_copy_(0, order, place_in_class(labels) < quota)
+
+
+def place_in_class(labels: Tensor) -> Tensor:
+    """The place of each sample among those of its class, from 0, in the order in which they stand.
+
+    Args:
+        labels: int64 (N,), at least 0.
+
+    Returns:
+        int64 (N,).
+    """
+    by_class = labels.argsort(stable=True)
+    counts = labels.bincount()
+    first = (counts.cumsum(0) - counts)[labels[by_class]]
+    return torch.empty_like(labels).index_copy_(0, by_class, torch.arange(len(labels), device=labels.device) - first)
 
 
 def disagree(first: Tensor, second: Tensor) -> Tensor:

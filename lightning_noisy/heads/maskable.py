@@ -81,7 +81,7 @@ class MaskableHead(nn.Module, ABC):
         return F.linear(basis.flatten(1), self.coefficients(mask).flatten(1), getattr(self, "bias", None))
 
     def looked_up(self) -> AbstractContextManager[None]:
-        """Around what is compiled: there the head may use what it has looked up in its values outside."""
+        """Context around a compiled forward pass, inside which the head may use values that it read before."""
         return nullcontext()
 
     def edge_scores(self, features: Tensor | None = None, score: str = "std") -> Tensor:

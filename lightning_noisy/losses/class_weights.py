@@ -78,12 +78,12 @@ class ChangedTarget:
 
 
 def weighs_classes(criterion: object) -> bool:
-    """Whether the mean is that of torch's cross entropy: over the sum of the labels' weights."""
+    """Whether the criterion's mean divides by the sum of the labels' class weights, as torch's cross entropy does."""
     return getattr(type(criterion), "forward", None) in (nn.CrossEntropyLoss.forward, nn.NLLLoss.forward)
 
 
-def weighs_in_its_own_way(criterion: nn.Module) -> bool:
-    """Whether class weights are held by what is no criterion of torch as it stands: a subclass, a function's module."""
+def has_custom_class_weights(criterion: nn.Module) -> bool:
+    """Whether it holds class weights but is none of torch's criteria (a subclass, say): how it uses them is unknown."""
     own = {**vars(criterion), **dict(criterion.named_buffers(recurse=False))}
     own |= dict(criterion.named_parameters(recurse=False))
     named = any("weight" in name and isinstance(value, Tensor) and value.ndim == 1 for name, value in own.items())

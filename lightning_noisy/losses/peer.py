@@ -44,7 +44,7 @@ class PeerLoss(NoisyLabelLoss):
     Args:
         alpha: Weight of the second term, finite and at least 0. The paper's plain form has 1.
         seed: Seed of the ring; None takes the run's (``seed_everything``), else 0. It is saved, so a resume keeps it.
-        eps: Added to the probabilities, in [0, 1). It bounds the values; with 0 those of the second term grow without.
+        eps: Added to the probabilities, in [0, 1). It bounds the values; with 0 the second term has no bound.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:

@@ -1,5 +1,6 @@
 """LightningModules: one network and one loss, and the strategies, each a file of its own."""
 
+from lightning_noisy.modules.alternating import AlternatingModule
 from lightning_noisy.modules.co_ldl import CoLDL
 from lightning_noisy.modules.co_teaching import CoTeaching
 from lightning_noisy.modules.co_teaching_plus import CoTeachingPlus
@@ -11,6 +12,7 @@ from lightning_noisy.modules.gss_divide_mix import GSSDivideMix
 from lightning_noisy.modules.gss_dual import GSSDual
 from lightning_noisy.modules.jo_src import JoSRC
 from lightning_noisy.modules.jocor import JoCoR
+from lightning_noisy.modules.mean_teacher import MeanTeacherModule
 from lightning_noisy.modules.mix_match import MixMatchModule
 from lightning_noisy.modules.multi_network import MultiNetworkModule
 from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
@@ -19,8 +21,6 @@ from lightning_noisy.modules.small_loss import SmallLossModule
 from lightning_noisy.modules.sprl import SPRL
 from lightning_noisy.modules.strategy import StrategyModule
 from lightning_noisy.modules.sure import SURE
-from lightning_noisy.modules.taught import TaughtModule
-from lightning_noisy.modules.turns import TurnsModule
 from lightning_noisy.modules.unicon import UNICON
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "SPRL",
     "SURE",
     "UNICON",
+    "AlternatingModule",
     "CoLDL",
     "CoTeaching",
     "CoTeachingPlus",
@@ -39,11 +40,10 @@ __all__ = [
     "GSSDual",
     "JoCoR",
     "JoSRC",
+    "MeanTeacherModule",
     "MixMatchModule",
     "MultiNetworkModule",
     "NoisyLabelModule",
     "SmallLossModule",
     "StrategyModule",
-    "TaughtModule",
-    "TurnsModule",
 ]

@@ -166,9 +166,9 @@ class CoLDL(MultiNetworkModule):
         return outputs.logits[:, : self.num_classes]
 
     def _clean(self, losses: Tensor) -> Tensor:
-        rate, everywhere = self.drop_rate_of(self.current_epoch), self.everywhere(losses)
+        rate, everywhere = self.drop_rate_of(self.current_epoch), self.gather_batch(losses)
         self.note(**{"selection/keep_rate": 1 - rate})
-        return self.here(small_loss(everywhere, keep_count(rate, len(everywhere))))
+        return self.local_rows(small_loss(everywhere, keep_count(rate, len(everywhere))))
 
     def _learn(
         self, number: int, outputs: list[Outputs], fitted: SampleLosses, clean: Tensor, batch: TrainingBatch

@@ -78,7 +78,7 @@ class CoTeachingPlus(SmallLossModule):
         if self.double_softmax and not warm:
             outputs = [replace(own, logits=widened(own.logits).softmax(dim=1)) for own in outputs]
         losses = self.all_losses(outputs, batch)
-        if apart is not None and not self.everywhere(apart).any():
+        if apart is not None and not self.gather_batch(apart).any():
             everyone = apart.new_ones(len(apart))
             return self.learn_from(losses, [everyone, everyone], batch)
         easy_for_first, easy_for_second = (self.easiest(own.losses, among=apart) for own in losses)

@@ -168,16 +168,16 @@ class DISC(NoisyLabelModule):
     def _mix_up(self, images: Tensor, chosen: Tensor, batch: TrainingBatch, view: int) -> Tensor:
         """The mean loss of mixtures of what is chosen, whose partners are of all processes."""
         keys = (*self.draw_keys(_STREAM), view)
-        everywhere = self.everywhere(chosen)
+        everywhere = self.gather_batch(chosen)
         rows = everywhere.nonzero().squeeze(1)
         partners = torch.zeros(len(everywhere), dtype=torch.int64, device=rows.device)
-        partners[rows] = rows[mixing_partners(self.everywhere(batch.index)[rows], *keys)]
-        own, share = self.here(partners)[chosen], mixing_share(self.alpha, *keys, dominant=True)
+        partners[rows] = rows[mixing_partners(self.gather_batch(batch.index)[rows], *keys)]
+        own, share = self.local_rows(partners)[chosen], mixing_share(self.alpha, *keys, dominant=True)
         labels = F.one_hot(self.section.stores["target"].get(batch.index), self.num_classes).to(torch.float32)
-        targets = torch.lerp(self.everywhere(labels)[own], labels[chosen], share)
+        targets = torch.lerp(self.gather_batch(labels)[own], labels[chosen], share)
         losses = targets.new_zeros(0)
         if len(own):
-            mixtures = torch.lerp(self.everywhere(images)[own], images[chosen], share)
+            mixtures = torch.lerp(self.gather_batch(images)[own], images[chosen], share)
             losses = cross_entropy(self.network(mixtures)[:, : self.num_classes], targets)
         return self.selected_mean(losses, torch.ones_like(losses))
 

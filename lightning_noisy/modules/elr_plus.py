@@ -16,15 +16,15 @@ from lightning_noisy.functional.losses import early_learning_penalty, one_hot, s
 from lightning_noisy.functional.mixing import mix, mixing_partners, mixing_share
 from lightning_noisy.functional.schedules import sigmoid_rampup
 from lightning_noisy.losses.soft_losses import check_takes_soft_targets, soft_losses
+from lightning_noisy.modules.alternating import AlternatingModule
 from lightning_noisy.modules.context import widened
-from lightning_noisy.modules.turns import TurnsModule
 from lightning_noisy.networks.classifier import Classifier
 from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
 
 _MIX_STREAM = 0x656C722B
 
 
-class ELRPlus(TurnsModule):
+class ELRPlus(AlternatingModule):
     r"""Two networks that learn from mixed samples, and towards what the other one's moving average has said of them.
 
     In the turn of network f, with :math:`g'` the average of the other network's parameters, a share

@@ -25,11 +25,11 @@ from lightning_noisy.functional.schedules import linear
 from lightning_noisy.functional.selection import disagree
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.checks import check_views
-from lightning_noisy.modules.taught import TaughtModule
+from lightning_noisy.modules.mean_teacher import MeanTeacherModule
 from lightning_noisy.networks.teacher import Statistics
 
 
-class JoSRC(TaughtModule):
+class JoSRC(MeanTeacherModule):
     r"""Clean, mislabelled and out-of-distribution samples, each with a target of its own, told apart in each batch.
 
     Batches hold two views from one transform (``views=["weak", "weak"]``); z and z' are their logits. A sample is clean

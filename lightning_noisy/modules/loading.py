@@ -11,7 +11,7 @@ from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import restricted_classmethod
 
 
-class AsksForParts(LightningModule):
+class NamesMissingParts(LightningModule):
     """A module that says at ``load_from_checkpoint`` which of its parts are missing."""
 
     @restricted_classmethod

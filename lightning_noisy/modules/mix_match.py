@@ -17,13 +17,13 @@ from lightning_noisy.functional.epoch_order import labeled_in_batch, paired_batc
 from lightning_noisy.functional.losses import divergence_from_uniform, one_hot, soft_bootstrapping, softmax
 from lightning_noisy.functional.mixing import guess, mix_match, refine, sharpen
 from lightning_noisy.functional.schedules import linear_rampup
-from lightning_noisy.modules.turns import TurnsModule, evaluating
+from lightning_noisy.modules.alternating import AlternatingModule, evaluating
 from lightning_noisy.networks.classifier import Classifier
 
 _ORDER_STREAM, _MIX_STREAM = 0x6469766964, 0x6D6978
 
 
-class MixMatchModule(TurnsModule):
+class MixMatchModule(AlternatingModule):
     r"""Base of the strategies of DivideMix's kind: after a warm-up the training set is divided anew in each epoch.
 
     A subclass divides in :meth:`divide`. Each network in turn then passes over its labeled samples, in batches that

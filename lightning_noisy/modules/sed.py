@@ -15,7 +15,7 @@ from lightning_noisy.errors import check_argument, check_count
 from lightning_noisy.functional.losses import cross_entropy, softmax
 from lightning_noisy.functional.selection import class_thresholds, confidence_weights
 from lightning_noisy.modules.checks import check_views
-from lightning_noisy.modules.taught import TaughtModule
+from lightning_noisy.modules.mean_teacher import MeanTeacherModule
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.networks.teacher import Statistics
 
@@ -23,7 +23,7 @@ _QUANTILE, _HIGHEST = 0.8, 0.95
 _LOGIT_FLOOR = 1e-12
 
 
-class SED(TaughtModule):
+class SED(MeanTeacherModule):
     r"""Clean samples by thresholds of their classes; a mean teacher's labels, weighted, for all.
 
     Batches hold a weak and a strong view (``views=["weak", "strong"]`` of our data modules). In the first

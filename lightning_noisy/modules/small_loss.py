@@ -71,13 +71,13 @@ class SmallLossModule(MultiNetworkModule):
         Returns:
             bool (B,).
         """
-        everywhere = self.everywhere(losses)
+        everywhere = self.gather_batch(losses)
         if among is None:
-            return self.here(small_loss(everywhere, keep_count(self.forget_now, len(everywhere))))
-        allowed = self.everywhere(among)
+            return self.local_rows(small_loss(everywhere, keep_count(self.forget_now, len(everywhere))))
+        allowed = self.gather_batch(among)
         rows = allowed.nonzero().squeeze(1)
         chosen = rows[small_loss(everywhere[rows], keep_count(self.forget_now, len(rows)))]
-        return self.here(allowed.new_zeros(len(allowed)).index_fill_(0, chosen, True))
+        return self.local_rows(allowed.new_zeros(len(allowed)).index_fill_(0, chosen, True))
 
     def learn_from(
         self, losses: list[SampleLosses], chosen: list[Tensor], batch: TrainingBatch, divide_twice: bool = False
@@ -95,5 +95,5 @@ class SmallLossModule(MultiNetworkModule):
             self.note_selection(rows, batch, name)
         means = [self.selected_mean(own, rows) for own, rows in zip(losses, chosen, strict=True)]
         if divide_twice:
-            means = [own / self.everywhere(rows).sum() for own, rows in zip(means, chosen, strict=True)]
+            means = [own / self.gather_batch(rows).sum() for own, rows in zip(means, chosen, strict=True)]
         return means[0] + means[1]

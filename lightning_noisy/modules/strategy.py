@@ -25,7 +25,7 @@ from lightning_noisy.modules.checks import check_same_classes, not_a_scalar, not
 from lightning_noisy.modules.compiled import CompiledNetworks, compile_options
 from lightning_noisy.modules.context import criterion_arguments
 from lightning_noisy.modules.evaluated_module import EvaluatedModule
-from lightning_noisy.modules.loading import AsksForParts
+from lightning_noisy.modules.loading import NamesMissingParts
 from lightning_noisy.modules.strategy_tools import StrategyTools
 from lightning_noisy.networks.classifier import Outputs
 from lightning_noisy.optim import scheduler_configs
@@ -38,7 +38,7 @@ NOT_SAVED = ("backbone", "loss", "head", "optimizer", "lr_scheduler", "storage",
 """Arguments that are no hyperparameters in a checkpoint: parts, and how a machine runs them."""
 
 
-class StrategyModule(EvaluatedModule, StrategyTools, AsksForParts):
+class StrategyModule(EvaluatedModule, StrategyTools, NamesMissingParts):
     """Base of the modules: a subclass holds its networks and criteria, and writes :meth:`step` and :meth:`forward`.
 
     In :meth:`step` a criterion is called by :meth:`training_loss` (its own reduction) or :meth:`sample_losses` (one

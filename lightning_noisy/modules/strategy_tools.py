@@ -74,11 +74,11 @@ class StrategyTools(ModuleInRun):
         count = sum_over_processes((losses.weights * share).sum().detach())
         return total * (process_count() / count.where(count != 0, 1.0))
 
-    def everywhere(self, rows: Tensor) -> Tensor:
+    def gather_batch(self, rows: Tensor) -> Tensor:
         """The rows of all processes, (B, ...) to (W B, ...) without gradient, as one process would have them."""
         return gather_rows(rows)
 
-    def here(self, rows: Tensor) -> Tensor:
+    def local_rows(self, rows: Tensor) -> Tensor:
         """This process's part of such rows, (W B, ...) to (B, ...)."""
         return own_rows(rows)
 

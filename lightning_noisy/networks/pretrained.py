@@ -49,14 +49,14 @@ class PretrainedBackbone(nn.Module):
         Images (B, 3, H, W) to features (B, D).
 
     Args:
-        name: As there.
-        weights: As there.
+        name: See :func:`pretrained_network`.
+        weights: See there.
 
     Attributes:
         num_features: D.
 
     Raises:
-        NoisyLabelError: As there.
+        NoisyLabelError: No such model, or no weights that fit it.
 
     Example::
 

@@ -50,7 +50,7 @@ class CIFARResNet(ResNet):  # type: ignore[misc]  # torchvision carries no types
             self.maxpool = nn.Identity()
         self.fc = nn.Identity()
 
-    def take_over(self, name: str, weights: str) -> None:
+    def load_pretrained(self, name: str, weights: str) -> None:
         """Take the weights of torchvision's network for all but the stem (``conv1``, ``bn1``), which stays as it is.
 
         Args:
@@ -91,7 +91,7 @@ class ResNet18(CIFARResNet):
     def __init__(self, in_channels: int = 3, max_pool: bool = False, weights: str | None = None) -> None:
         super().__init__((2, 2, 2, 2), in_channels, max_pool)
         if weights is not None:
-            self.take_over("resnet18", weights)
+            self.load_pretrained("resnet18", weights)
 
 
 class ResNet34(CIFARResNet):
@@ -119,4 +119,4 @@ class ResNet34(CIFARResNet):
     def __init__(self, in_channels: int = 3, max_pool: bool = False, weights: str | None = None) -> None:
         super().__init__((3, 4, 6, 3), in_channels, max_pool)
         if weights is not None:
-            self.take_over("resnet34", weights)
+            self.load_pretrained("resnet34", weights)

@@ -19,7 +19,7 @@ class Delayed(Protocol):
         ...
 
 
-def last_epoch(trainer: Trainer) -> int | None:
+def epochs_of_fit(trainer: Trainer) -> int | None:
     """After how many epochs a fit ends by ``max_epochs`` or ``max_steps``; None where that is unknown."""
     limits = [trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs > 0 else []
     batches: float = trainer.num_training_batches

@@ -22,7 +22,7 @@ from lightning_noisy.private_api import Callback, batches_begun
 from lightning_noisy.state.around_run import reach_steps, record_loaders
 from lightning_noisy.state.checkpoints import checkpoint_is_due
 from lightning_noisy.state.class_names import class_names_in_use, saved_class_names
-from lightning_noisy.state.delays import last_epoch, warn_of_late
+from lightning_noisy.state.delays import epochs_of_fit, warn_of_late
 from lightning_noisy.state.epoch_ends import begin_again, close_skipped
 from lightning_noisy.state.interruption import Interruption
 from lightning_noisy.state.run_state import RunState
@@ -118,7 +118,7 @@ class RunDriver(Callback):
         self._resuming = self._trained = True
         follow_resume(trainer)
         self.state.begin(training_set, known_labels(root), fresh, pl_module.device, seed, trainer.max_epochs)
-        self.state.spans.ends_after = None if getattr(trainer, "fast_dev_run", False) else last_epoch(trainer)
+        self.state.spans.ends_after = None if getattr(trainer, "fast_dev_run", False) else epochs_of_fit(trainer)
         warn_of_late([*trainer.callbacks, *pl_module.modules()], self.state.spans.ends_after)  # type: ignore[attr-defined]
 
     @override

@@ -48,7 +48,7 @@ class TargetCall:
 
     @property
     def settled(self) -> Tensor:
-        """The target without chance: where it was drawn, the label that the draws have come to; else the target."""
+        """The target without randomness: where it is drawn, the label that the draws have converged to; else itself."""
         return self.target if self.drawn_by is None else self.drawn_by.settled_target(self)
 
     @property

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.losses import NoisyLabelLoss
-from lightning_noisy.losses.class_weights import weighs_in_its_own_way
+from lightning_noisy.losses.class_weights import has_custom_class_weights
 from lightning_noisy.targets.functional_criterion import FUNCTIONS, FunctionalCriterion
 from lightning_noisy.targets.module_criterion import ModuleCriterion
 from lightning_noisy.targets.signature import BoundCall
@@ -72,7 +72,7 @@ def check_soft_targets(criterion: nn.Module | None, changer: str) -> None:
             f"{changer} makes soft targets, but {type(criterion).__name__} cannot take them: {why}; "
             "use `nn.CrossEntropyLoss()` or a loss with `soft_targets`."
         )
-    if criterion is not None and not isinstance(criterion, NoisyLabelLoss) and weighs_in_its_own_way(criterion):
+    if criterion is not None and not isinstance(criterion, NoisyLabelLoss) and has_custom_class_weights(criterion):
         raise NoisyLabelError(
             f"{changer} makes soft targets, and how the class weights of {type(criterion).__name__} act on them is not "
             "known: use `nn.CrossEntropyLoss(weight=...)`, whose weights are then those of the given labels."

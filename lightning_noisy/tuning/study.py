@@ -1,10 +1,10 @@
 """Trials that several processes share, on one machine or many.
 
-Optuna's storage on a journal has no heartbeats, and its grid sampler may give a point to two workers. So workers take
-turns: whose turn it is buries trials that are dead, and claims one. A running trial is dead when its ``beat`` has stood
-still for :data:`GRACE` seconds of the clock of the worker that looks; clocks of machines are not compared. It has
-failed then, for all: the journal takes no result for it, should its process come back. A trial of the same values is
-begun in its place.
+Optuna's storage on a journal has no heartbeats, and its grid sampler may give a point to two workers. So one worker at
+a time holds the lock: it marks dead trials as failed, then claims the next one. A running trial is dead when its
+``beat`` has not changed for :data:`GRACE` seconds, measured on the clock of the worker that looks; clocks of machines
+are not compared. It has failed for all workers: the journal takes no result for it, should its process come back. A
+trial of the same values is begun in its place.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ def mean_on(rank: int, chosen: Tensor, weighted: bool) -> tuple[float, Tensor, T
     losses = SampleLosses(values * CLASS_WEIGHTS[mine], CLASS_WEIGHTS[mine]) if weighted else values
     mean = module.selected_mean(losses, chosen[mine])
     mean.backward()
-    everywhere = module.everywhere(chosen[mine])
-    return mean.item(), theta.grad, module.here(everywhere)
+    everywhere = module.gather_batch(chosen[mine])
+    return mean.item(), theta.grad, module.local_rows(everywhere)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

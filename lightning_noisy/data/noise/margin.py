@@ -64,7 +64,7 @@ class PMDNoise(LabelNoise):
         key: str | None = None,
     ) -> None:
         check_argument(type in (1, 2, 3), "type", "1, 2 or 3", type)
-        check_argument((rate is None) != (factor is None), "rate", "given or None, the other way round `factor`", rate)
+        check_argument((rate is None) != (factor is None), "rate", "given, or else `factor`, and not both", rate)
         if rate is not None:
             check_rate(rate)
         check_argument(factor is None or factor > 0, "factor", "a float above 0", factor)

@@ -22,6 +22,7 @@ from lightning_noisy.functional.noise import (
     symmetric_matrix,
 )
 from lightning_noisy.functional.random import hash_uniform, sample_categorical
+from lightning_noisy.functional.selection import place_in_class
 
 _CHUNK = 2**21  # weights held at once: 16 MiB of float64
 _LONGEST = 120  # characters of a value in a message
@@ -94,10 +95,8 @@ def _sample_rows(matrix: Tensor, targets: Tensor, uniform: Tensor) -> Tensor:
 def _first_of_each_class(targets: Tensor, uniform: Tensor, counts: Tensor) -> Tensor:
     """Positions of the ``counts[i]`` samples of class i with the smallest draws."""
     order = uniform.argsort(stable=True)
-    order = order[targets[order].argsort(stable=True)]
-    sizes = targets.bincount(minlength=len(counts))
-    rank = torch.arange(len(targets), device=targets.device) - (sizes.cumsum(0) - sizes)[targets[order]]
-    return order[rank < counts[targets[order]]]
+    labels = targets[order]
+    return order[place_in_class(labels) < counts[labels]]
 
 
 def _check_matrix(matrix: Tensor, num_classes: int, name: str) -> None:

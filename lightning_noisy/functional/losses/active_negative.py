@@ -38,7 +38,10 @@ def normalized_negative_cross_entropy(logits: Tensor, target: Tensor, eps: float
 def normalized_negative_focal_loss(
     logits: Tensor, target: Tensor, gamma: float = 0.5, eps: float = 1e-7, detach: bool = True
 ) -> Tensor:
-    r"""Normalized negative focal loss: the complement of the label's share in what the focal losses are below the most.
+    r"""Normalized negative focal loss.
+
+    Each class has the margin :math:`A - f_k` between the largest possible focal loss and its own. The loss is one minus
+    the label's share of the sum of these margins:
 
     .. math::
         1 - \frac{A - f_y}{\sum_k (A - f_k)}, \qquad f_k = -(1 - \tilde p_k)^\gamma \log \tilde p_k, \quad

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def correctness_ranking(confidence: Tensor, correctness: Tensor) -> Tensor:
-    r"""How far the confidence in a sample is from ranking it beside its neighbour in the batch as it should.
+    r"""Penalty where neighbours in a batch differ in confidence by less than in correctness, or the other way round.
 
     .. math:: \max\big(0, -t_i\, (\kappa_i - \kappa_j - (n_i - n_j))\big), \qquad t_i = \operatorname{sign}(n_i - n_j),
               \qquad j = i + 1

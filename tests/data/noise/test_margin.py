@@ -119,8 +119,8 @@ def test_it_describes_itself():
     [
         ((4, 0.35, "p.npy"), "`type` to be 1, 2 or 3, but got 4."),
         ((1, 1.35, "p.npy"), "`rate` to be a float in [0, 1], but got 1.35."),
-        ((1, None, "p.npy"), "`rate` to be given or None, the other way round `factor`, but got None."),
-        ((1, 0.35, "p.npy", 1.2), "`rate` to be given or None, the other way round `factor`, but got 0.35."),
+        ((1, None, "p.npy"), "`rate` to be given, or else `factor`, and not both, but got None."),
+        ((1, 0.35, "p.npy", 1.2), "`rate` to be given, or else `factor`, and not both, but got 0.35."),
         ((1, None, "p.npy", 0.0), "`factor` to be a float above 0, but got 0.0."),
         ((1, 0.35, "p.pt"), "`posterior` to be a .npy or .npz file, but got 'p.pt'."),
     ],

@@ -12,7 +12,7 @@ from lightning_noisy.modules.noisy_label_module import NoisyLabelModule
 from lightning_noisy.networks.teacher import Statistics, Teacher, check_teacher
 
 
-class TaughtModule(NoisyLabelModule):
+class MeanTeacherModule(NoisyLabelModule):
     """Base of the strategies on one network that a moving average of its parameters teaches.
 
     Evaluated is the student; the teacher's metrics are ``test/teacher/acc`` and so on.

@@ -19,7 +19,7 @@ from lightning_noisy.state import RunDriver
 _ORDER_STREAM = 0x7475726E73
 
 
-class TurnsModule(MultiNetworkModule):
+class AlternatingModule(MultiNetworkModule):
     """Base of the strategies in whose epochs one network learns after the other, each from batches of its own.
 
     ``prepare_epoch`` calls :meth:`take_turns`, ``step`` asks for :attr:`turn`. In a step the other networks have no
@@ -33,8 +33,8 @@ class TurnsModule(MultiNetworkModule):
         head: Likewise.
         loss: Likewise.
         num_classes: Likewise.
-        samples_per_epoch: Samples of an epoch, as many of each class, drawn anew for each; None for all. What divides
-            them looks at these alone. On Clothing1M DivideMix takes 32,000 and ELR+ 192,000 of them.
+        samples_per_epoch: Samples of an epoch, as many of each class, drawn anew for each; None for all. The division
+            into labeled and unlabeled ones uses these alone. On Clothing1M DivideMix takes 32,000 and ELR+ 192,000.
         **options: ``optimizer``, ``lr_scheduler``, ``storage``, ``compile``.
 
     Raises:

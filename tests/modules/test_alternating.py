@@ -12,13 +12,13 @@ import torch
 from lightning.pytorch.tuner import Tuner
 
 from lightning_noisy import NoisyLabelError, modules
-from lightning_noisy.modules import MixMatchModule, TurnsModule
+from lightning_noisy.modules import AlternatingModule, MixMatchModule
 from tests.distributed import Pool
 from tests.foreign import make_trainer
 from tests.modules.recorded_steps import Recorder
 from tests.modules.strategies import STRATEGIES, make_data, make_strategy
 
-IN_TURNS = [name for name in STRATEGIES if issubclass(getattr(modules, name), TurnsModule)]
+IN_TURNS = [name for name in STRATEGIES if issubclass(getattr(modules, name), AlternatingModule)]
 
 
 @dataclass(frozen=True)
