@@ -16,8 +16,8 @@ from lightning_noisy.callbacks.gradient_tracker import GradientTracker
 from lightning_noisy.collectives import sum_over_processes
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.figures import curves_figure
-from lightning_noisy.functional.gradients import pass_aside
 from lightning_noisy.targets import TargetCall
+from lightning_noisy.targets.passes import pass_aside
 from lightning_noisy.trainer_access import check_not_sharded
 
 

@@ -12,8 +12,9 @@ from typing_extensions import override
 from lightning_noisy.callbacks.label_tracker import LabelTracker
 from lightning_noisy.checks import check_labels
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.gradients import before_log_softmax, is_aside, pass_aside
+from lightning_noisy.functional.gradients import before_log_softmax
 from lightning_noisy.targets import TargetCall
+from lightning_noisy.targets.passes import is_aside, pass_aside
 
 
 class GradientTracker(LabelTracker):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lightning_noisy.callbacks.classifier_layers import find_head
 from lightning_noisy.collectives import process_count, sum_over_processes
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.gradients import is_aside
 from lightning_noisy.functional.scores import dense_gradient
+from lightning_noisy.targets.passes import is_aside
 
 _OWNER = "_head_mask"
 """Attribute of a layer under masking: who masks it. A copy of the layer has it too, but is not its owner's head."""

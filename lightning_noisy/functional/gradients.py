@@ -1,10 +1,9 @@
-"""Gradients: which of a whole network learn, which would memorize, and which are no training."""
+"""Gradients: which of a whole network learn, and which would memorize."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -84,24 +83,3 @@ def before_log_softmax(gradient: Tensor, logits: Tensor) -> Tensor:
     """
     normalized = logits.logsumexp(dim=1, keepdim=True).abs() < _NORMALIZED
     return torch.where(normalized, gradient - logits.softmax(dim=1) * gradient.sum(dim=1, keepdim=True), gradient)
-
-
-class _Passes:
-    """Which pass runs: for all threads, since autograd has threads of its own."""
-
-    aside = False
-
-
-@contextmanager
-def pass_aside() -> Iterator[None]:
-    """Around a loss and a backward pass that are no training: what listens to them leaves them out."""
-    before, _Passes.aside = _Passes.aside, True
-    try:
-        yield
-    finally:
-        _Passes.aside = before
-
-
-def is_aside() -> bool:
-    """Whether the loss or the backward pass of now is no training."""
-    return _Passes.aside

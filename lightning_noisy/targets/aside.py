@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_noisy.functional.gradients import pass_aside
 from lightning_noisy.targets.functional_criterion import FunctionalCriterion
 from lightning_noisy.targets.module_criterion import ModuleCriterion
+from lightning_noisy.targets.passes import pass_aside
 from lightning_noisy.targets.signature import BoundCall
 
 

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.functional.gradients import is_aside
 from lightning_noisy.losses.class_weights import ChangedTarget
 from lightning_noisy.private_api import in_checkpointed_region
+from lightning_noisy.targets.passes import is_aside
 from lightning_noisy.targets.signature import CriterionSignature
 
 Change = Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
