@@ -118,11 +118,11 @@ class LabelIssueReport(TrainingDynamics):
             NoisyLabelError: No epoch has ended yet; a single class, or labels beyond those that have a name.
         """
         facts, names = self.facts, self._class_names()
-        line = self.collapse(names)
+        line, curves = self.collapse(names), self.curves()
         remarks = [] if line is None else [line]
         labels, truth = (None if known is None else known.numpy() for known in (facts.labels, facts.truth))
         return issues_from_dynamics(
-            self.table(), self.beliefs(), facts.samples, facts.kind, names, labels, truth, remarks, self.curves()
+            self.table(), self.beliefs(), facts.samples, facts.kind, names, labels, truth, remarks, curves, self.lost
         )
 
     def write(self, folder: Path, thumbnail: Thumbnail | None = None) -> None:

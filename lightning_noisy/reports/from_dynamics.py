@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_noisy.functional.label_posterior import LabelPosterior, label_posterior
-from lightning_noisy.reports.label_issues import SCORE_BINS, UNSEEN, LabelIssues, NoiseRate
+from lightning_noisy.reports.label_issues import LOST, SCORE_BINS, UNSEEN, LabelIssues, NoiseRate
 from lightning_noisy.reports.remarks import remarks_on, signs_of
 
 CUT = 0.5
@@ -31,6 +31,7 @@ def issues_from_dynamics(
     truth: NDArray[np.int64] | None = None,
     remarks: Sequence[str] = (),
     curves: NDArray[np.floating] | None = None,
+    lost: Sequence[int] = (),
 ) -> LabelIssues:
     r"""Rank labels by how probable it is that they are wrong.
 
@@ -53,6 +54,7 @@ def issues_from_dynamics(
         truth: Right labels, (N,), -1 where nobody knows one.
         remarks: What a reader has to know first.
         curves: Confidence by epoch, (N, E).
+        lost: Classes that are (almost) never predicted; their labels are flagged.
     """
     given = table["label"] if labels is None else np.where(table["label"] < 0, labels, table["label"])
     told = np.flatnonzero(given >= 0)
@@ -67,6 +69,7 @@ def issues_from_dynamics(
     known = torch.from_numpy(beliefs[seen, : len(class_names)])
     found = label_posterior(known, torch.from_numpy(given[seen]))
     suggested, score = given.copy(), np.zeros(len(given))
+    marks = {UNSEEN: ~seen, LOST: np.isin(given, lost)}
     suggested[seen], score[seen] = found.best.numpy(), found.wrong.numpy()
     issues = LabelIssues(
         samples=samples,
@@ -83,7 +86,7 @@ def issues_from_dynamics(
         truth=truth,
         probabilities=torch.from_numpy(beliefs[:, : len(class_names)]).softmax(dim=1).numpy(),
         positions=told if left_out else None,
-        marked={UNSEEN: ~seen} if not seen.all() else {},
+        marked={name: which for name, which in marks.items() if which.any()},
         remarks=tuple(remarks),
     )
     signs = signs_of(table, found.noise_rate, issues.wrong)

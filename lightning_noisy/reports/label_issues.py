@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lightning_noisy.errors import NoisyLabelError
 
 SCORE_BINS = 50
-WRONG, AMBIGUOUS, UNSEEN = "wrong", "ambiguous", "never seen"
+WRONG, AMBIGUOUS, UNSEEN, LOST = "wrong", "ambiguous", "never seen", "class never predicted"
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,8 @@ def test_samples_that_were_never_shown_keep_their_labels_or_are_left_out(told, t
     beliefs = np.log(np.where(label[:, None] == [0, 1], 0.9, 0.1)).astype(np.float32)
     given = (table, beliefs, np.array([f"{i}.png" for i in range(42)]), "path", ["a", "b"], labels)
     truth, curves = np.array([1, 0] * 21), np.ones((42, 3), np.float32)
-    issues = issues_from_dynamics(*given, truth, (), curves)
+    issues = issues_from_dynamics(*given, truth, (), curves, [1])
+    assert ["class never predicted" in flags for flags in issues.flags] == (issues.given == 1).tolist()
     assert issues.given.tolist() == issues.corrected.tolist() == [1, 0] * (21 if told else 20)
     assert issues.columns["modal_prediction"].tolist()[40:] == ([""] * 2 if told else [])
     assert issues.columns["last_prediction"].tolist()[:40] == ["b", "a"] * 20
