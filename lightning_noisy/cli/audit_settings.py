@@ -10,7 +10,7 @@ import numpy as np
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.networks.pretrained import Pretrained
-from lightning_noisy.recipes import Settings, on_top, recipe_settings
+from lightning_noisy.recipes import TENSORBOARD, Settings, on_top, recipe_settings
 
 _MANY = 10_000  # samples from which on large steps learn more than they memorize
 _RATE, _RATE_OF_MANY, _FASTEST = (
@@ -18,7 +18,6 @@ _RATE, _RATE_OF_MANY, _FASTEST = (
     19.2,
     0.1,
 )  # a step moves an output by the square of the features' norm: their number
-_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 _DATA = "lightning_noisy.data"
 _REPORT = "lightning_noisy.callbacks.LabelIssueReport"
 
@@ -85,7 +84,7 @@ def as_run(settings: Settings, output: Path, epochs: int | None, seed: int, repo
     ]
     changes: dict[str, Any] = {
         "seed_everything": seed,
-        "trainer": {"logger": {"class_path": _LOGGER, "init_args": logger}, "callbacks": callbacks},
+        "trainer": {"logger": {"class_path": TENSORBOARD, "init_args": logger}, "callbacks": callbacks},
     }
     if epochs is not None:
         changes["trainer"]["max_epochs"] = epochs

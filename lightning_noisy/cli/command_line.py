@@ -33,7 +33,7 @@ from lightning_noisy.cli.start import Start
 from lightning_noisy.cli.tune import tune
 from lightning_noisy.modules import StrategyModule
 from lightning_noisy.private_api import has_own_checkpoint_io
-from lightning_noisy.recipes import recipe_list, run_name
+from lightning_noisy.recipes import TENSORBOARD, recipe_list, run_name
 from lightning_noisy.requirements import check_command_line
 from lightning_noisy.state import check_members
 
@@ -41,7 +41,6 @@ _DESCRIPTION = (
     "Train classifiers on partly wrong labels. `lightning-noisy recipes` lists what `--config` takes beside files; "
     "`lightning-noisy tune` searches arguments, see `tune --help`."
 )
-_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
 def main(args: Sequence[str] | None = None) -> LightningCLI:
@@ -120,7 +119,9 @@ def _list_recipes(arguments: Sequence[str]) -> None:
 def _trainer_defaults(arguments: Sequence[str]) -> dict[str, Any]:
     """A folder that is called as the recipe."""
     name = run_name(arguments)
-    return {} if name is None else {"logger": {"class_path": _LOGGER, "init_args": {"save_dir": "runs", "name": name}}}
+    if name is None:
+        return {}
+    return {"logger": {"class_path": TENSORBOARD, "init_args": {"save_dir": "runs", "name": name}}}
 
 
 def _fit(arguments: list[str], attach: Callable[[Trainer], None] | None = None) -> Trainer:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from lightning_noisy.cli.parser import CommandParser, config_hashes
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import check_writable, written_aside
-from lightning_noisy.recipes import config_chain, run_name
+from lightning_noisy.recipes import TENSORBOARD, config_chain, run_name
 from lightning_noisy.reports.comparison import (
     SUMMARY,
     Row,
@@ -35,7 +35,6 @@ Compare configurations or runs. A configuration (a file or a recipe) is trained 
 for the `summary.json` of runs that are done. Started again, it does not repeat what is finished. What follows a `--` is
 for `fit`: `lightning-noisy compare quickstart quickstart_ce --seeds 0-4 --jobs 2 -- --trainer.max_epochs 20`."""
 _COMMAND, _LOG = "command.json", "log.txt"
-_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Job:
             f"--config={self.config}",
             *self.arguments,
             f"--seed_everything={self.seed}",
-            f"--trainer.logger={_LOGGER}",
+            f"--trainer.logger={TENSORBOARD}",
             *(f"--trainer.logger.{name}={value}" for name, value in logger.items()),
         ]
 

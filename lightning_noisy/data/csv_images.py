@@ -93,18 +93,26 @@ class CSVDataModule(ImageListDataModule):
         if self.test_table is not None:
             wanted = "None beside rows of the split 'test'"
             check_argument(not splits["test"], "test_table", wanted, self.test_table)
-            splits["test"] = self._rows(self.test_table, "test_table", None, None)
+            splits["test"] = self._rows(self.test_table, "test_table", None, self.clean_column, may_lack_it=True)
         return {split: rows for split, rows in splits.items() if rows or split == "train"}
 
-    def _rows(self, table: str, argument: str, split_column: str | None, clean_column: str | None) -> list[_Row]:
+    def _rows(
+        self,
+        table: str,
+        argument: str,
+        split_column: str | None,
+        clean_column: str | None,
+        may_lack_it: bool = False,
+    ) -> list[_Row]:
+        """The rows of a table; ``may_lack_it``: the column of clean labels is read where it is there."""
         path = Path(table).expanduser()
         check_argument(path.is_file(), argument, "a CSV file, relative to the working directory", table)
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 reader = csv.DictReader(file, delimiter=self.delimiter, strict=True)
                 found = list(reader.fieldnames or [])
-                if argument == "test_table" and self.clean_column in found:
-                    clean_column = self.clean_column
+                if may_lack_it and clean_column not in found:
+                    clean_column = None
                 columns = (self.image_column, self.label_column, split_column, clean_column)
                 _check_columns(table, found, columns)
                 rows = [self._row(table, reader.line_num, row, columns) for row in reader]

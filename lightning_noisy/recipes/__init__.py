@@ -11,9 +11,10 @@ from lightning_noisy.recipes.files import (
     recipe_names,
     run_name,
 )
-from lightning_noisy.recipes.settings import Settings, on_top, recipe_settings
+from lightning_noisy.recipes.settings import TENSORBOARD, Settings, on_top, recipe_settings
 
 __all__ = [
+    "TENSORBOARD",
     "Config",
     "Settings",
     "config_chain",

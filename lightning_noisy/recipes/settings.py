@@ -13,6 +13,9 @@ from lightning_noisy.recipes.files import config_chain
 Settings = dict[str, Any]
 """What YAML says: argument -> value, where a class is meant ``class_path`` and ``init_args``."""
 
+TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
+"""The logger of runs that a command begins."""
+
 
 def recipe_settings(name: str) -> Settings:
     """The arguments of a recipe and of its bases, as the command line puts them on top of each other.

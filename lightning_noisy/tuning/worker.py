@@ -17,6 +17,7 @@ from optuna.trial import Trial
 
 from lightning_noisy.errors import NoisyLabelError, printable
 from lightning_noisy.files import written_aside
+from lightning_noisy.recipes import TENSORBOARD
 from lightning_noisy.reports.search import Point, chosen_point, search_figure, search_table, shown
 from lightning_noisy.trainer_access import run_folder
 from lightning_noisy.tuning import ALL_DATA, TRIAL, Fit
@@ -27,8 +28,6 @@ from lightning_noisy.tuning.watch import TrialWatch, noisy_accuracy
 
 POLL = 2.0
 """Seconds between two looks at what other processes run."""
-
-_LOGGER = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,10 @@ class Worker:
         folder = self.output / f"{study.name}_{trial.number}"
         shutil.rmtree(folder, ignore_errors=True)
         places = {"save_dir": folder.parent, "name": folder.name, "version": ""}
-        logger = [f"--trainer.logger={_LOGGER}", *(f"--trainer.logger.{key}={place}" for key, place in places.items())]
+        logger = [
+            f"--trainer.logger={TENSORBOARD}",
+            *(f"--trainer.logger.{key}={place}" for key, place in places.items()),
+        ]
         values = [f"--{name}={value}" for name, value in trial.user_attrs["values"].items()]  # -1e-3 is no option
         return self.fit([*logger, *self.given, *values, *last], attach)
 
