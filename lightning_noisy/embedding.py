@@ -24,7 +24,8 @@ from lightning_noisy.data.image_folder import ImageFolderDataModule
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_problems import ImageProblems
 from lightning_noisy.data.origins import checked_sources, origin_arrays
-from lightning_noisy.data.unlabeled_images import TABLES, list_images
+from lightning_noisy.data.table_layout import TABLES, integers_that_occur, table_layout
+from lightning_noisy.data.unlabeled_images import list_images
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.files import Made, check_writable, written_aside
 from lightning_noisy.networks.pretrained import Pretrained
@@ -45,14 +46,15 @@ class ImageSource:
     class_names: Sequence[str] | None
 
 
-def find_images(path: str, image_column: str = "image", label_column: str = "label") -> ImageSource:
+def find_images(path: str, image_column: str | None = None, label_column: str | None = None) -> ImageSource:
     """Images with their labels: a folder for each class, a CSV table, or a flat folder without labels.
 
     Args:
         path: A folder as :class:`~lightning_noisy.data.ImageFolderDataModule` takes it (of ``val`` nothing is read), a
-            flat one, or a table as :class:`~lightning_noisy.data.CSVDataModule` takes it.
-        image_column: Column of the paths.
-        label_column: Column of the labels.
+            flat one, or a table as :class:`~lightning_noisy.data.CSVDataModule` takes it. Of a table's labels that are
+            all integers, but not 0 to K - 1, those that occur are the classes.
+        image_column: Column of the paths; None looks for one with a usual name.
+        label_column: Column of the labels; None looks likewise, and without one there are no labels.
 
     Raises:
         NoisyLabelError: Nothing there, or no image in it.
@@ -60,14 +62,18 @@ def find_images(path: str, image_column: str = "image", label_column: str = "lab
     place = Path(path).expanduser()
     check_argument(place.exists(), "path", "a folder of images or a CSV table, relative to the working directory", path)
     if place.suffix.lower() in TABLES and place.is_file():
-        delimiter = "\t" if place.suffix.lower() == ".tsv" else ","
-        data: Any = CSVDataModule(path, image_column, label_column, delimiter=delimiter)
+        layout = table_layout(place, image_column, label_column)
+        if layout.label_column is None:
+            return ImageSource({"train": list_images(place, image_column)}, None)
+        names = integers_that_occur(place, layout)
+        columns = layout.image_column, layout.label_column
+        data: Any = CSVDataModule(path, *columns, class_names=names, delimiter=layout.delimiter)
     elif place.is_dir() and any(one.is_dir() and not one.name.startswith(".") for one in place.iterdir()):
         data = ImageFolderDataModule(path)
     else:
         return ImageSource({"train": list_images(place)}, None)
-    names, lists = data.read_lists()
-    return ImageSource({split: lists[split] for split in ("train", "test") if split in lists}, names)
+    class_names, lists = data.read_lists()
+    return ImageSource({split: lists[split] for split in ("train", "test") if split in lists}, class_names)
 
 
 def embed_images(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from pathlib import Path
 
@@ -105,6 +106,7 @@ def test_from_scratch(folder, monkeypatch, capsys):
     monkeypatch.undo()
     isolate(monkeypatch, folder)
     monkeypatch.setattr("lightning_noisy.networks.pretrained.pretrained_network", absent)
+    monkeypatch.setattr("lightning_noisy.networks.pretrained.find_spec", lambda name: None)
     said = audit(monkeypatch, capsys, "photos", "--epochs", "12", "--num_workers", "0")
     assert [line for line in said.splitlines() if "from scratch" in line] == [
         "No pretrained network is at hand, so a small one is trained from scratch, which finds less. The weights of "
@@ -128,10 +130,10 @@ def test_finetuning_a_table(folder, monkeypatch, capsys):
         csv.writer(file, delimiter="\t").writerows([("file", "species"), *rows])
     torch.manual_seed(0)
     torch.save(get_model("mobilenet_v3_small").state_dict(), "random.pth")
-    columns = ["--image_column", "file", "--label_column", "species", "--num_workers", "0"]
+    columns = ["--num_workers", "0"]  # `file` and `species` are found
     model = ["--model", "mobilenet_v3_small", "--weights", "random.pth"]
     said = audit(monkeypatch, capsys, "labels.tsv", "--finetune", *model, *columns, "--epochs", "1")
-    output = Path("runs/audit/labels")
+    output = Path("runs/audit/labels-tsv")
     assert (output / "audit.yaml").read_text() in said
     settings = yaml.safe_load((output / "audit.yaml").read_text())
     backbone = {"name": "mobilenet_v3_small", "weights": "random.pth"}
@@ -140,11 +142,13 @@ def test_finetuning_a_table(folder, monkeypatch, capsys):
     assert (data["image_size"], data["mean"], data["std"]) == (224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     assert {f"photos/{path}" for path in wrong} < set(order(output))
     assert len(order(output)) == 90
+    config = (output / "config.yaml").read_bytes()
     trained = torch.load(next(output.rglob("*.ckpt")), weights_only=True)["state_dict"]
     first = "features.0.0.weight"
     checkpoint = str(next(output.rglob("*.ckpt")))
     predicted = quiet("predict", output / "config.yaml", "--ckpt_path", checkpoint, "--images", "photos/blue")
     assert len(torch.cat(predicted.trainer.predict_loop.predictions)) == 30
+    assert (output / "config.yaml").read_bytes() == config  # of the fit, whatever runs later
     assert not torch.equal(trained[f"network.backbone.network.model.{first}"], torch.load("random.pth")[first])
 
 
@@ -174,6 +178,12 @@ def test_from_scratch_is_without_a_pretrained_network(options, folder, monkeypat
         ("missing.npz", "missing.npz"),
         ("words.npz", "`y` are integers that count classes, but got '<U3'"),
         ("torn.npz", "torn.npz"),
+        ("empty.npz", "to hold features `x` and labels `y`"),
+        ("narrow.npz", "`x` (N, D) and `y` (N,)"),
+        ("one.npz", "two classes at least, but got '0 alone'"),
+        ("stray.npz", "not more than there are samples (3), but got 'a label 100000'"),
+        ("single", "has a single class to audit"),
+        (".", "outside of '.', whose folders are classes"),
     ],
 )
 def test_what_is_refused(path, says, folder, monkeypatch, capsys):
@@ -182,6 +192,12 @@ def test_what_is_refused(path, says, folder, monkeypatch, capsys):
     np.savez(folder / "no_y.npz", x=np.zeros((3, 2)))
     np.savez(folder / "odd.npz", x=np.zeros((3, 2)), y=np.zeros(4, int))
     np.savez(folder / "words.npz", x=np.zeros((3, 2)), y=np.array(["cat", "dog", "cat"]))
+    (folder / "empty.npz").touch()
+    np.savez(folder / "narrow.npz", x=np.zeros((3, 0)), y=np.arange(3))
+    np.savez(folder / "one.npz", x=np.zeros((3, 2)), y=np.zeros(3, int))
+    np.savez(folder / "stray.npz", x=np.zeros((3, 2)), y=np.array([0, 1, 100_000]))
+    (folder / "single" / "cat").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(folder / "single" / "cat" / "a.png")
     (folder / "torn.npz").write_bytes((folder / "odd.npz").read_bytes()[:-40])
     with pytest.raises(SystemExit) as stopped:
         audit(monkeypatch, capsys, path)
@@ -189,6 +205,68 @@ def test_what_is_refused(path, says, folder, monkeypatch, capsys):
     assert (stopped.value.code, len(said)) == (2, 1)
     assert says in said[0]
     assert not (folder / "runs").exists()
+
+
+def test_a_table_says_how_it_is_laid_out(folder, monkeypatch, capsys):
+    """Semicolons, usual names of another case, labels that count from 1, and a file that is listed twice."""
+    images(folder / "photos")
+    numbers = {name: str(number) for number, name in enumerate(COLORS, start=1)}
+    rows = [(str(path), numbers[path.parent.name]) for path in Path("photos").rglob("*.png")]
+    with Path("t.csv").open("w", newline="") as file:
+        again = rows[0][0], str(int(rows[0][1]) % 3 + 1)
+        csv.writer(file, delimiter=";").writerows([("Path", "Label"), *rows, again])
+    with pytest.warns(UserWarning, match="2 train images are copies of 1 with different labels"):
+        audit(monkeypatch, capsys, "t.csv", "--epochs", "1")
+    output = Path("runs/audit/t-csv")
+    with np.load(output / "features.npz") as file:
+        assert file["class_names"].tolist() == ["1", "2", "3"]
+        assert len(file["y"]) == 91
+    assert (output / "contradicting_images.csv").read_text().count(rows[0][0]) == 2
+
+
+def test_audits_are_not_mixed(folder, monkeypatch, capsys):
+    images(folder / "photos.v1")
+    shutil.copytree("photos.v1", "photos.v2")
+    (folder / "photos.v2" / "red" / "broken.png").write_bytes(b"no image")
+    for name in ("photos.v1", "photos.v2"):
+        audit(monkeypatch, capsys, name, "--epochs", "1")
+    second = Path("runs/audit/photos.v2")
+    assert (second / "skipped_images.csv").exists()
+    (folder / "photos.v2" / "red" / "broken.png").unlink()
+    audit(monkeypatch, capsys, "photos.v2", "--epochs", "1")
+    assert not (second / "skipped_images.csv").exists()
+    assert len(list(second.rglob("*.ckpt"))) == 1
+    assert len(order(Path("runs/audit/photos.v1"))) == 90
+    before = {path: path.read_bytes() for path in second.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit):
+        audit(monkeypatch, capsys, "photos.v1", "--output", second)
+    assert "has an audit of other data" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in second.rglob("*") if path.is_file()} == before
+
+
+def test_a_second_run_does_not_take_the_wrong_labels_for_the_truth(folder, monkeypatch, capsys):
+    images(folder / "photos")
+    audit(monkeypatch, capsys, "photos", "--epochs", "15")
+    output = Path("runs/audit/photos")
+    assert len(flagged(output)) > 0
+    noise = ["--data.noise", "FileNoise", "--data.noise.path", str(output / "label_issues" / "suggested_labels.npz")]
+    cli = quiet("fit", output / "audit.yaml", *noise, "--trainer.logger.name", "second", "--trainer.max_epochs", "1")
+    assert cli.datamodule.clean_targets is cli.datamodule.realized_noise_rate is None
+    with (output.parent / "second" / "label_issues" / "label_issues.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    given = {row["path"]: row["given"] for row in rows}
+    assert "truth" not in rows[0]
+    assert all(given[path] == suggested for path, suggested in flagged(output).items())
+
+
+@pytest.mark.parametrize("name", ["1e3", "null", "${HOME}", "a b", "42"])
+def test_folders_of_any_name(name, folder, monkeypatch, capsys):
+    images(folder / name)
+    (folder / name / "red").rename(folder / name / "~red")
+    audit(monkeypatch, capsys, name, "--epochs", "1")
+    (output,) = (folder / "runs" / "audit").iterdir()
+    assert {"audit.yaml", "config.yaml", "label_issues"} <= {path.name for path in output.iterdir()}
+    assert len(order(output)) == 90
 
 
 def test_what_fit_or_embed_refuses_leaves_nothing(folder, monkeypatch, capsys):

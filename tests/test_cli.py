@@ -14,6 +14,7 @@ import lightning_noisy
 from lightning_noisy import NoisyLabelError, NoisyLabelModule, Storage
 from lightning_noisy.checkpoints import AtomicCheckpointIO
 from lightning_noisy.cli import command_line, main, run
+from lightning_noisy.cli.overview import COMMANDS
 from lightning_noisy.data import DigitsDataModule
 from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import GeneralizedCrossEntropy
@@ -171,10 +172,20 @@ class TestSubcommands:
 
     def test_python_m(self, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["lightning_noisy", "--help"])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_module("lightning_noisy", run_name="__main__", alter_sys=True)
-        assert stop.value.code == 0
-        assert "{fit,validate,test,predict}" in capsys.readouterr().out
+        runpy.run_module("lightning_noisy", run_name="__main__", alter_sys=True)
+        said = capsys.readouterr().out
+        assert all(f"\n  {command} " in said for command in COMMANDS)
+
+    def test_a_command_that_is_none(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", ["lightning-noisy", "adit", "x"])
+        with pytest.raises(SystemExit):
+            run()
+        assert capsys.readouterr().err.strip().endswith("error: 'adit' is no command: did you mean `audit`?")
+
+    def test_debug_of_every_command(self, monkeypatch):
+        monkeypatch.setattr(sys, "argv", ["lightning-noisy", "report", "nowhere", "--debug"])
+        with pytest.raises(NoisyLabelError, match="nowhere"):
+            run()
 
 
 def evaluate(checkpoint):
@@ -329,7 +340,7 @@ class TestRefusedBeforeTheStart:
             ),
             (["--data.noise.rate", "1.2"], "`rate` to be a float in .* but got 1.2"),
             (["--model.num_classes", "1"], "`num_classes` to be an integer of at least 2, but got 1"),
-            (["--model.backbone.width", "0"], "`width` to be a positive int, but got 0"),
+            (["--model.backbone.width", "0"], "`width` to be an int of at least 1, but got 0"),
             (["--data.val_fraction", "1.0"], "`val_fraction` to be a float in .* but got 1.0"),
             (["--data.noise", "FileNoise", "--data.noise.path", "labels.txt"], "`path` to be a .npy or .npz file"),
             (["--ckpt_path", "nowhere.ckpt"], "`ckpt_path` to be a checkpoint, but got 'nowhere.ckpt': no such file"),

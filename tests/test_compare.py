@@ -49,6 +49,30 @@ def test_finished_runs_by_hand(folder, capsys):
     assert (folder / "runs/comparison/comparison.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_of_a_folder_are_together_where_only_the_seed_differs(folder, capsys):
+    for name, values, settings in (
+        ("a/v0", [0.1], "seed_everything: 0\nmodel: {lr: 1}\ntrainer: {logger: x}"),
+        ("a/v1", [0.3], "seed_everything: 1\nmodel: {lr: 1}\ntrainer: {logger: y}"),
+        ("a/v2", [0.9], "seed_everything: 0\nmodel: {lr: 2}\ntrainer: {logger: z}"),
+    ):
+        write(folder / "done" / name, values)
+        (folder / "done" / name / "config.yaml").write_text(settings)
+    rows = {row.name: row.last.values for row in compare_runs(["done"])}
+    assert rows == {"done/a": (0.1, 0.3), "done/a/v2": (0.9,)}
+    write(folder / "done" / "a" / "v3", [0.7])
+    (folder / "done" / "a" / "v3" / "config.yaml").write_text("seed_everything: 0\nmodel: {lr: 2}\ntrainer: {}")
+    rows = {row.name: row.last.values for row in compare_runs(["done"])}
+    assert rows["done/a/v3"] == (0.7,)
+    assert "the same run: the latter, which is newer, counts" in capsys.readouterr().out
+
+
+def test_a_configuration_without_a_summary_gets_one(folder):
+    (folder / "own.yaml").write_text("base: own/features\n")
+    for config, added in (("own.yaml", True), ("quickstart", False)):
+        fit = command.Job(config, 0, folder / "runs", ()).fit
+        assert any("RunSummary" in word for word in fit) is added
+
+
 class Trainings:
     """Stands where trainings would begin."""
 
@@ -96,6 +120,13 @@ def test_a_training_that_failed_is_said_and_done_again(trainings):
     trainings.fail = ()
     compare_runs(["quickstart", "--seeds", "0-1"])
     assert trainings.seen == [("quickstart", 0), ("quickstart", 1), ("quickstart", 1)]
+
+
+def test_nothing_begins_after_a_failure(trainings):
+    trainings.fail = ("0",)
+    with pytest.raises(NoisyLabelError, match="with seed 0 failed"):
+        compare_runs(["quickstart", "--seeds", "0-3"])
+    assert trainings.seen == [("quickstart", 0)]
 
 
 def test_a_folder_of_somebody_else_stays(trainings, folder):

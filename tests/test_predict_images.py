@@ -101,7 +101,7 @@ def test_a_nested_folder_of_hostile_names(predicting, tmp_path):
     assert set(table) == {"'-1.png", 'c,"d".png', "deep/a\nb.jpg", "deep/?.png", "cmyk.jpg", "gray.png"}
     assert table["'-1.png"]["predicted"] == "red\nbright"
     assert float(table["'-1.png"]["p(red\nbright)"]) == float(table["'-1.png"]["probability"]) > 1 / 3
-    (skipped,) = tmp_path.rglob("skipped_images.csv")
+    (skipped,) = tmp_path.rglob("predictions.skipped_images.csv")
     assert "broken.png" in skipped.read_text()
 
 

@@ -8,16 +8,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from lightning_noisy.data.table_layout import integers_that_occur, table_layout
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.networks.pretrained import Pretrained
 from lightning_noisy.recipes import TENSORBOARD, Settings, on_top, recipe_settings
 
 _MANY = 10_000  # samples from which on large steps learn more than they memorize
-_RATE, _RATE_OF_MANY, _FASTEST = (
-    6.4,
-    19.2,
-    0.1,
-)  # a step moves an output by the square of the features' norm: their number
+# A step moves an output by the square of the features' norm: their number.
+_RATE, _RATE_OF_MANY, _FASTEST = 6.4, 19.2, 0.1
 _DATA = "lightning_noisy.data"
 _REPORT = "lightning_noisy.callbacks.LabelIssueReport"
 
@@ -38,20 +36,22 @@ def feature_settings(features: Path) -> Settings:
     return on_top(recipe_settings(recipe), {"model": model, "data": {"path": str(features)}})
 
 
-def photo_settings(recipe: str, path: Path, columns: tuple[str, str], num_classes: int) -> Settings:
+def photo_settings(recipe: str, path: Path, columns: tuple[str | None, str | None], num_classes: int) -> Settings:
     """A network on the images themselves.
 
     Args:
         recipe: One that trains on image files.
         path: A folder with one for each class, or a table.
-        columns: Of a table, that of the paths and that of the labels.
+        columns: Of a table, that of the paths and that of the labels; None looks for a usual name.
         num_classes: K.
     """
     data: Settings = {"class_path": f"{_DATA}.ImageFolderDataModule", "init_args": {"root": str(path)}}
     if path.is_file():
-        named = {"table": str(path), "image_column": columns[0], "label_column": columns[1], "root": None}
-        tabs = {"delimiter": "\t"} if path.suffix.lower() == ".tsv" else {}
-        data = {"class_path": f"{_DATA}.CSVDataModule", "init_args": {**named, **tabs}}
+        layout = table_layout(path, *columns)
+        named = {"table": str(path), "image_column": layout.image_column, "label_column": layout.label_column}
+        names = integers_that_occur(path, layout)
+        further = {"delimiter": layout.delimiter, "root": None} | ({} if names is None else {"class_names": names})
+        data = {"class_path": f"{_DATA}.CSVDataModule", "init_args": {**named, **further}}
     return on_top(recipe_settings(recipe), {"model": {"num_classes": num_classes}, "data": data})
 
 
@@ -98,10 +98,16 @@ def _sizes(features: Path) -> tuple[int, int, int]:
         with np.load(features, allow_pickle=False) as file:
             x, y = file["x"], file["y"]
             names = file["class_names"] if "class_names" in file.files else ()
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (EOFError, OSError, ValueError, KeyError, BadZipFile) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but {why}.") from error
-    shaped = x.ndim == 2 and y.ndim == 1 and len(x) == len(y) > 0
+    shaped = x.ndim == 2 and y.ndim == 1 and len(x) == len(y) > 0 and x.shape[1] > 0
     check_argument(shaped, "PATH", "a file with `x` (N, D) and `y` (N,)", f"{x.shape} and {y.shape}")
     check_argument(y.dtype.kind in "iu", "PATH", "a file whose `y` are integers that count classes", f"{y.dtype}")
-    return len(x), x.shape[1], max(int(y.max()) + 1, len(names), 2)
+    check_argument(
+        y.min() < max(0, y.max()), "PATH", "a file whose `y` have two classes at least", f"{int(y[0])} alone"
+    )
+    classes = max(int(y.max()) + 1, len(names), 2)
+    wanted = f"a file whose `y` count classes from 0, not more than there are samples ({len(y)})"
+    check_argument(classes <= len(y), "PATH", wanted, f"a label {int(y.max())}")
+    return len(x), x.shape[1], classes

@@ -25,7 +25,7 @@ from lightning_noisy.cli.errors import DEBUG, one_line_errors
 from lightning_noisy.cli.making import check_schedule, name_refused_arguments
 from lightning_noisy.cli.new_images import SOME_SKIPPED, images_to_predict
 from lightning_noisy.cli.optimizer_option import sam_keeps_the_optimizer
-from lightning_noisy.cli.overview import overview, versions
+from lightning_noisy.cli.overview import COMMANDS, overview, unknown_command, versions
 from lightning_noisy.cli.parser import CommandParser
 from lightning_noisy.cli.private_api import ConfigurationAloneCLI, as_command_line, watch_option
 from lightning_noisy.cli.report import report
@@ -99,9 +99,12 @@ def run() -> None:
         "doctor": lambda arguments: doctor(arguments, _fit),
         "recipes": _list_recipes,
         "--version": lambda arguments: print(versions()),
-        "": lambda arguments: print(overview()),
+        **dict.fromkeys(("", "-h", "--help"), lambda arguments: print(overview())),
     }
     asked = sys.argv[1] if len(sys.argv) > 1 else ""
+    if asked.isalpha() and asked not in COMMANDS:
+        with one_line_errors(sys.argv, start):
+            raise unknown_command(asked)
     if asked not in own:
         if getattr(main().datamodule, "skipped", None):
             sys.exit(SOME_SKIPPED)
@@ -204,10 +207,15 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Saves ``config.yaml`` in the run's folder. Where that is the working directory, a file there is the user's."""
+    """Saves ``config.yaml`` in the run's folder, of what trains alone: a fit's configuration stays what it was.
+
+    Where that folder is the working directory, a file there is the user's.
+    """
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
         target = Path(trainer.log_dir or ".", self.config_filename)
         users = target.exists() and target.parent.resolve() == Path.cwd()
         if not trainer.strategy.broadcast(users):

@@ -13,13 +13,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import Any
 
+import yaml
 from tqdm import tqdm
 
 from lightning_noisy.cli.parser import CommandParser, config_hashes
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import check_writable, written_aside
-from lightning_noisy.recipes import TENSORBOARD, config_chain, run_name
+from lightning_noisy.recipes import TENSORBOARD, config_chain, recipe_settings, run_name
 from lightning_noisy.reports.comparison import (
     SUMMARY,
     Row,
@@ -34,6 +37,8 @@ _DESCRIPTION = """\
 Compare configurations or runs. A configuration (a file or a recipe) is trained once for each seed; a folder is searched
 for the `summary.json` of runs that are done. Started again, it does not repeat what is finished. What follows a `--` is
 for `fit`: `lightning-noisy compare quickstart quickstart_ce --seeds 0-4 --jobs 2 -- --trainer.max_epochs 20`."""
+_SUMMARY_CALLBACK = "lightning_noisy.callbacks.RunSummary"
+_MOST = 1000  # seeds
 _COMMAND, _LOG = "command.json", "log.txt"
 
 
@@ -60,9 +65,16 @@ class Job:
             f"--config={self.config}",
             *self.arguments,
             f"--seed_everything={self.seed}",
+            *([] if self.has_summary else [f"--trainer.callbacks+={_SUMMARY_CALLBACK}"]),
             f"--trainer.logger={TENSORBOARD}",
             *(f"--trainer.logger.{name}={value}" for name, value in logger.items()),
         ]
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether the configuration writes one by itself."""
+        callbacks = recipe_settings(self.config).get("trainer", {}).get("callbacks") or []
+        return any(_class_of(callback).endswith("RunSummary") for callback in callbacks)
 
     @property
     def asked(self) -> dict[str, object]:
@@ -114,9 +126,10 @@ def seeds(text: str) -> list[int]:
     """
     parts = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in text.split(",")]
     ends = [(int(part[1]), int(part[2] or part[1])) for part in parts if part is not None]
-    found = [seed for first, last in ends for seed in range(first, last + 1)]
+    few = sum(last - first + 1 for first, last in ends) <= _MOST
+    found = [seed for first, last in ends for seed in range(first, last + 1)] if few else []
     readable = None not in parts and len(found) > 0 and len(set(found)) == len(found)
-    check_argument(readable, "seeds", "different seeds, as 0-4 or 0,3,7", text)
+    check_argument(readable, "seeds", f"different seeds, at most {_MOST}, as 0-4 or 0,3,7", text)
     return found
 
 
@@ -144,29 +157,77 @@ def _groups(options: Namespace, output: Path, rest: Sequence[str]) -> dict[str, 
     for run in options.runs:
         folder = Path(run)
         name = folder.resolve().name if folder.is_dir() else run_name([f"--config={run}"]) or run
-        if name in groups:
-            raise NoisyLabelError(f"Two of the runs are called '{name}': give one of them another name.")
+        found: dict[str, list[Job | Path]]
         if folder.is_dir():
-            groups[name] = list(_summaries(folder))
+            found = _finished(folder, name)
         else:
             config_chain(run)  # refuses what is none
             place, wanted = output / name, seeds(options.seeds)
-            groups[name] = [Job(run, seed, place / f"seed_{seed}", tuple(rest)) for seed in wanted]
+            found = {name: [Job(run, seed, place / f"seed_{seed}", tuple(rest)) for seed in wanted]}
+        twice = next((one for one in found if one in groups), None)
+        if twice is not None:
+            raise NoisyLabelError(f"Two of the runs are called '{twice}': give one of them another name.")
+        groups |= found
     return groups
 
 
-def _summaries(folder: Path) -> list[Path]:
-    found = sorted(folder.rglob(SUMMARY))
+def _finished(folder: Path, name: str) -> dict[str, list[Job | Path]]:
+    """The summaries of finished runs, together where they differ in nothing but the seed.
+
+    Of several runs of one configuration with one seed the latest counts, which is said.
+    """
+    found = sorted(folder.rglob(SUMMARY), key=lambda path: path.stat().st_mtime)
     if not found:
         raise NoisyLabelError(f"'{folder}' has no {SUMMARY}, in it or below: RunSummary writes it when a run ends.")
-    return found
+    alike: dict[str, dict[str, Path]] = {}
+    for path in found:
+        seed, rest = _configuration(path.parent)
+        runs = alike.setdefault(rest, {})
+        if seed in runs:
+            print(f"'{runs[seed].parent}' and '{path.parent}' are the same run: the latter, which is newer, counts.")
+        runs[seed] = path
+    groups: list[list[Job | Path]] = [list(runs.values()) for runs in alike.values()]
+    if len(groups) == 1:
+        return {name: groups[0]}
+    places = [_common(list(runs.values())) for runs in alike.values()]
+    if len(set(places)) < len(places):
+        places = [next(iter(runs.values())).parent for runs in alike.values()]
+    return {f"{name}/{place.relative_to(folder).as_posix()}": runs for place, runs in zip(places, groups, strict=True)}
+
+
+def _configuration(run: Path) -> tuple[str, str]:
+    """The seed of a run, and all else that its ``config.yaml`` says but where logs went. Without one runs are alike."""
+    path = run / "config.yaml"
+    try:
+        settings: Any = yaml.safe_load(path.read_text()) if path.is_file() else None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise NoisyLabelError(f"Cannot read '{path}' ({type(error).__name__}).") from error
+    if not isinstance(settings, dict):
+        return str(run), ""
+    seed = str(settings.pop("seed_everything", ""))
+    if isinstance(settings.get("trainer"), dict):
+        settings["trainer"].pop("logger", None)
+    return seed, json.dumps(settings, sort_keys=True, default=str)
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    """The folder of one run, or the one above several."""
+    folders = [path.parent for path in paths]
+    return folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
+
+
+def _class_of(callback: object) -> str:
+    return str(callback.get("class_path", "")) if isinstance(callback, dict) else str(callback)
 
 
 def _one_metric(runs: Mapping[str, Sequence[Summary]]) -> str:
     """What all of them report."""
     metrics = sorted({seen.metric for summaries in runs.values() for seen in summaries})
     if len(metrics) > 1:
-        raise NoisyLabelError(f"The runs report {' and '.join(metrics)}: give one of them as `--metric`.")
+        raise NoisyLabelError(
+            f"The runs report {' and '.join(metrics)}: give as `--metric` one that all have logged, or compare those "
+            "that report the same."
+        )
     return metrics[0]
 
 
@@ -177,9 +238,9 @@ def _train(jobs: Sequence[Job], at_once: int) -> None:
     missing = [job for job in jobs if not job.done]
     if not missing:
         return
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="run")
+    bar, failed = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="run"), Event()
     with bar, ThreadPoolExecutor(at_once) as pool:
-        running = {pool.submit(_fit, job, at_once): job for job in missing}
+        running = [pool.submit(_fit, job, at_once, failed) for job in missing]
         try:
             for future in as_completed(running):
                 future.result()
@@ -201,8 +262,10 @@ def _check_same(job: Job) -> None:
         )
 
 
-def _fit(job: Job, at_once: int) -> None:
-    """Train in a new process; what an interrupted one has left is removed before."""
+def _fit(job: Job, at_once: int, failed: Event) -> None:
+    """Train in a new process, unless another has failed; what an interrupted one has left is removed before."""
+    if failed.is_set():
+        return
     shutil.rmtree(job.folder, ignore_errors=True)
     with written_aside(job.folder / _COMMAND) as file:
         file.write((json.dumps(job.asked, indent=2) + "\n").encode())
@@ -218,5 +281,7 @@ def _fit(job: Job, at_once: int) -> None:
         )
     if done.returncode != 0 or not job.done:
         said = (job.folder / _LOG).read_text(errors="replace").strip().splitlines()
-        why = said[-1].removeprefix("lightning-noisy: error: ") if said and done.returncode != 0 else f"no {SUMMARY}"
+        nothing = f"no {SUMMARY}: without a validation or test set there is nothing to compare."
+        why = said[-1].removeprefix("lightning-noisy: error: ") if said and done.returncode != 0 else nothing
+        failed.set()
         raise NoisyLabelError(f"'{job.config}' with seed {job.seed} failed: {why} See '{job.folder / _LOG}'.")

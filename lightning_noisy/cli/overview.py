@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import platform
+from difflib import get_close_matches
 from importlib.metadata import version
+
+from lightning_noisy.errors import NoisyLabelError, printable
 
 COMMANDS = {
     "fit": "train: --config FILE or RECIPE, any argument of model, data and Trainer",
@@ -34,6 +37,13 @@ def overview() -> str:
             "`lightning-noisy COMMAND --help` says more. Begin with: lightning-noisy fit --config quickstart",
         ]
     )
+
+
+def unknown_command(name: str) -> NoisyLabelError:
+    """What is said of a command that is none."""
+    near = get_close_matches(name, COMMANDS, n=1)
+    meant = f"did you mean `{near[0]}`?" if near else "`lightning-noisy` alone lists all."
+    return NoisyLabelError(f"'{printable(name)}' is no command: {meant}")
 
 
 def versions() -> str:

@@ -25,6 +25,7 @@ class CommandParser(ArgumentParser):
     def __init__(self, name: str, description: str) -> None:
         program = f"lightning-noisy {name}"
         super().__init__(program, None, description, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False)
+        self.add_argument("--debug", action="store_true", help="keep the traceback of an error")
 
     @override
     def error(self, message: str) -> NoReturn:

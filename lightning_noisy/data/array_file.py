@@ -17,7 +17,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _NUMPY = "a plain array of numbers", "save numbers with `np.save` or `np.savez`, not objects"
 _TORCH = "a dict of tensors", "save nothing but tensors in a dict, with `torch.save`"
-_BESIDE = ("class_names", "path", "row")  # what a file says of its samples is never taken for their labels
+_BESIDE = ("class_names", "path", "row", "given")  # what a file says of its samples is never taken for their labels
 _LONGEST = 120  # characters of a reason: some repeat what is in the file
 
 
@@ -60,6 +60,11 @@ class ArrayFile:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:_LONGEST]
             wanted, way_out = _TORCH if of_torch else _NUMPY
             raise self.error(wanted, f"'{reason}'", way_out) from error
+
+    def has(self, name: str) -> bool:
+        """Whether it holds an array of this name."""
+        with self.open("labels") as arrays:
+            return name in arrays
 
     def pick(self, key: str | None, content: str = "labels") -> Array:
         """The labels' array: that named ``key``, or the only one.

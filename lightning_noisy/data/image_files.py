@@ -55,12 +55,21 @@ def files_by_class(root: Path, folder: str, argument: str = "root") -> dict[str,
     return {name: files_below(root, Path(folder, name)) for name in class_folders(root / folder, argument)}
 
 
+def is_image(name: str) -> bool:
+    """Whether a file has a suffix of images, and is not hidden."""
+    return name.lower().endswith(IMG_EXTENSIONS) and not name.startswith(".")
+
+
 def files_below(root: Path, folder: Path) -> list[str]:
     """Image files in a folder at any depth, relative to ``root``, sorted."""
     found: list[str] = []
     others: list[str] = []
+    above = {os.fspath(root / folder): frozenset({(root / folder).resolve()})}
     for base, folders, names in os.walk(root / folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        inside = {name: Path(base, name).resolve() for name in folders if not name.startswith(".")}
+        way = above.pop(base)
+        folders[:] = [name for name in folders if name in inside and inside[name] not in way]  # no link back to itself
+        above |= {os.fspath(Path(base, name)): way | {inside[name]} for name in folders}
         for name in names:
             if not name.startswith("."):
                 path = Path(base, name).relative_to(root).as_posix()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
-from lightning_noisy.data.image_files import files_by_class, images_in_folders, labeled_files
+from lightning_noisy.data.image_files import files_below, files_by_class, images_in_folders, is_image, labeled_files
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
-from lightning_noisy.errors import check_argument, printable
+from lightning_noisy.errors import NoisyLabelError, check_argument, printable
 
 
 class ImageFolderDataModule(ImageListDataModule):
@@ -41,6 +43,14 @@ class ImageFolderDataModule(ImageListDataModule):
         folders = [entry.name for entry in (root / train).iterdir() if entry.is_dir() and entry.name[0] != "."]
         others = [split for split in ("val", "test") if (root / split).is_dir()]
         check_argument(bool(folders) and (train != "" or not others), "root", wanted, self.root)
+        if train:
+            _check_beside(root)
+        loose = [entry.name for entry in (root / train).iterdir() if entry.is_file() and is_image(entry.name)]
+        if loose:
+            rank_zero_warn(
+                f"{len(loose)} images lie in '{printable(root / train)}' beside the folders of classes and are passed "
+                f"over, the first '{printable(min(loose))}'."
+            )
         found = files_by_class(root, train)
         names = [name for name, files in found.items() if files]
         empty = ", ".join(f"'{printable(name)}'" for name, files in found.items() if not files)
@@ -49,3 +59,14 @@ class ImageFolderDataModule(ImageListDataModule):
         check_argument(bool(names), "root", f"{wanted}, not without any image", self.root)
         lists = {"train": labeled_files(root, found, names, train)}
         return names, lists | {split: images_in_folders(root, split, names) for split in others}
+
+
+def _check_beside(root: Path) -> None:
+    """Refuse folders of images that would be passed over."""
+    for entry in sorted(root.iterdir()):
+        known = entry.name in ("train", "val", "test") or entry.name.startswith(".")
+        if entry.is_dir() and not known and files_below(root, Path(entry.name)):
+            raise NoisyLabelError(
+                f"'{printable(entry)}' holds images beside '{root / 'train'}', where all classes should lie: move it "
+                "away, call it `val` or `test`, or, if `train` is a class, give it another name."
+            )

@@ -88,7 +88,7 @@ class ImageList:
 
     def path(self, index: int) -> str:
         """Path of the image at a position, with the root."""
-        return str(Path(self.root, os.fsdecode(self.paths[index])).expanduser())
+        return str(Path(Path(self.root).expanduser(), os.fsdecode(self.paths[index])))
 
     def name(self, index: int) -> str:
         """Path of the image at a position, and its row where a file lists it."""

@@ -61,30 +61,42 @@ class ImageProblems:
         ]
 
     def write(self, folder: Path, prefix: str = "") -> None:
-        """Write ``skipped_images.csv`` and ``contradicting_images.csv``, where there is something to tell.
+        """Write ``skipped_images.csv`` and ``contradicting_images.csv``; where there is nothing to tell, remove them.
 
         Args:
             folder: Where they go.
             prefix: How their names begin.
         """
-        if self.skipped:
-            write_csv(folder / f"{prefix}{SKIPPED_FILE}", ("split", "image", "reason"), self.skipped)
-        if self.copies:
-            write_csv(folder / f"{prefix}{COPIES_FILE}", ("split", "group", "image", "label"), self.copies)
+        _write(folder / f"{prefix}{SKIPPED_FILE}", ("split", "image", "reason"), self.skipped)
+        _write(folder / f"{prefix}{COPIES_FILE}", ("split", "group", "image", "label"), self.copies)
 
 
 def contradicting_copies(images: ImageList) -> list[list[int]]:
-    """Positions of image files with the same content and different labels, a group for each content.
+    """Positions of images with the same content and different labels, a group for each content.
 
-    Only files of equal size are read. Those that cannot be are passed over; a file that is listed twice counts once.
+    A file that is listed twice is a copy of itself. Of different files only those of equal size are read; those that
+    cannot be are passed over.
 
     Args:
         images: The images.
     """
-    first = {images.path(index): index for index in reversed(range(len(images)))}
-    sizes = _groups(sorted(first.values()), lambda index: _size(Path(images.path(index))))
+    listed: dict[str, list[int]] = {}
+    for index in range(len(images)):
+        listed.setdefault(images.path(index), []).append(index)
+    first = {positions[0]: positions for positions in listed.values()}
+    sizes = _groups(first, lambda index: _size(Path(images.path(index))))
     contents = [group for same in sizes for group in _groups(same, lambda index: _digest(Path(images.path(index))))]
-    return sorted(group for group in contents if len(set(images.labels[group].tolist())) > 1)
+    alone = first.keys() - {index for group in contents for index in group}
+    groups = [*contents, *([index] for index in alone)]
+    copies = [sorted(position for index in group for position in first[index]) for group in groups]
+    return sorted(group for group in copies if len(set(images.labels[group].tolist())) > 1)
+
+
+def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    if rows:
+        write_csv(path, header, rows)
+    else:
+        path.unlink(missing_ok=True)  # of an earlier run into this folder
 
 
 def _groups(positions: Iterable[int], key: Callable[[int], Hashable | None]) -> list[list[int]]:

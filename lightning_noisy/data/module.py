@@ -204,6 +204,8 @@ class NoisyDataModule(SplitLoaders, ABC):
         images, others = self.training_images(), self.evaluation_images()
         name = type(self).__name__
         clean, noisy = training_labels(images, self.noise, self.num_classes, self.seed, name, self.class_names)
+        if clean is not None and self.noise is not None and self.noise.corrects(images, clean, self.class_names):
+            clean = None
         original, poisoned = images, torch.zeros(len(noisy), dtype=torch.bool)
         if self.backdoor is not None:
             attack = self.backdoor, self.num_classes, self.pixel_range

@@ -49,7 +49,10 @@ class SplitLoaders(LightningDataModule):
         Raises:
             NoisyLabelError: The data are not images that could be made of a photo.
         """
-        raise NoisyLabelError(f"{type(self).__name__} does not say how a network that it trains sees an image file.")
+        raise NoisyLabelError(
+            f"{type(self).__name__} does not say how a network that it trains sees an image file: predict with a run "
+            "on the images themselves (`lightning-noisy audit PATH --finetune`)."
+        )
 
     @property
     def validation_splits(self) -> tuple[str, ...]:

@@ -18,25 +18,24 @@ from lightning_noisy.data.image_datasets import EvaluationDataset
 from lightning_noisy.data.image_files import files_below
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_problems import ImageProblems
-from lightning_noisy.errors import NoisyLabelError, check_argument, check_count, printable
+from lightning_noisy.data.table_layout import TABLES, table_layout
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.trainer_access import run_folder
-
-TABLES = (".csv", ".tsv")
-_COLUMNS = ("image", "path", "file", "filename", "file_name")
 
 
 class UnlabeledImages(LightningDataModule):
     """Image files to be predicted: a folder, nested or flat, a table of paths, or one file.
 
     All are decoded once at ``setup``; those that cannot be are left out, and named in :attr:`skipped` and in
-    ``skipped_images.csv`` in the run's folder. Images are read by :func:`~lightning_noisy.data.photos.read_photo`.
+    ``predictions.skipped_images.csv`` in the run's folder. Images are read by
+    :func:`~lightning_noisy.data.photos.read_photo`.
 
     Args:
         images: A folder, whose image files count at any depth; a ``.csv`` or ``.tsv`` table with a header, whose paths
             are relative to its folder; or an image file.
         transform: From a PIL image in RGB to a tensor (C, H, W), without augmentation.
-        image_column: Column of the paths; None takes the only column, or the first of ``image``, ``path``, ``file``,
-            ``filename`` and ``file_name`` that is there.
+        image_column: Column of the paths; None takes the only column, or the first with a usual name (``image``,
+            ``path``, ``file``, ``filename`` and alike).
         batch_size: Batch size B of one process.
         num_workers: Worker processes of the loader.
 
@@ -84,7 +83,7 @@ class UnlabeledImages(LightningDataModule):
         problems.note_skipped("predict", images, bad)
         folder = None if self.trainer is None else run_folder(self.trainer)
         if folder is not None and self.trainer.is_global_zero:  # type: ignore[union-attr]
-            problems.write(Path(folder))
+            problems.write(Path(folder), "predictions.")
 
     @override
     def predict_dataloader(self) -> DataLoader[Any]:
@@ -114,10 +113,11 @@ def list_images(images: str | Path, image_column: str | None = None) -> ImageLis
 
 def _column(table: Path, name: str | None) -> tuple[list[str], Sequence[int]]:
     """The paths in a table, and the lines where their rows end."""
+    layout = table_layout(table, name)
+    column = layout.image_column
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t" if table.suffix.lower() == ".tsv" else ",", strict=True)
-            column = _chosen(table, list(reader.fieldnames or []), name)
+            reader = csv.DictReader(file, delimiter=layout.delimiter, strict=True)
             found = [(row[column] or "", reader.line_num) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise NoisyLabelError(f"Cannot read the table '{table}' ({error}): save it as CSV in UTF-8.") from error
@@ -125,13 +125,3 @@ def _column(table: Path, name: str | None) -> tuple[list[str], Sequence[int]]:
     if empty is not None:
         raise NoisyLabelError(f"Row {empty} of '{table}' has nothing in column '{column}'.")
     return [path.strip() for path, _ in found], [line for _, line in found]
-
-
-def _chosen(table: Path, columns: Sequence[str], name: str | None) -> str:
-    known = [name] if name is not None else [*_COLUMNS, *(columns if len(columns) == 1 else ())]
-    column = next((one for one in known if one in columns), None)
-    if column is None:
-        wanted = f"'{name}'" if name is not None else f"of paths, called {', '.join(_COLUMNS)}"
-        found = printable(", ".join(columns)) or "none"
-        raise NoisyLabelError(f"Expected the table '{table}' to have a column {wanted}, but got {found}.")
-    return column

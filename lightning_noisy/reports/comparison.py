@@ -85,7 +85,7 @@ def read_summary(path: Path, metric: str | None = None) -> Summary:
         content: dict[str, Any] = json.loads(path.read_text())
         epochs = [content["epochs"][key] for key in sorted(content["epochs"], key=int)]
         name = metric or content["metric"]
-        seen = [epoch for epoch in epochs if name in epoch]
+        seen = [{key: float(value) for key, value in epoch.items()} for epoch in epochs if name in epoch]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoisyLabelError(f"'{path}' is not the summary of a run ({type(error).__name__}: {error}).") from error
     if not seen:

@@ -22,9 +22,10 @@ def write_report(
 ) -> None:
     """Write the ranked list, the corrected labels, the page, and the files for other tools.
 
-    ``label_issues.csv``, ``suggested_labels.npz`` (``labels`` int64 (N,), ``class_names``, and ``path`` or ``row``;
-    ``FileNoise`` reads it, so that a second run starts from it), ``report.html``, ``cleanlab.npz`` and, where samples
-    are paths, ``label_studio/`` and ``fiftyone/``. Each file is whole or not there.
+    ``label_issues.csv``, ``suggested_labels.npz`` (``labels`` and, before the correction, ``given``, int64 (N,),
+    ``class_names``, and ``path`` or ``row``; ``FileNoise`` reads it, so that a second run starts from it),
+    ``report.html``, ``cleanlab.npz`` and, where samples are paths, ``label_studio/`` and ``fiftyone/``. Each file is
+    whole or not there.
 
     Args:
         folder: Where they go.
@@ -42,6 +43,7 @@ def write_report(
             shutil.rmtree(folder / tool, ignore_errors=True)  # of another run, which had paths
     arrays: dict[str, Any] = {
         "labels": issues.corrected,
+        "given": issues.given,
         "class_names": np.array(issues.class_names),
         issues.kind: issues.samples if issues.kind == "path" else issues.samples.astype(np.int64),
     }

@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -128,6 +129,20 @@ def test_classes_may_lie_in_the_root_and_a_folder_without_images_is_none(tmp_pat
     (tmp_path / "test").mkdir()
     with pytest.raises(NoisyLabelError, match="`root` to be a folder with `train/<class>/<image>`"):
         ready(tmp_path)
+
+
+def test_folders_that_would_be_passed_over_are_refused_or_said(tmp_path, recwarn):
+    for path in ("train/a/1.png", "train/b/2.png", "holdout/a/3.png"):
+        write_image(tmp_path / path, 20)
+    with pytest.raises(NoisyLabelError, match=r"holdout' holds images beside '.*train', where all classes should lie"):
+        ImageFolderDataModule(str(tmp_path)).read_lists()
+    shutil.rmtree(tmp_path / "holdout")
+    write_image(tmp_path / "train" / "loose.png", 20)
+    (tmp_path / "train" / "a" / "self").symlink_to(".")
+    (tmp_path / "train" / "b" / "other").symlink_to(tmp_path / "train" / "a")
+    names, lists = ImageFolderDataModule(str(tmp_path)).read_lists()
+    assert (names, len(lists["train"])) == (["a", "b"], 3)  # 1.png, 2.png, and 1.png by the link in b
+    assert "1 images lie in" in "".join(str(one.message) for one in recwarn)
 
 
 def test_copies_with_different_labels_are_kept_and_listed(tmp_path):

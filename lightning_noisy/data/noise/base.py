@@ -43,6 +43,16 @@ class LabelNoise(Described, ABC):
             NoisyLabelError: The labels are no classes, or do not fit the noise model, which may need images.
         """
 
+    def corrects(self, images: LabeledImages, targets: Tensor, class_names: Sequence[str] | None = None) -> bool:
+        """Whether it replaces labels that are wrong themselves, so that nobody knows right ones; False by default.
+
+        Args:
+            images: The training set.
+            targets: Its labels, int64 (N,).
+            class_names: What the classes are called, None where nobody knows it.
+        """
+        return False
+
     def corrupt_images(
         self,
         images: LabeledImages,

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from lightning_noisy.data.array_file import ArrayFile
+from lightning_noisy.data.array_file import Array, ArrayFile
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.noise.base import Images, LabelNoise
 from lightning_noisy.data.noise.labels_of_samples import LabelsOfSamples
 from lightning_noisy.data.origins import checked_sources
 from lightning_noisy.errors import check_argument
 from lightning_noisy.functional.noise import check_num_classes
+
+_GIVEN = "given"  # the labels before a correction
 
 
 class FileNoise(LabelNoise):
@@ -27,6 +29,9 @@ class FileNoise(LabelNoise):
     belongs to, and in ``class_names`` (K,) what the classes are called. Then each sample gets its own label, and each
     label the class of its name, whatever the order of either; the file may hold further samples. Other files have one
     label for each training sample, in the order of the training set.
+
+    Where such a file says what the labels were before a correction (``given``, as ``suggested_labels.npz`` of a report
+    does), and the data still have these, nobody knows which are right: ``clean_targets`` of the data module is None.
 
     Args:
         path: A ``.npy`` or ``.npz`` file with integer labels, shape (N,), values in [0, K).
@@ -65,9 +70,24 @@ class FileNoise(LabelNoise):
         known = LabelsOfSamples.read(ArrayFile(self.path), self.key)
         if known is None:
             return self.corrupt(targets, num_classes, seed)
-        told = np.arange(len(targets)) if images.sources is None else images.sources
-        labels = known.of(checked_sources(told, len(targets)), num_classes, class_names)
-        return labels.to(targets.device)
+        return known.of(_sources(images, targets), num_classes, class_names).to(targets.device)
+
+    def corrects(self, images: LabeledImages, targets: Tensor, class_names: Sequence[str] | None = None) -> bool:
+        """Whether the labels of the data are those that the file says were ``given`` before a correction."""
+        file = ArrayFile(self.path)
+        if not file.has(_GIVEN):
+            return False
+        known = LabelsOfSamples.read(file, _GIVEN)
+        if known is None:
+            return False
+        given = known.of(_sources(images, targets), int(targets.max()) + 1, class_names)
+        return bool((given == targets.cpu()).all())
+
+
+def _sources(images: LabeledImages, targets: Tensor) -> Array:
+    """Paths or rows of the samples."""
+    told = np.arange(len(targets)) if images.sources is None else images.sources
+    return checked_sources(told, len(targets))
 
 
 def read_labels(path: str | Path, key: str | None, num_samples: int) -> Tensor:
