@@ -175,7 +175,7 @@ def pictures_below(root: str | Path, paths: NDArray[np.str_]) -> Thumbnail:
     """
 
     def picture_of(row: int) -> Image.Image | None:
-        path = Path(root, str(paths[row])).expanduser()
+        path = Path(Path(root).expanduser(), str(paths[row]))
         try:
             return read_photo(path) if path.is_file() else None
         except Exception:  # decoders raise nearly anything, and a list of labels is worth more than one picture

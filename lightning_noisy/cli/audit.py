@@ -123,7 +123,8 @@ def _is_features(path: Path) -> bool:
 def _report(path: Path) -> dict[str, Any]:
     """What the report is called, and where its pictures are."""
     root, title = (path, path.resolve().name) if path.is_dir() else (path.parent, path.stem)
-    return {"title": title} if _is_features(path) else {"title": title, "image_root": str(root)}
+    place = str(root) if root.is_absolute() else f"./{root}"  # which is no null, whatever the folder is called
+    return {"title": title} if _is_features(path) else {"title": title, "image_root": place}
 
 
 def _of_features(path: Path, options: Namespace) -> Settings:

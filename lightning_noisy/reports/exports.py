@@ -143,7 +143,7 @@ def _choice(name: str) -> str:
 
 
 def _absolute(paths: Sequence[str], root: str | Path) -> list[str]:
-    return [str(Path(root, path).expanduser().absolute()) for path in paths]
+    return [str(Path(Path(root).expanduser(), path).absolute()) for path in paths]
 
 
 def _check_paths(issues: LabelIssues, tool: str) -> None:
