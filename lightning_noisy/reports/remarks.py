@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BY_CHANCE = 0.55  # of what a network that knows nothing would contradict
-_LATE, _LEARNED_LATE = 4, 0.05  # times as late as half of the samples, and the share of labels that are
+_LATE, _LEARNED_LATE, _UNSEEN_LATE = 4, 0.05, 0.02  # times as late as half of the samples, and shares of labels
 _POINTED_AT, _WORTH_SAYING = 0.5, 0.01
 _ADVICE = "Train with a robust loss (early-learning regularization), or for fewer epochs."
 
@@ -65,9 +65,9 @@ def remarks_on(signs: Signs) -> list[str]:
 
     - The last epoch's predictions contradict more than 55 % of the labels that they would contradict by chance, if each
       class were predicted as often: very many labels are wrong, or the network knows too little.
-    - More than 5 % of the labels are predicted in the last epoch, and were for the first time more than four times as
-      late as those of half of the samples: the network has learned them by heart. A hard sample that is learned late
-      looks the same, whether its label is right or wrong.
+    - More than 5 % of the labels (2 %, where fewer than half as many count as wrong) are predicted in the last epoch,
+      and were for the first time more than four times as late as those of half of the samples: the network has learned
+      them by heart. A hard sample that is learned late looks the same, whether its label is right or wrong.
     - Fewer than half of the labels that are expected to be wrong count as wrong, where that is 1 % at least, and two of
       them: the network believes nearly every label a little too much to tell.
     """
@@ -93,7 +93,8 @@ def _knows_little(signs: Signs) -> str | None:
 
 
 def _by_heart(signs: Signs) -> str | None:
-    if signs.learned_late <= _LEARNED_LATE:
+    few = _UNSEEN_LATE if signs.learned_late > 2 * signs.pointed_at else _LEARNED_LATE
+    if signs.learned_late <= few:
         return None
     return (
         f"The network learned {signs.learned_late:.0%} of the labels after epoch {_LATE * signs.half_learned:.0f}, "

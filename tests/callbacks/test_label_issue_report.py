@@ -175,7 +175,7 @@ def test_scores_are_posteriors():
     assert issues.remarks == ()
 
 
-@pytest.mark.parametrize(("late", "epoch", "still", "said"), [(5, 9, 1, 0), (6, 8, 1, 1), (6, 7, 1, 0), (6, 8, 0, 0)])
+@pytest.mark.parametrize(("late", "epoch", "still", "said"), [(2, 9, 1, 0), (6, 8, 1, 1), (6, 7, 1, 0), (6, 8, 0, 0)])
 def test_a_network_that_has_learned_labels_by_heart_says_so(late, epoch, still, said):
     # Half of the samples learned in the second epoch; a sample that was never seen counts for nothing.
     rows, label = np.arange(101), np.array([0, 1] * 50 + [-1])
@@ -186,6 +186,13 @@ def test_a_network_that_has_learned_labels_by_heart_says_so(late, epoch, still, 
     remarks = issues_from_dynamics(seen, beliefs, rows.astype(str), "row", ["a", "b"], np.maximum(label, 0)).remarks
     assert len(remarks) == said
     assert all("learned 6% of the labels after epoch 8, half of all by epoch 2" in line for line in remarks)
+
+
+@pytest.mark.parametrize(("late", "pointed_at", "said"), [(3, 0, 1), (3, 2, 0), (5, 3, 0), (6, 6, 1)])
+def test_labels_that_were_learned_late_and_are_not_pointed_at_weigh_more(late, pointed_at, said):
+    rows = np.arange(100)
+    table = {**dynamics(rows % 2), "first_learned": np.where(rows < late, 9, 1)}
+    assert len(remarks_on(signs_of(table, 0.0, rows < pointed_at))) == said
 
 
 @pytest.mark.parametrize(("at_last", "said"), [(27, []), (28, ["The network contradicts 28% of the labels"])])
