@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from lightning_noisy.data.csv_images import CSVDataModule
+from lightning_noisy.data.feature_file import NETWORK
 from lightning_noisy.data.image_folder import ImageFolderDataModule
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_problems import ImageProblems
@@ -81,7 +82,8 @@ def embed_images(
 ) -> ImageProblems:
     """Write the features of images to a ``.npz`` file.
 
-    It holds ``x``, float32 (N, D), ``path``, text (N,), and with labels ``y``, int64 (N,), and ``class_names``, text
+    It holds ``x``, float32 (N, D), ``path``, text (N,), ``network``, text (2,): what made them, and the file of its
+    weights, empty for its own; and with labels ``y``, int64 (N,), and ``class_names``, text
     (K,); of a test set ``x_test``, ``y_test`` and ``path_test``. Images that cannot be read are left out. While it
     runs, parts are kept in ``<output>.parts``: started again, a run that was ended goes on behind the last of them.
 
@@ -104,6 +106,7 @@ def embed_images(
     check_writable(output, "output")
     folder, problems = output.with_name(f"{output.name}.parts"), ImageProblems()
     arrays: dict[str, Any] = dict(origin_arrays(source.class_names, None))
+    arrays[NETWORK] = np.array([network.name, network.weights or ""])
     made = Made(folder)
     _begin(folder, source, network)
     for split, images in source.lists.items():

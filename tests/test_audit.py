@@ -19,6 +19,7 @@ from torchvision.transforms import v2
 from lightning_noisy.cli import audit as command
 from lightning_noisy.cli import run
 from lightning_noisy.cli.audit_settings import as_run, feature_settings
+from lightning_noisy.data import FeaturesDataModule, embedded_photos
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.networks.pretrained import Pretrained
 from tests._dummies import isolate, quiet
@@ -222,6 +223,27 @@ def test_a_table_says_how_it_is_laid_out(folder, monkeypatch, capsys):
         assert file["class_names"].tolist() == ["1", "2", "3"]
         assert len(file["y"]) == 91
     assert (output / "contradicting_images.csv").read_text().count(rows[0][0]) == 2
+
+
+def test_the_classifier_names_new_images(folder, monkeypatch, capsys):
+    """Of an audit as it is, which was trained on features; the images and their folder are gone by then."""
+    images(folder / "photos")
+    audit(monkeypatch, capsys, "photos", "--epochs", "15")
+    output = Path("runs/audit/photos")
+    (folder / "photos").rename(folder / "moved")
+    asked = []
+    made = command.network_at_hand()
+    monkeypatch.setattr(embedded_photos, "pretrained_network", lambda *given: asked.append(given) or made)
+    checkpoint = str(next(output.rglob("*.ckpt")))
+    quiet("predict", output / "config.yaml", "--ckpt_path", checkpoint, "--images", "moved/green")
+    with next(output.glob("predictions.csv")).open(newline="") as file:
+        found = {row["path"]: row["predicted"] for row in csv.DictReader(file)}
+    assert asked == [("mean", None)]
+    assert found == {f"{name}": name.split("_")[0] for name in found}
+    assert len(found) == 27  # three lie elsewhere
+    np.savez("plain.npz", x=np.zeros((4, 2), np.float32), y=np.arange(4) % 2)
+    with pytest.raises(NoisyLabelError, match="on features that `lightning-noisy audit` or `embed` has made"):
+        FeaturesDataModule("plain.npz").photo_transform()
 
 
 def test_audits_are_not_mixed(folder, monkeypatch, capsys):

@@ -133,7 +133,7 @@ def test_a_table_a_flat_folder_and_a_test_set(tmp_path):
     assert [why for *_, why in problems.skipped] == ["No such file or directory"]
 
     embed_images(find_images(str(tmp_path / "train" / "b")), network(), tmp_path / "flat.npz")
-    assert sorted(read(tmp_path / "flat.npz")) == ["path", "x"]
+    assert sorted(read(tmp_path / "flat.npz")) == ["network", "path", "x"]
 
 
 def test_weights_of_a_file_or_none(tmp_path, monkeypatch):

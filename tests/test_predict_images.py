@@ -126,6 +126,7 @@ def test_never_from_random_weights(predicting, tmp_path, capsys):
     assert "`untrained` to be false with `--images`" in capsys.readouterr().err
     assert predicting("--images", "nowhere", "--ckpt_path", predicting.checkpoint) == 2
     assert "`images` to be an image, a folder of images, or a CSV table" in capsys.readouterr().err
+    np.savez("x.npz", x=np.zeros((3, 2), np.float32), y=np.arange(3))
     features = ["--data", "FeaturesDataModule", "--data.path", "x.npz"]
     assert predicting(*features, "--images", "one.png", "--ckpt_path", predicting.checkpoint) == 2
     assert "FeaturesDataModule does not say how a network that it trains sees" in capsys.readouterr().err

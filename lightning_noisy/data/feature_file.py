@@ -13,7 +13,9 @@ from lightning_noisy.data.array_file import Array, ArrayFile
 from lightning_noisy.data.origins import CLASS_NAMES, PATH, ROW, checked_sources
 from lightning_noisy.errors import check_argument
 
-_NAMES = ("x", "y", "clean", "x_test", "y_test", CLASS_NAMES, PATH, ROW, "path_test")
+NETWORK = "network"
+"""Name of the array that says what made the features."""
+_NAMES = ("x", "y", "clean", "x_test", "y_test", CLASS_NAMES, PATH, ROW, "path_test", NETWORK)
 
 
 def checked_suffix(path: str | Path, name: str, suffixes: tuple[str, ...]) -> str:
@@ -72,6 +74,13 @@ class FeatureFile(ArrayFile):
         if names.ndim != 1 or names.dtype.kind != "U":
             raise self.error(f"`{CLASS_NAMES}` as text (K,)", f"shape {names.shape} of {names.dtype}", "save strings")
         return tuple(names.tolist())
+
+    def network(self) -> tuple[str, str | None] | None:
+        """What made the features, and the file of its weights, None for its own; None where the file does not say."""
+        told = self.arrays.get(NETWORK)
+        if told is None or told.shape != (2,) or told.dtype.kind != "U":
+            return None
+        return str(told[0]), str(told[1]) or None
 
     def matrix(self, name: str, width: int | None = None) -> Tensor:
         """Finite features, float32 (N, D)."""

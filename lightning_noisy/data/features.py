@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy.data.array_file import ArrayFile
 from lightning_noisy.data.batch_transforms import BatchTransform, Compose, Draws, Unchanged
+from lightning_noisy.data.embedded_photos import EmbeddedPhoto
 from lightning_noisy.data.feature_file import FeatureFile, Part, checked_suffix
 from lightning_noisy.data.feature_noise import FeatureNoise
 from lightning_noisy.data.labeled_images import LabeledImages
@@ -142,7 +143,7 @@ class FeaturesDataModule(NoisyDataModule):
             self.num_classes,
         )
         self._training_part, self._test_part = train, test
-        self._transform = Unchanged() if self.standardize is None else _Standardize.of(train.x, self.standardize)
+        self._transform = self._scaling(train)
         super().setup(stage)
 
     @override
@@ -165,6 +166,19 @@ class FeaturesDataModule(NoisyDataModule):
     @override
     def evaluation_transform(self) -> BatchTransform:
         return self._transform
+
+    @override
+    def photo_transform(self) -> Callable[[Any], Tensor]:
+        """From a PIL image to its features by the network that made those of ``path``, scaled as these.
+
+        Raises:
+            NoisyLabelError: The file does not say which network that was, or it cannot be had.
+        """
+        made_by = FeatureFile(self.path, "path", self._given_classes).network()
+        return super().photo_transform() if made_by is None else EmbeddedPhoto(*made_by, self._scaling(self._read()[0]))
+
+    def _scaling(self, train: Part) -> BatchTransform:
+        return Unchanged() if self.standardize is None else _Standardize.of(train.x, self.standardize)
 
     def _read(self) -> tuple[Part, Part | None]:
         """Training and test part."""

@@ -51,7 +51,7 @@ class SplitLoaders(LightningDataModule):
         """
         raise NoisyLabelError(
             f"{type(self).__name__} does not say how a network that it trains sees an image file: predict with a run "
-            "on the images themselves (`lightning-noisy audit PATH --finetune`)."
+            "on images, or on features that `lightning-noisy audit` or `embed` has made of some."
         )
 
     @property

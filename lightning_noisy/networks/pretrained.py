@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +40,8 @@ class Pretrained:
     """Mean of each channel that is subtracted, pixels in [0, 1]."""
     std: tuple[float, ...]
     """Standard deviation that they are divided by."""
+    weights: str | None = None
+    """The file that its weights are from; None: they are its own."""
 
 
 class PretrainedBackbone(nn.Module):
@@ -154,6 +156,7 @@ def _loaded(known: Pretrained, weights: str | Path | None, without: tuple[str, .
             what = f"lacks `{missing[0]}`" if missing else f"has another `{[*foreign, other][0]}`"
             raise NoisyLabelError(f"'{weights}' holds the weights of another network than {known.name}: it {what}.")
         model.load_state_dict({key: saved[key] for key in own})
+        known = replace(known, weights=str(Path(weights).expanduser().absolute()))
     known.network.eval()
     return known
 
