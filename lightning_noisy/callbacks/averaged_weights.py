@@ -170,7 +170,8 @@ class AveragedWeights(Callback):
     def _is_shown(self, pl_module: LightningModule) -> bool:
         """Whether the module has the average, as since a fit has ended."""
         own, average = list(pl_module.parameters()), [] if self.average is None else list(self.average.parameters())
-        return bool(self._own) and all(
+        alike = bool(self._own) and len(own) == len(average)
+        return alike and all(
             torch.equal(value, mean.to(value.device)) for value, mean in zip(own, average, strict=True)
         )
 

@@ -14,7 +14,7 @@ from lightning_noisy.data.noise.base import Images, LabelNoise
 from lightning_noisy.data.noise.labels_of_samples import LabelsOfSamples
 from lightning_noisy.data.origins import checked_sources
 from lightning_noisy.errors import check_argument
-from lightning_noisy.functional.noise import check_num_classes
+from lightning_noisy.functional.noise import MOST_CLASSES, check_num_classes
 
 _GIVEN = "given"  # the labels before a correction
 
@@ -80,7 +80,7 @@ class FileNoise(LabelNoise):
         known = LabelsOfSamples.read(file, _GIVEN)
         if known is None:
             return False
-        given = known.of(_sources(images, targets), int(targets.max()) + 1, class_names)
+        given = known.of(_sources(images, targets), MOST_CLASSES, class_names)
         return bool((given == targets.cpu()).all())
 
 

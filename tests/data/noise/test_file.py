@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.noise import FileNoise, read_labels
 from lightning_noisy.errors import NoisyLabelError
 
@@ -139,3 +140,15 @@ def test_a_file_describes_itself_by_its_path():
         "key": "worse",
     }
     assert FileNoise("labels.npy").rate is None
+
+
+def test_only_labels_that_the_data_still_have_were_corrected(tmp_path):
+    """Noise was injected into others: then those of the data are right, whatever classes the file has."""
+    path, images = tmp_path / "suggested_labels.npz", LabeledImages.in_memory(torch.zeros(3, 2), torch.zeros(3).long())
+    own = torch.tensor([0, 1, 0])
+    for given, corrects in ([0, 1, 0], True), ([0, 2, 0], False), (None, False):
+        known = {} if given is None else {"given": np.array(given)}
+        np.savez(path, labels=np.array([0, 1, 1]), row=np.arange(3), **known)
+        noise = FileNoise(path)
+        assert noise.corrects(images, own) is corrects
+        assert noise.corrupt_images(images, own, 3, 0).tolist() == [0, 1, 1]
