@@ -147,10 +147,11 @@ def test_finetuning_a_table(folder, monkeypatch, capsys):
     trained = torch.load(next(output.rglob("*.ckpt")), weights_only=True)["state_dict"]
     first = "features.0.0.weight"
     checkpoint = str(next(output.rglob("*.ckpt")))
+    Path("random.pth").rename("elsewhere.pth")  # the checkpoint has all weights
     predicted = quiet("predict", output / "config.yaml", "--ckpt_path", checkpoint, "--images", "photos/blue")
     assert len(torch.cat(predicted.trainer.predict_loop.predictions)) == 30
     assert (output / "config.yaml").read_bytes() == config  # of the fit, whatever runs later
-    assert not torch.equal(trained[f"network.backbone.network.model.{first}"], torch.load("random.pth")[first])
+    assert not torch.equal(trained[f"network.backbone.network.model.{first}"], torch.load("elsewhere.pth")[first])
 
 
 @pytest.mark.parametrize("options", [["--finetune"], ["--from_scratch"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from lightning_noisy.cli.report import report
 from lightning_noisy.cli.start import Start
 from lightning_noisy.cli.tune import tune
 from lightning_noisy.modules import StrategyModule
+from lightning_noisy.networks.pretrained import weights_come_later
 from lightning_noisy.private_api import has_own_checkpoint_io
 from lightning_noisy.recipes import TENSORBOARD, recipe_list, run_name
 from lightning_noisy.requirements import check_command_line
@@ -174,6 +176,11 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
     @override
     def before_instantiate_classes(self) -> None:
         name_refused_arguments(self.parser, self.config[self.subcommand])
+
+    @override
+    def instantiate_classes(self) -> None:
+        with weights_come_later() if self.config[self.subcommand].get("ckpt_path") else nullcontext():
+            super().instantiate_classes()
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

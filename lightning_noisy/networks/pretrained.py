@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +24,8 @@ from lightning_noisy.networks.torchvision_backbone import TorchvisionBackbone
 
 LITE = "efficientnet-lite0"
 _LITE_PIXELS = (127 / 255,) * 3, (128 / 255,) * 3
+
+_WEIGHTS_COME: ContextVar[bool] = ContextVar("weights_come", default=False)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class PretrainedBackbone(nn.Module):
 
     def __init__(self, name: str = LITE, weights: str | None = None) -> None:
         super().__init__()
-        network: Any = pretrained_network(name, weights).network
+        network: Any = _unloaded(name) if _WEIGHTS_COME.get() else pretrained_network(name, weights).network
         self.network = network.train()  # Lightning leaves parts in evaluation mode as they are
         self.num_features = int(network.num_features)
 
@@ -110,6 +114,16 @@ def pretrained_network(name: str, weights: str | Path | None = None) -> Pretrain
     return _loaded(Pretrained(name, network, transform, photo["input_size"][1], *pixels), weights, whole)
 
 
+@contextmanager
+def weights_come_later() -> Iterator[None]:
+    """Inside of it a :class:`PretrainedBackbone` takes no weights: those of a checkpoint are loaded into it."""
+    before = _WEIGHTS_COME.set(True)
+    try:
+        yield
+    finally:
+        _WEIGHTS_COME.reset(before)
+
+
 def network_at_hand() -> Pretrained:
     """EfficientNet-Lite0, where the extra ``photos`` is installed, else ResNet-18 of torchvision.
 
@@ -117,6 +131,13 @@ def network_at_hand() -> Pretrained:
         NoisyLabelError: The extra is there but broken, or is not and the weights of ResNet-18 cannot be fetched.
     """
     return pretrained_network(LITE if all(map(find_spec, LITE_PACKAGES)) else "resnet18")
+
+
+def _unloaded(name: str) -> nn.Module:
+    """The network of :func:`pretrained_network` with random weights."""
+    if name == LITE:
+        return EfficientNetLite0()
+    return TorchvisionBackbone(name) if name in list_models(module=torchvision.models) else TimmBackbone(name)
 
 
 def _fetched(make: Callable[[], nn.Module], name: str) -> nn.Module:
