@@ -95,6 +95,10 @@ class ImageList:
         where = f" (row {int(self.rows[index])} of '{self.source}')" if self.rows is not None else ""
         return f"'{self.path(index)}'{where}"
 
+    def place(self, index: int) -> tuple[str, int | str]:
+        """Path of the image at a position as it was listed, and its row, empty where no file lists it."""
+        return os.fsdecode(self.paths[index]), "" if self.rows is None else int(self.rows[index])
+
     def take(self, positions: Tensor) -> Self:
         """Some of the images, by their positions, int64 (M,)."""
         rows, clean = (None if column is None else column[positions] for column in (self.rows, self.clean))

@@ -19,10 +19,10 @@ class ImageProblems:
     """Those of several sets, for the lines and tables that tell of them."""
 
     def __init__(self) -> None:
-        self.skipped: list[tuple[str, str, str]] = []
-        """Set, image and reason of each that was left out."""
-        self.copies: list[tuple[str, int, str, str]] = []
-        """Set, number of the group, image and label of each that has a copy of another label."""
+        self.skipped: list[tuple[str, str, int | str, str]] = []
+        """Set, path, row and reason of each image that was left out."""
+        self.copies: list[tuple[str, int, str, int | str, str]] = []
+        """Set, number of the group, path, row and label of each that has a copy of another label."""
 
     def note_skipped(self, split: str, images: ImageList, bad: Mapping[int, str]) -> None:
         """Images are left out.
@@ -38,7 +38,7 @@ class ImageProblems:
                 f"{len(bad)} of {len(images)} {split} images cannot be read and are left out, the first "
                 f"{images.name(first)} for: {why}."
             )
-        self.skipped += [(split, images.name(index), why) for index, why in bad.items()]
+        self.skipped += [(split, *images.place(index), why) for index, why in bad.items()]
 
     def note_copies(self, split: str, images: ImageList, class_names: Sequence[str]) -> None:
         """Look for copies with different labels.
@@ -55,7 +55,7 @@ class ImageProblems:
                 f"kept, the first {images.name(groups[0][0])}."
             )
         self.copies += [
-            (split, number, images.name(index), class_names[int(images.labels[index])])
+            (split, number, *images.place(index), class_names[int(images.labels[index])])
             for number, group in enumerate(groups, start=1)
             for index in group
         ]
@@ -67,8 +67,8 @@ class ImageProblems:
             folder: Where they go.
             prefix: How their names begin.
         """
-        _write(folder / f"{prefix}{SKIPPED_FILE}", ("split", "image", "reason"), self.skipped)
-        _write(folder / f"{prefix}{COPIES_FILE}", ("split", "group", "image", "label"), self.copies)
+        _write(folder / f"{prefix}{SKIPPED_FILE}", ("split", "path", "row", "reason"), self.skipped)
+        _write(folder / f"{prefix}{COPIES_FILE}", ("split", "group", "path", "row", "label"), self.copies)
 
 
 def contradicting_copies(images: ImageList) -> list[list[int]]:

@@ -191,8 +191,8 @@ def test_left_out_rows_leave_no_gap(tmp_path):
     assert images == [[2, 3][i] for i in index]
     assert target == [[0, 2][i] for i in index]
     assert data.clean_targets.tolist() == [2, 0]
-    assert [why for _, _, why in data._problems.skipped] == ["cannot identify image file", "No such file or directory"]
-    assert [name.rpartition("(")[2][:5] for _, name, _ in data._problems.skipped] == ["row 2", "row 3"]
+    assert [why for *_, why in data._problems.skipped] == ["cannot identify image file", "No such file or directory"]
+    assert [row for *_, row, _ in data._problems.skipped] == [2, 3]
 
 
 def test_rows_are_counted_by_lines(tmp_path):
