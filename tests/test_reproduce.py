@@ -257,7 +257,8 @@ def test_a_checkpoint_of_a_batch_that_broke_is_not_gone_on_with(world):
 def test_a_run_of_other_settings_is_begun_anew(world, monkeypatch):
     world.call("--budget", "1", "--jobs", "2")
     settings = recipe_settings("dcm/cifar10/anl-dfc")["data"]
-    monkeypatch.setattr("benchmarks.run_maker.settings_of", lambda name: {"data": {**settings, "seed": 5}})
+    other = {**settings, "init_args": {**settings["init_args"], "seed": 5}}
+    monkeypatch.setattr("benchmarks.run_maker.settings_of", lambda name: {"data": other})
     world.call()
     assert [place for *_, place in world.began[2:]] == ["", ""]
 
