@@ -36,8 +36,9 @@ class AveragedWeights(Callback):
     shuffled batches with training augmentation, as torch's ``update_bn`` does. Several processes share the pass. It
     costs one forward pass an epoch, draws nothing from torch's streams, and is left out without batch norm.
 
-    After training the module has :math:`\bar w`. A checkpoint has w as its weights, so that training goes on, and the
-    average beside, which ``test``, ``validate`` and ``predict`` of a Trainer with this callback evaluate.
+    After training the module has :math:`\bar w`. A checkpoint has w as its weights, so that training goes on, as does
+    another ``fit`` of the same Trainer, and the average beside, which ``test``, ``validate`` and ``predict`` of a
+    Trainer with this callback evaluate.
 
     Lightning's callbacks do not serve: ``WeightAveraging`` (2.6) averages after an epoch's validation and leaves batch
     norm to the user; ``StochasticWeightAveraging`` never validates the average. Both copy the whole module.
