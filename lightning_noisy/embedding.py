@@ -83,9 +83,9 @@ def embed_images(
     """Write the features of images to a ``.npz`` file.
 
     It holds ``x``, float32 (N, D), ``path``, text (N,), ``network``, text (2,): what made them, and the file of its
-    weights, empty for its own; and with labels ``y``, int64 (N,), and ``class_names``, text
-    (K,); of a test set ``x_test``, ``y_test`` and ``path_test``. Images that cannot be read are left out. While it
-    runs, parts are kept in ``<output>.parts``: started again, a run that was ended goes on behind the last of them.
+    weights, empty for its own; and with labels ``y``, int64 (N,), and ``class_names``, text (K,); of a test set
+    ``x_test``, ``y_test`` and ``path_test``. Images that cannot be read are left out. While it runs, parts are kept in
+    ``<output>.parts``: started again, a run that was ended goes on behind the last of them.
 
     Args:
         source: The images.

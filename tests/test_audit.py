@@ -145,6 +145,11 @@ def test_finetuning_a_table(folder, monkeypatch, capsys):
     assert len(order(output)) == 90
     config = (output / "config.yaml").read_bytes()
     trained = torch.load(next(output.rglob("*.ckpt")), weights_only=True)["state_dict"]
+    begun = quiet(
+        "fit", output / "config.yaml", "--ckpt_path", "last", "--trainer.fast_dev_run", "1", "--model.optimizer.lr", "0"
+    )
+    weights = begun.model.network.backbone.network.model.state_dict()
+    assert torch.equal(weights["features.0.0.weight"], torch.load("random.pth")["features.0.0.weight"])
     first = "features.0.0.weight"
     checkpoint = str(next(output.rglob("*.ckpt")))
     Path("random.pth").rename("elsewhere.pth")  # the checkpoint has all weights

@@ -71,6 +71,8 @@ def test_a_configuration_without_a_summary_gets_one(folder):
     for config, added in (("own.yaml", True), ("quickstart", False)):
         fit = command.Job(config, 0, folder / "runs", ()).fit
         assert any("RunSummary" in word for word in fit) is added
+    asked = command.Job("own.yaml", 0, folder / "runs", ("--trainer.callbacks+=RunSummary",)).fit
+    assert sum("RunSummary" in word for word in asked) == 1
 
 
 class Trainings:

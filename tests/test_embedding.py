@@ -194,6 +194,10 @@ def test_the_command_lists_what_it_left_out(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         embed(["photos", "--output", "x.npz"])
     assert stop.value.code == 3
+    name = min(str(path.relative_to(tmp_path)) for path in (tmp_path / "photos").rglob("*.*") if "=" not in path.name)
+    (tmp_path / "t.csv").write_text(f"Path;Class\n{name};new\n")
+    embed(["t.csv", "--output", "t.npz"])
+    assert read(tmp_path / "t.npz")["class_names"].tolist() == ["new"]
     with (tmp_path / "x.skipped_images.csv").open(newline="") as file:
         assert [row["reason"] for row in csv.DictReader(file)] == ["cannot identify image file"]
     for arguments, line in (

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_noisy import callbacks, data, heads, losses, networks  # noqa: F401  short class names resolve
 from lightning_noisy.checkpoints import AtomicCheckpointIO
+from lightning_noisy.checkpoints.check import local_checkpoint
 from lightning_noisy.cli.audit import audit
 from lightning_noisy.cli.checkpoint import check_resume
 from lightning_noisy.cli.checks import check_config
@@ -179,7 +180,9 @@ class _NoisyLabelCLI(ConfigurationAloneCLI):
 
     @override
     def instantiate_classes(self) -> None:
-        with weights_come_later() if self.config[self.subcommand].get("ckpt_path") else nullcontext():
+        # A keyword such as "last" may find no checkpoint, and the fit then starts from what is made here.
+        loaded = local_checkpoint(self.config[self.subcommand].get("ckpt_path")) is not None
+        with weights_come_later() if loaded else nullcontext():
             super().instantiate_classes()
 
     @override

@@ -72,9 +72,9 @@ class Job:
 
     @property
     def has_summary(self) -> bool:
-        """Whether the configuration writes one by itself."""
+        """Whether the configuration, or an argument, writes one by itself."""
         callbacks = recipe_settings(self.config).get("trainer", {}).get("callbacks") or []
-        return any(_class_of(callback).endswith("RunSummary") for callback in callbacks)
+        return any(word.endswith("RunSummary") for word in (*map(_class_of, callbacks), *self.arguments))
 
     @property
     def asked(self) -> dict[str, object]:

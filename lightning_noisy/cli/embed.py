@@ -47,8 +47,8 @@ def _parser() -> CommandParser:
         "--weights", metavar="FILE", help="state dict of the model; by default its best ImageNet weights"
     )
     parser.add_argument("--output", required=True, metavar="FILE.npz", help="what is written")
-    parser.add_argument("--image_column", default="image", metavar="NAME", help="column of a table's paths")
-    parser.add_argument("--label_column", default="label", metavar="NAME", help="column of a table's labels")
+    parser.add_argument("--image_column", metavar="NAME", help="of a table (image, path, file, ...)")
+    parser.add_argument("--label_column", metavar="NAME", help="of a table (label, class, target, ...)")
     parser.add_argument("--batch_size", type=int, default=64, metavar="N", help="images in a batch")
     parser.add_argument("--num_workers", type=int, default=0, metavar="N", help="processes that decode images")
     return parser

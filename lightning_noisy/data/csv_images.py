@@ -13,6 +13,7 @@ from typing_extensions import override
 from lightning_noisy.data.image_files import is_integer, sorted_names
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_module import ImageListDataModule
+from lightning_noisy.data.table_layout import opened_table
 from lightning_noisy.errors import NoisyLabelError, check_argument, printable
 
 _SPLITS = ("train", "val", "test")
@@ -107,17 +108,14 @@ class CSVDataModule(ImageListDataModule):
         """The rows of a table; ``may_lack_it``: the column of clean labels is read where it is there."""
         path = Path(table).expanduser()
         check_argument(path.is_file(), argument, "a CSV file, relative to the working directory", table)
-        try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, delimiter=self.delimiter, strict=True)
-                found = list(reader.fieldnames or [])
-                if may_lack_it and clean_column not in found:
-                    clean_column = None
-                columns = (self.image_column, self.label_column, split_column, clean_column)
-                _check_columns(table, found, columns)
-                rows = [self._row(table, reader.line_num, row, columns) for row in reader]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise NoisyLabelError(f"Cannot read the table '{table}' ({error}): save it as CSV in UTF-8.") from error
+        with opened_table(path, table) as file:
+            reader = csv.DictReader(file, delimiter=self.delimiter, strict=True)
+            found = list(reader.fieldnames or [])
+            if may_lack_it and clean_column not in found:
+                clean_column = None
+            columns = (self.image_column, self.label_column, split_column, clean_column)
+            _check_columns(table, found, columns)
+            rows = [self._row(table, reader.line_num, row, columns) for row in reader]
         if not rows:
             raise NoisyLabelError(f"Expected the table '{table}' to have a row for each image, but it has none.")
         return rows

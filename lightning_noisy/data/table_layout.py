@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from lightning_noisy.data.image_files import is_integer, sorted_names
 from lightning_noisy.errors import NoisyLabelError, printable
@@ -30,6 +32,24 @@ class TableLayout:
     """Column of the labels; None where there is none."""
 
 
+@contextmanager
+def opened_table(path: Path, name: str | None = None) -> Iterator[TextIO]:
+    """A table to be read, by ``csv``, whose complaints are said in a line.
+
+    Args:
+        path: The file, UTF-8.
+        name: What the user calls it; None: ``path``.
+
+    Raises:
+        NoisyLabelError: It is no table in UTF-8.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield file
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise NoisyLabelError(f"Cannot read the table '{name or path}' ({error}): save it as CSV in UTF-8.") from error
+
+
 def table_layout(path: Path, image_column: str | None = None, label_column: str | None = None) -> TableLayout:
     """Read the header of a table.
 
@@ -41,13 +61,10 @@ def table_layout(path: Path, image_column: str | None = None, label_column: str 
     Raises:
         NoisyLabelError: It cannot be read, or has no such column.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise NoisyLabelError(f"Cannot read the table '{path}' ({error}): save it as CSV in UTF-8.") from error
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=header.count)
-    columns = next(csv.reader([header], delimiter=delimiter), [])
+    with opened_table(path) as file:
+        header = file.readline().rstrip("\r\n")
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=header.count)
+        columns = next(csv.reader([header], delimiter=delimiter), [])
     only = columns if len(columns) == 1 else []
     images = [image_column] if image_column is not None else [*_usual(columns, IMAGE_COLUMNS), *only]
     labels = [label_column] if label_column is not None else _usual(columns, LABEL_COLUMNS)
@@ -64,12 +81,9 @@ def integers_that_occur(path: Path, layout: TableLayout) -> list[str] | None:
 
     None where the labels say by themselves what the classes are.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file, delimiter=layout.delimiter)
-            labels = sorted_names({(row.get(layout.label_column or "") or "").strip() for row in rows})
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise NoisyLabelError(f"Cannot read the table '{path}' ({error}): save it as CSV in UTF-8.") from error
+    with opened_table(path) as file:
+        rows = csv.DictReader(file, delimiter=layout.delimiter)
+        labels = sorted_names({(row.get(layout.label_column or "") or "").strip() for row in rows})
     integers = all(map(is_integer, labels))
     return labels if integers and labels != [str(label) for label in range(len(labels))] else None
 

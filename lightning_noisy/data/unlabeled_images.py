@@ -18,7 +18,7 @@ from lightning_noisy.data.image_datasets import EvaluationDataset
 from lightning_noisy.data.image_files import files_below
 from lightning_noisy.data.image_list import ImageList
 from lightning_noisy.data.image_problems import ImageProblems
-from lightning_noisy.data.table_layout import TABLES, table_layout
+from lightning_noisy.data.table_layout import TABLES, opened_table, table_layout
 from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.trainer_access import run_folder
 
@@ -115,12 +115,9 @@ def _column(table: Path, name: str | None) -> tuple[list[str], Sequence[int]]:
     """The paths in a table, and the lines where their rows end."""
     layout = table_layout(table, name)
     column = layout.image_column
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=layout.delimiter, strict=True)
-            found = [(row[column] or "", reader.line_num) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise NoisyLabelError(f"Cannot read the table '{table}' ({error}): save it as CSV in UTF-8.") from error
+    with opened_table(table) as file:
+        reader = csv.DictReader(file, delimiter=layout.delimiter, strict=True)
+        found = [(row[column] or "", reader.line_num) for row in reader]
     empty = next((line for path, line in found if not path.strip()), None)
     if empty is not None:
         raise NoisyLabelError(f"Row {empty} of '{table}' has nothing in column '{column}'.")
