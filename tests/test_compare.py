@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lightning_noisy.cli import compare as command
 from lightning_noisy.cli import run
+from lightning_noisy.cli import trainings as started
 from lightning_noisy.cli.compare import compare_runs, seeds
 from lightning_noisy.errors import NoisyLabelError
 from tests._dummies import isolate
@@ -69,9 +72,9 @@ def test_runs_of_a_folder_are_together_where_only_the_seed_differs(folder, capsy
 def test_a_configuration_without_a_summary_gets_one(folder):
     (folder / "own.yaml").write_text("base: own/features\n")
     for config, added in (("own.yaml", True), ("quickstart", False)):
-        fit = command.Job(config, 0, folder / "runs", ()).fit
+        fit = started.Job(config, 0, folder / "runs", ()).fit
         assert any("RunSummary" in word for word in fit) is added
-    asked = command.Job("own.yaml", 0, folder / "runs", ("--trainer.callbacks+=RunSummary",)).fit
+    asked = started.Job("own.yaml", 0, folder / "runs", ("--trainer.callbacks+=RunSummary",)).fit
     assert sum("RunSummary" in word for word in asked) == 1
 
 
@@ -88,7 +91,8 @@ class Trainings:
         if values["seed_everything"] not in self.fail:
             target = folder_of(values)
             write(target, [0.5, 0.1 * int(values["seed_everything"])])
-        return type("Done", (), {"returncode": 2 if values["seed_everything"] in self.fail else 0})
+        code = 2 if values["seed_everything"] in self.fail else 0
+        return type("Training", (), {"wait": lambda _: code})()
 
 
 def folder_of(values):
@@ -98,7 +102,7 @@ def folder_of(values):
 @pytest.fixture
 def trainings(monkeypatch):
     planted = Trainings()
-    monkeypatch.setattr(command.subprocess, "run", planted)
+    monkeypatch.setattr(started.subprocess, "Popen", planted)
     return planted
 
 
@@ -129,6 +133,23 @@ def test_nothing_begins_after_a_failure(trainings):
     with pytest.raises(NoisyLabelError, match="with seed 0 failed"):
         compare_runs(["quickstart", "--seeds", "0-3"])
     assert trainings.seen == [("quickstart", 0)]
+
+
+def test_a_terminated_command_leaves_no_training_behind(monkeypatch):
+    begun, original = [], subprocess.Popen
+
+    def sleeper(_, **options):
+        begun.append(original([sys.executable, "-c", "import time; time.sleep(60)"], **options))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return begun[-1]
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(started.subprocess, "Popen", sleeper)
+    with pytest.raises(SystemExit) as ended:
+        compare_runs(["quickstart", "--seeds", "0-3"])
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [training.returncode for training in begun] == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_folder_of_somebody_else_stays(trainings, folder):

@@ -5,24 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import yaml
-from tqdm import tqdm
 
-from lightning_noisy.cli.parser import CommandParser, config_hashes
+from lightning_noisy.cli.parser import CommandParser
+from lightning_noisy.cli.trainings import Job, train
 from lightning_noisy.errors import NoisyLabelError, check_argument
 from lightning_noisy.files import check_writable, written_aside
-from lightning_noisy.recipes import TENSORBOARD, config_chain, recipe_settings, run_name
+from lightning_noisy.recipes import config_chain, run_name
 from lightning_noisy.reports.comparison import (
     SUMMARY,
     Row,
@@ -37,49 +31,7 @@ _DESCRIPTION = """\
 Compare configurations or runs. A configuration (a file or a recipe) is trained once for each seed; a folder is searched
 for the `summary.json` of runs that are done. Started again, it does not repeat what is finished. What follows a `--` is
 for `fit`: `lightning-noisy compare quickstart quickstart_ce --seeds 0-4 --jobs 2 -- --trainer.max_epochs 20`."""
-_SUMMARY_CALLBACK = "lightning_noisy.callbacks.RunSummary"
 _MOST = 1000  # seeds
-_COMMAND, _LOG = "command.json", "log.txt"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training."""
-
-    config: str
-    seed: int
-    folder: Path
-    arguments: tuple[str, ...]
-
-    @property
-    def done(self) -> bool:
-        """Whether its summary is there."""
-        return (self.folder / SUMMARY).is_file()
-
-    @property
-    def fit(self) -> list[str]:
-        """The arguments of ``fit``."""
-        logger = {"save_dir": self.folder.parent, "name": self.folder.name, "version": ""}
-        return [
-            "fit",
-            f"--config={self.config}",
-            *self.arguments,
-            f"--seed_everything={self.seed}",
-            *([] if self.has_summary else [f"--trainer.callbacks+={_SUMMARY_CALLBACK}"]),
-            f"--trainer.logger={TENSORBOARD}",
-            *(f"--trainer.logger.{name}={value}" for name, value in logger.items()),
-        ]
-
-    @property
-    def has_summary(self) -> bool:
-        """Whether the configuration, or an argument, writes one by itself."""
-        callbacks = recipe_settings(self.config).get("trainer", {}).get("callbacks") or []
-        return any(word.endswith("RunSummary") for word in (*map(_class_of, callbacks), *self.arguments))
-
-    @property
-    def asked(self) -> dict[str, object]:
-        """What a folder's run was asked for."""
-        return {"arguments": list(self.arguments), "seed": self.seed, "configs": config_hashes(self.fit)}
 
 
 def compare_runs(arguments: Sequence[str]) -> list[Row]:
@@ -102,7 +54,7 @@ def compare_runs(arguments: Sequence[str]) -> list[Row]:
     output = Path(options.output)
     check_writable(output / "comparison.md", "output")
     groups = _groups(options, output, rest)
-    _train([job for jobs in groups.values() for job in jobs if isinstance(job, Job)], options.jobs)
+    train([job for jobs in groups.values() for job in jobs if isinstance(job, Job)], options.jobs)
     paths = {
         name: [job.folder / SUMMARY if isinstance(job, Job) else job for job in jobs] for name, jobs in groups.items()
     }
@@ -216,10 +168,6 @@ def _common(paths: Sequence[Path]) -> Path:
     return folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
 
 
-def _class_of(callback: object) -> str:
-    return str(callback.get("class_path", "")) if isinstance(callback, dict) else str(callback)
-
-
 def _one_metric(runs: Mapping[str, Sequence[Summary]]) -> str:
     """What all of them report."""
     metrics = sorted({seen.metric for summaries in runs.values() for seen in summaries})
@@ -229,59 +177,3 @@ def _one_metric(runs: Mapping[str, Sequence[Summary]]) -> str:
             "that report the same."
         )
     return metrics[0]
-
-
-def _train(jobs: Sequence[Job], at_once: int) -> None:
-    """Run those that are not done, each in a process of its own."""
-    for job in jobs:
-        _check_same(job)
-    missing = [job for job in jobs if not job.done]
-    if not missing:
-        return
-    bar, failed = tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit="run"), Event()
-    with bar, ThreadPoolExecutor(at_once) as pool:
-        running = [pool.submit(_fit, job, at_once, failed) for job in missing]
-        try:
-            for future in as_completed(running):
-                future.result()
-                bar.update()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _check_same(job: Job) -> None:
-    """Refuse a folder that holds something else."""
-    path = job.folder / _COMMAND
-    if not path.exists():
-        if job.folder.exists():
-            raise NoisyLabelError(f"'{job.folder}' was not made by this command: give another `--output`.")
-        return
-    if json.loads(path.read_text()) != json.loads(json.dumps(job.asked)):
-        raise NoisyLabelError(
-            f"'{job.folder}' has a run of another configuration or other arguments: give another `--output`."
-        )
-
-
-def _fit(job: Job, at_once: int, failed: Event) -> None:
-    """Train in a new process, unless another has failed; what an interrupted one has left is removed before."""
-    if failed.is_set():
-        return
-    shutil.rmtree(job.folder, ignore_errors=True)
-    with written_aside(job.folder / _COMMAND) as file:
-        file.write((json.dumps(job.asked, indent=2) + "\n").encode())
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))
-    with (job.folder / _LOG).open("wb") as log:
-        done = subprocess.run(
-            [sys.executable, "-m", "lightning_noisy", *job.fit],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env={"OMP_NUM_THREADS": threads, **os.environ},
-            check=False,
-        )
-    if done.returncode != 0 or not job.done:
-        said = (job.folder / _LOG).read_text(errors="replace").strip().splitlines()
-        nothing = f"no {SUMMARY}: without a validation or test set there is nothing to compare."
-        why = said[-1].removeprefix("lightning-noisy: error: ") if said and done.returncode != 0 else nothing
-        failed.set()
-        raise NoisyLabelError(f"'{job.config}' with seed {job.seed} failed: {why} See '{job.folder / _LOG}'.")
