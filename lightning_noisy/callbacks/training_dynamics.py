@@ -120,7 +120,7 @@ class TrainingDynamics(CriterionCallback):
         if self._pass is not None:
             self._pass(self.run)
         visits = self.section.stores.get("visit")
-        if visits is None or visits.values.isnan().all():
+        if visits is None or visits.values[:, -1].isnan().all():
             return {}
         assert self.run.open_epoch is not None
         predicted = self.dynamics.add(self.run.open_epoch, visits.values).counts()[0]

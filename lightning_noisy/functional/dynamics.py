@@ -10,6 +10,7 @@ from lightning_noisy.errors import NoisyLabelError
 NEVER = -1
 """Epoch of what has not happened, class of what was not predicted."""
 _LEAST = -100.0  # log-probability: one of minus infinity would be the mean of all epochs
+_ROWS = 1 << 14  # that are worked on at once
 
 
 class DynamicsTable:
@@ -58,16 +59,23 @@ class DynamicsTable:
             log_probabilities: Of each class, (N, K); NaN in rows of samples that were not seen.
             label: Given label, (N,).
         """
-        seen = (~log_probabilities.isnan().any(dim=1)).nonzero().squeeze(1)
+        first = 0
+        for likely, given in zip(torch.split(log_probabilities, _ROWS), torch.split(label, _ROWS), strict=True):
+            seen = (~likely.isnan().any(dim=1)).nonzero().squeeze(1)
+            self._add(epoch, first + seen, likely[seen].float(), given[seen].long())
+            first += len(given)
+
+    def _add(self, epoch: int, seen: Tensor, likely: Tensor, label: Tensor) -> None:
+        """Add what some samples were taken for: their positions, log-probabilities and labels."""
         old = {name: column[seen] for name, column in self.rows.items() if name != "votes"}
-        given, likely = label[seen].long().unsqueeze(1), log_probabilities[seen].float()
+        given = label.unsqueeze(1)
         now, count = likely.gather(1, given).squeeze(1).exp(), (old["visits"] + 1).float()
         others = likely.scatter(1, given, -torch.inf).amax(dim=1)
         step, time = now - old["confidence"], epoch - old["epoch"]
         mean = old["confidence"] + step / count
         middle = old["epoch"] + time / count
         predicted = likely.argmax(dim=1)
-        right = predicted == given.squeeze(1)
+        right = predicted == label
         forgot = old["right"] & ~right
         self._write(
             seen,
@@ -82,7 +90,7 @@ class DynamicsTable:
             forgotten=old["forgotten"] + forgot,
             last_forgotten=torch.where(forgot, epoch, old["last_forgotten"]),
             first_learned=torch.where(right & (old["first_learned"] == NEVER), epoch, old["first_learned"]),
-            label=given.squeeze(1),
+            label=label,
             right=right,
             prediction=predicted,
             belief=old["belief"] + (likely.clamp(min=_LEAST) - old["belief"]) / count.unsqueeze(1),
@@ -108,16 +116,16 @@ class DynamicsTable:
         """
         rows, unseen = self.rows, self.rows["visits"] == 0
         count = rows["visits"].float()
-        votes = rows["votes"].float()
-        votes[torch.arange(len(votes), device=votes.device), rows["prediction"].clamp(min=0).long()] += 0.5
-        most, modal = votes.max(dim=1)
+        most, lowest = rows["votes"].max(dim=1)
+        last = rows["prediction"].clamp(min=0).long()
+        modal = torch.where(rows["votes"].gather(1, last.unsqueeze(1)).squeeze(1) == most, last, lowest)
         floats = {
             "confidence": rows["confidence"],
             "trend": torch.where(rows["epoch_scatter"] > 0, rows["joint"] / rows["epoch_scatter"], 0.0),
             "variability": (rows["scatter"] / count).clamp(min=0).sqrt(),
             "final_confidence": rows["final"],
             "margin": rows["margin"],
-            "modal_share": most.floor() / count,
+            "modal_share": most / count,
         }
         return {
             "visits": rows["visits"].long(),

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_noisy.functional import dynamics
 from lightning_noisy.functional.collapse import collapse_message, collapsed_classes
 from lightning_noisy.functional.dynamics import DynamicsTable
+from tests.largest_tensor import LargestTensor
 
 SAMPLES, CLASSES = 60, 4
 
@@ -61,7 +63,9 @@ def expected(sample, likely, given):
     }
 
 
-def test_figures_are_those_of_the_whole_history():
+@pytest.mark.parametrize("rows", [SAMPLES, 7])
+def test_figures_are_those_of_the_whole_history(monkeypatch, rows):
+    monkeypatch.setattr(dynamics, "_ROWS", rows)
     told = history(epochs=23)
     table = table_of(*told)
     figures = table.figures()
@@ -75,6 +79,16 @@ def test_figures_are_those_of_the_whole_history():
         "last_prediction": -1, "modal_prediction": -1,
     }  # fmt: skip
     assert all(column[-1].isnan() for column in figures.values() if column.is_floating_point())
+
+
+def test_an_epoch_is_added_without_a_second_table(monkeypatch):
+    monkeypatch.setattr(dynamics, "_ROWS", 7)
+    likely, given = history(epochs=1)
+    table, likely, given = DynamicsTable(SAMPLES, CLASSES), torch.tensor(likely[0]).float(), torch.tensor(given)
+    with LargestTensor() as largest:
+        table.add(0, likely, given)
+        table.figures()
+    assert largest.elements <= max(7 * CLASSES, SAMPLES)
 
 
 def test_small_spreads_survive_many_epochs():
