@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,14 +10,20 @@ from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.functional.dynamics import DynamicsTable
+from lightning_noisy.state.row_memory import full, placed
 
 _STEPS, _NOT_SEEN = 254, 255
 
 
 class DynamicsRows:
-    """The figures of finished epochs, a part of a section; inside a batch nothing changes."""
+    """The figures of finished epochs, a part of a section; inside a batch nothing changes.
 
-    def __init__(self) -> None:
+    Args:
+        folder: Where files have them in place of the memory.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self.folder = folder
         self.table: DynamicsTable | None = None
         """None before the first epoch has ended."""
         self.num_classes: int | None = None
@@ -36,7 +43,7 @@ class DynamicsRows:
         """
         self.num_classes = visits.shape[1] - 1
         if self.table is None:
-            self.table = DynamicsTable(len(visits), self.num_classes)
+            self.table = DynamicsTable(len(visits), self.num_classes, partial(full, folder=self.folder))
         known = self.table.rows["votes"].shape[1]
         if known != self.num_classes:
             raise NoisyLabelError(f"The checkpoint's training dynamics know {known} classes, not {self.num_classes}.")
@@ -44,7 +51,8 @@ class DynamicsRows:
         likely, label = visits[:, :-1], visits[:, -1].nan_to_num(0).long()
         self.table.add(epoch, likely, label)
         confidence = likely.gather(1, label.unsqueeze(1)).squeeze(1).exp()
-        self.curves.append((confidence.nan_to_num(_NOT_SEEN / _STEPS) * _STEPS).round().to(torch.uint8).cpu())
+        curve = (confidence.nan_to_num(_NOT_SEEN / _STEPS) * _STEPS).round().to(torch.uint8).cpu()
+        self.curves.append(self._kept(curve))
         return self.table
 
     def confidence(self) -> Tensor:
@@ -72,6 +80,10 @@ class DynamicsRows:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what was saved."""
-        self.table = DynamicsTable.restored(state["table"]) if state["table"] else None
+        table = {name: self._kept(column) for name, column in state["table"].items()}
+        self.table = DynamicsTable.restored(table) if table else None
         self.num_classes = state["classes"]
-        self.curves = list(state["curves"])
+        self.curves = [self._kept(curve) for curve in state["curves"]]
+
+    def _kept(self, column: Tensor) -> Tensor:
+        return column if self.folder is None else placed(column, self.folder)

@@ -89,7 +89,7 @@ class TrainingDynamics(CriterionCallback):
         super().__init__(**options)
         self.unaugmented = unaugmented
         self._pass: UnaugmentedPass | None = None
-        self.dynamics, self.facts = DynamicsRows(), SampleFacts()
+        self.dynamics, self.facts = DynamicsRows(self.section.storage.folder), SampleFacts()
         self.section.parts |= {DYNAMICS: self.dynamics, FACTS: self.facts}
 
     @override

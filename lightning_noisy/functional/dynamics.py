@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,12 +26,12 @@ class DynamicsTable:
     Args:
         num_samples: N.
         num_classes: K. ``votes`` and ``belief`` take 6 N K bytes, everything else 50 N.
-        device: Where it lives.
+        full: Makes a column of a shape, a value and a ``dtype``, as ``torch.full`` does in memory.
     """
 
-    def __init__(self, num_samples: int, num_classes: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, num_samples: int, num_classes: int, full: Callable[..., Tensor] = torch.full) -> None:
         def filled(value: float, dtype: torch.dtype, *shape: int) -> Tensor:
-            return torch.full((num_samples, *shape), value, dtype=dtype, device=device)
+            return full((num_samples, *shape), value, dtype=dtype)
 
         self.rows: dict[str, Tensor] = {
             "visits": filled(0, torch.int32),

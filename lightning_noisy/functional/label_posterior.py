@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,10 +16,15 @@ from lightning_noisy.functional.noise import as_targets
 SHARPNESS = (1.0, 0.8, 0.6, 0.4)
 """How sure a network may have a right to be, in proportion to how sure it is."""
 _STEPS, _CHANGE = 200, 1e-5
-_ROWS = 1 << 16  # that are in double precision at once
+_ENTRIES = 1 << 20  # that are in double precision at once
 _HALVINGS, _WIDEST, _EXACT = 40, 30.0, 1e-10  # of the logarithm of a factor
-_LEAST, _PRECISION = 1e-300, 1e-15
+_LEAST, _LEAST_SINGLE = 1e-300, 1e-30
+_SUREST = 15 * math.log(10)  # logarithm of the odds of a label to be right
 _SURE, _SHARPEST, _BISECTIONS, _JUDGED = 0.98, 64.0, 24, 1 << 16  # how sure, by how many samples
+
+
+Groups: TypeAlias = Sequence[Tensor]
+"""Beliefs of the samples of each label, K times (N_j, K)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +92,20 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     check_argument(bool(logits.isfinite().all()), "logits", "finite numbers", "others")
     given = as_targets(labels, logits.shape[1], "labels").cpu()
     known = logits.detach().float().cpu()
-    assurance = _assurance(known)
-    posterior, transition = torch.zeros_like(known), torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.float64)
-    wrong = torch.zeros(len(given), dtype=torch.float64)
-    for sharpness in SHARPNESS:
-        beliefs = (sharpness * assurance * known).softmax(dim=1)
-        explained, factor = _explain(beliefs, given)
-        transition += explained / len(SHARPNESS)
-        for rows in _chunks(len(given)):
-            each = _posterior(beliefs[rows], given[rows], explained, factor) / len(SHARPNESS)
-            posterior[rows] += each
-            wrong[rows] += each.scatter(1, given[rows].unsqueeze(1), 0.0).sum(dim=1)  # exact where it is tiny
-    return LabelPosterior(wrong.clamp(0, 1), posterior.argmax(dim=1), transition)
+    by_label, classes = _by_label(given, known.shape[1]), known.shape[1]
+    models = []
+    for gamma in (sharpness * _assurance(known) for sharpness in SHARPNESS):
+        models.append((gamma, *_explain([(gamma * known[rows]).softmax(dim=1) for rows in by_label])))
+    wrong, best = torch.zeros(len(given), dtype=torch.float64), torch.zeros_like(given)
+    for label, samples in enumerate(by_label):
+        for rows in torch.split(samples, max(1, _ENTRIES // classes)):
+            each = (_posterior((gamma * known[rows]).softmax(dim=1), label, how, own) for gamma, how, own in models)
+            posterior = torch.stack(tuple(each)).mean(dim=0)
+            best[rows] = posterior.argmax(dim=1)
+            posterior[:, label] = 0
+            wrong[rows] = posterior.sum(dim=1)  # exact where it is tiny
+    transition = torch.stack([how for _, how, _ in models]).mean(dim=0)
+    return LabelPosterior(wrong.clamp(0, 1), best, transition)
 
 
 def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
@@ -117,15 +126,20 @@ def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
     Returns:
         In [0, 1]; 0 without samples.
     """
-    classes = beliefs.shape[1]
-    labelled = torch.bincount(labels, minlength=classes)
-    means = torch.zeros(classes).index_add_(0, labels, beliefs.gather(1, labels.unsqueeze(1)).squeeze(1))
-    firm = beliefs >= means / labelled  # NaN where nothing is labelled so: never
-    counts = firm.any(dim=1)
-    other = beliefs.masked_fill(~firm, -1).argmax(dim=1) != labels
-    each = torch.bincount(labels[counts], minlength=classes).clamp(min=1)
-    wrong = torch.bincount(labels[counts & other], minlength=classes) / each
-    return float((wrong * labelled).sum() / max(1, len(labels)))
+    return _confident_rate([beliefs[rows] for rows in _by_label(labels, beliefs.shape[1])])
+
+
+def _confident_rate(groups: Groups) -> float:
+    bounds = torch.stack(
+        [beliefs[:, label].mean() for label, beliefs in enumerate(groups)]
+    )  # NaN without samples: never
+    wrong = 0.0
+    for label, beliefs in enumerate(groups):
+        firm = beliefs >= bounds
+        counts = firm.any(dim=1)
+        other = beliefs.where(firm, -1.0).argmax(dim=1) != label
+        wrong += len(beliefs) * int((counts & other).sum()) / max(1, int(counts.sum()))
+    return wrong / max(1, sum(map(len, groups)))
 
 
 def _assurance(logits: Tensor) -> float:
@@ -144,20 +158,22 @@ def _assurance(logits: Tensor) -> float:
     return high
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(first, first + _ROWS) for first in range(0, count, _ROWS)]
+def _by_label(labels: Tensor, classes: int) -> tuple[Tensor, ...]:
+    """Which samples have each label, K times int64 (N_j,)."""
+    return torch.split(labels.argsort(stable=True), torch.bincount(labels, minlength=classes).tolist())
 
 
-def _explain(beliefs: Tensor, given: Tensor) -> tuple[Tensor, float]:
+def _explain(groups: Groups) -> tuple[Tensor, float]:
     """The transition matrix and the factor of labels' own share that explain them best."""
-    rate = max(confident_noise_rate(beliefs, given), 1 / max(1, len(given)))
-    transition = pooled = _pooled(rate, beliefs.shape[1])
+    count = sum(map(len, groups))
+    rate = max(_confident_rate(groups), 1 / max(1, count))
+    transition = pooled = _pooled(rate, len(groups))
     for _ in range(_STEPS):
-        before, factor = transition, _own_factor(beliefs, given, transition, rate)
-        transition = _estimate(beliefs, given, transition, factor, pooled)
+        before, (own, other) = transition, _shares(groups, transition)
+        transition = _estimate(groups, transition, own / _own_factor(own, other, rate), other, pooled)
         if (transition - before).abs().max() < _CHANGE:
             break
-    return transition, _own_factor(beliefs, given, transition, rate)
+    return transition, _own_factor(*_shares(groups, transition), rate)
 
 
 def _pooled(rate: float, classes: int) -> Tensor:
@@ -166,35 +182,41 @@ def _pooled(rate: float, classes: int) -> Tensor:
     return pooled.fill_diagonal_(1 - rate)
 
 
-def _posterior(beliefs: Tensor, given: Tensor, transition: Tensor, factor: float) -> Tensor:
+def _posterior(beliefs: Tensor, label: int, transition: Tensor, factor: float) -> Tensor:
     """How probable each class is (B, K), given the network's belief, less what is its label's own, and the label."""
-    joint = beliefs * transition.T[given]
-    own = given.unsqueeze(1)
-    joint = joint.scatter(1, own, joint.gather(1, own) / factor)
+    joint = beliefs * transition[:, label]
+    joint[:, label] /= factor
     return joint / joint.sum(dim=1, keepdim=True).clamp(min=_LEAST)
 
 
-def _estimate(beliefs: Tensor, given: Tensor, transition: Tensor, factor: float, pooled: Tensor) -> Tensor:
+def _shares(groups: Groups, transition: Tensor) -> tuple[Tensor, Tensor]:
+    """How probable its label is for each sample, by way of the label's own class and of all others, (N,) each."""
+    others = transition.clone().fill_diagonal_(0).float()
+    own = [beliefs[:, label].double() * transition[label, label] for label, beliefs in enumerate(groups)]
+    return torch.cat(own), torch.cat([beliefs @ others[:, label] for label, beliefs in enumerate(groups)]).double()
+
+
+def _estimate(groups: Groups, transition: Tensor, own: Tensor, other: Tensor, pooled: Tensor) -> Tensor:
     """How probable each label is for each class, by the posteriors under the last estimate, and K pooled samples."""
-    classes = len(transition)
-    counts = torch.zeros_like(transition)  # label x class
-    for rows in _chunks(len(given)):
-        counts.index_add_(0, given[rows], _posterior(beliefs[rows], given[rows], transition, factor))
-    return (counts.T + classes * pooled) / (counts.sum(dim=0).unsqueeze(1) + classes)
+    sizes, all_of_it = [len(beliefs) for beliefs in groups], (own + other).clamp(min=_LEAST_SINGLE)
+    weights = torch.split(all_of_it.reciprocal().float(), sizes)
+    sums = torch.stack([weight @ beliefs for weight, beliefs in zip(weights, groups, strict=True)], dim=1)
+    counts = transition * sums  # class x label
+    right = torch.stack([share.sum() for share in torch.split(own / all_of_it, sizes)])
+    counts.diagonal().copy_(right)
+    classes = len(groups)
+    return (counts + classes * pooled) / (counts.sum(dim=1, keepdim=True) + classes)
 
 
-def _own_factor(beliefs: Tensor, given: Tensor, transition: Tensor, rate: float) -> float:
+def _own_factor(own: Tensor, other: Tensor, rate: float) -> float:
     """The factor by which labels weigh too much in beliefs, such that the expected share of wrong ones is the rate."""
-    odds = []  # of each label to be right, as logarithms
-    for rows in _chunks(len(given)):
-        right = _posterior(beliefs[rows], given[rows], transition, 1.0).gather(1, given[rows].unsqueeze(1)).squeeze(1)
-        odds.append(right.clamp(_LEAST, 1 - _PRECISION).logit())
+    odds = (own.clamp(min=_LEAST).log() - other.clamp(min=_LEAST).log()).clamp(max=_SUREST)  # of a label to be right
     low, factor, high = -_WIDEST, 0.0, _WIDEST
-    for _ in range(_HALVINGS if odds else 0):
-        wrong = [(factor - chunk).sigmoid() for chunk in odds]
-        missing = rate * len(given) - sum(float(chunk.sum()) for chunk in wrong)
+    for _ in range(_HALVINGS if len(odds) else 0):
+        wrong = (factor - odds).sigmoid()
+        missing = rate * len(odds) - float(wrong.sum())
         low, high = (factor, high) if missing > 0 else (low, factor)
-        step = missing / max(_LEAST, sum(float((chunk * (1 - chunk)).sum()) for chunk in wrong))
+        step = missing / max(_LEAST, float((wrong * (1 - wrong)).sum()))
         if abs(step) < _EXACT:
             break
         factor = factor + step if low < factor + step < high else (low + high) / 2

@@ -66,8 +66,8 @@ def issues_from_dynamics(
         curves = None if curves is None else curves[told]
     given = given.astype(np.int64)
     seen = table["visits"] > 0
-    known = torch.from_numpy(beliefs[seen, : len(class_names)])
-    found = label_posterior(known, torch.from_numpy(given[seen]))
+    known = torch.from_numpy(beliefs[:, : len(class_names)])
+    found = label_posterior(known if seen.all() else known[torch.from_numpy(seen)], torch.from_numpy(given[seen]))
     suggested, score = given.copy(), np.zeros(len(given))
     marks = {UNSEEN: ~seen, LOST: np.isin(given, lost)}
     suggested[seen], score[seen] = found.best.numpy(), found.wrong.numpy()
@@ -84,7 +84,7 @@ def issues_from_dynamics(
         components=_components(score[seen]),
         curves=curves,
         truth=truth,
-        probabilities=torch.from_numpy(beliefs[:, : len(class_names)]).softmax(dim=1).numpy(),
+        probabilities=known.softmax(dim=1).numpy(),
         positions=told if left_out else None,
         marked={name: which for name, which in marks.items() if which.any()},
         remarks=tuple(remarks),

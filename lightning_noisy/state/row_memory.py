@@ -28,6 +28,14 @@ def new_columns(
     return columns
 
 
+def full(shape: Sequence[int], fill: float, dtype: torch.dtype, folder: str | None) -> Tensor:
+    """A column whose every entry is ``fill``, on the CPU; with a folder in a file of it."""
+    if folder is None:
+        return torch.full(tuple(shape), fill, dtype=dtype)
+    column = _mapped(shape, dtype, folder)
+    return column.fill_(fill) if fill else column
+
+
 def placed(column: Tensor, folder: str | None) -> Tensor:
     """A copy of a column; with a folder in a file of it."""
     return column.clone() if folder is None else _mapped(column.shape, column.dtype, folder).copy_(column)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch.utils.data import Dataset, TensorDataset
 
-from lightning_noisy import NoisyLabelError, NoisyLoop
+from lightning_noisy import NoisyLabelError, NoisyLoop, Storage
 from lightning_noisy.callbacks import ConfidenceTracker, LabelIssueReport, MemorizationTracker, TrainingDynamics
 from lightning_noisy.data import IndexedDataset
 from tests.foreign import ForeignModule, make_loader, make_tensors, make_trainer
@@ -71,6 +72,22 @@ def test_a_foreign_project(tmp_path):
     copied = copy.deepcopy(dynamics)
     dynamics.dynamics.table.rows["confidence"].zero_()
     assert np.array_equal(copied.table()["confidence"], table["confidence"])
+
+
+def test_a_folder_has_all_of_it(tmp_path):
+    rows = str(tmp_path / "rows")
+    plain, filed = fit(tmp_path)[2], fit(tmp_path, dynamics=TrainingDynamics(storage=Storage(folder=rows)))[2]
+    again = TrainingDynamics(storage=Storage(folder=rows))
+    again.section.load_state_dict(filed.section.state_dict())
+    for dynamics in (filed, again):
+        for name, column in plain.table().items():
+            assert np.array_equal(dynamics.table()[name], column, equal_nan=column.dtype.kind == "f"), name
+        assert np.array_equal(dynamics.beliefs(), plain.beliefs())
+        assert np.array_equal(dynamics.curves(), plain.curves())
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        held = (*plain.dynamics.table.rows, *plain.dynamics.curves)
+        assert maps.read_text().count(f"{rows}/.") == 1 + 2 * len(held)  # and the visits, which a load does not place
 
 
 class OneClass(ForeignModule):

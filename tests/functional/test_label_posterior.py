@@ -82,7 +82,7 @@ def at_one_sharpness(z, given, steps):
 def test_the_equations(monkeypatch, sharpness):
     z, _, given = drawn(70, [[0.8, 0.2, 0], [0, 1, 0], [0.1, 0.1, 0.8]], sharpness=sharpness)
     monkeypatch.setattr(module, "_STEPS", 7)
-    monkeypatch.setattr(module, "_ROWS", 32)  # the last chunk is a smaller one
+    monkeypatch.setattr(module, "_ENTRIES", 24)  # some rows of a label at a time
     found = label_posterior(torch.tensor(z), torch.tensor(given))
     wrong, best, transition = by_loops(z, given, 7)
     assert np.allclose(found.wrong, wrong, atol=1e-5)
