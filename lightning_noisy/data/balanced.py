@@ -52,18 +52,17 @@ class BalancedSampler(EpochSampler):
         self.targets = targets
         self.quota = -(-size // int((counts > 0).sum()))
         """Samples of a class, at most."""
-        self.size = min(size, int(counts.clamp(max=self.quota).sum()))
+        self._size = min(size, int(counts.clamp(max=self.quota).sum()))
+
+    @property
+    @override
+    def size(self) -> int:
         """Samples of an epoch, over all processes."""
-        self.num_samples = -(-self.size // self.num_replicas)
-        self.total_size = self.num_samples * self.num_replicas
+        return self._size
 
     @override
     def _take(self, chosen: Tensor | None, arranged: bool) -> None:
         raise NoisyLabelError("BalancedSampler chooses its samples itself: leave `batches_per_epoch` out to select.")
-
-    @override
-    def _visit(self, chosen: Tensor | None, arranged: bool) -> None:
-        """The size is what it is."""
 
     @override
     def order(self) -> Tensor:

@@ -27,8 +27,9 @@ class EpochSampler(DistributedSampler[Any]):
 
     Args:
         dataset: The training set.
-        num_replicas: Number of processes W; None asks torch.distributed.
-        rank: This process; None asks torch.distributed.
+        num_replicas: Number of processes W; None asks torch.distributed, whenever it is needed: a Trainer starts the
+            processes after a script has made its loaders.
+        rank: This process; None asks torch.distributed, likewise.
         seed: Seed of the order.
 
     Yields:
@@ -51,8 +52,9 @@ class EpochSampler(DistributedSampler[Any]):
                 "A Subset hides the epoch from the set inside, whose augmentation would be the same in each: make the "
                 "EpochSampler of the whole set, and call `select(subset.indices)`."
             )
-        world = process_count() if num_replicas is None else num_replicas
-        super().__init__(dataset, world, process_rank() if rank is None else rank, shuffle=True, seed=seed)
+        self._given = num_replicas, rank
+        check_argument(0 <= self.rank < self.num_replicas, "rank", f"an int in [0, {self.num_replicas})", rank)
+        self.dataset, self.seed, self.epoch, self.shuffle, self.drop_last = dataset, seed, 0, True, False
         self._count = len(dataset)  # type: ignore[arg-type]
         self.skip = 0
         """Samples of this rank that the next pass begins after; the pass after it is whole."""
@@ -62,6 +64,31 @@ class EpochSampler(DistributedSampler[Any]):
         """Whether they are visited in the very order of :attr:`selection`, else in one of each epoch's own."""
         self._waiting: list[tuple[Tensor | None, bool]] = []
         self._begun: int | None = None
+
+    @property
+    def num_replicas(self) -> int:  # type: ignore[override]
+        """Processes W, as many as there are now."""
+        return process_count() if self._given[0] is None else self._given[0]
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        """This process."""
+        return process_rank() if self._given[1] is None else self._given[1]
+
+    @property
+    def size(self) -> int:
+        """Samples of the epoch, over all processes, before they are filled up."""
+        return self._count if self.selection is None else len(self.selection)
+
+    @property
+    def num_samples(self) -> int:  # type: ignore[override]
+        """Samples of this process."""
+        return -(-self.size // self.num_replicas)
+
+    @property
+    def total_size(self) -> int:  # type: ignore[override]
+        """Samples of all processes."""
+        return self.num_samples * self.num_replicas
 
     def select(self, indices: Tensor | Sequence[int] | None) -> None:
         """Visit these samples alone, in an order of their own in each epoch.
@@ -160,9 +187,6 @@ class EpochSampler(DistributedSampler[Any]):
 
     def _visit(self, chosen: Tensor | None, arranged: bool) -> None:
         self.selection, self.arranged = chosen, arranged
-        count = self._count if chosen is None else len(chosen)
-        self.num_samples = -(-count // self.num_replicas)
-        self.total_size = self.num_samples * self.num_replicas
 
     def _follow(self) -> None:
         """Take over what was selected inside the epoch before."""

@@ -41,13 +41,14 @@ class ShardedSampler(EpochSampler):
         self, dataset: Dataset[Any], num_replicas: int | None = None, rank: int | None = None, seed: int = 0
     ) -> None:
         super().__init__(dataset, num_replicas, rank, seed)
-        wanted = f"at most {self._count}, the number of samples"
-        check_argument(self.num_replicas <= self._count, "num_replicas", wanted, self.num_replicas)
+        self._check_processes()
 
     @override
     def order(self) -> Tensor:
         """The current epoch's positions over all processes, int64, filled up: the p-th is of process p mod W."""
+        self._check_processes()
         order = super().order()
+        self._check_none_is_empty(order)
         shards = [order[order % self.num_replicas == rank] for rank in range(self.num_replicas)]
         filled = [shard.repeat(-(-self.num_samples // len(shard)))[: self.num_samples] for shard in shards]
         return torch.stack(filled, dim=1).flatten()
@@ -57,17 +58,23 @@ class ShardedSampler(EpochSampler):
         if arranged:
             raise NoisyLabelError("ShardedSampler cannot arrange batches, which would cross shards: use EpochSampler.")
         if chosen is not None:
-            empty = (self._visits(chosen) == 0).nonzero().flatten().tolist()
-            check_argument(not empty, "indices", "samples of each process, i mod W", f"none of process {empty[:8]}")
+            self._check_none_is_empty(chosen)
         super()._take(chosen, arranged)
 
+    @property
     @override
-    def _visit(self, chosen: Tensor | None, arranged: bool) -> None:
-        super()._visit(chosen, arranged)
-        if chosen is not None:
-            self.num_samples = int(self._visits(chosen).max())
-            self.total_size = self.num_samples * self.num_replicas
+    def num_samples(self) -> int:  # type: ignore[override]
+        """Samples of this process: as many as the one with most has."""
+        return super().num_samples if self.selection is None else int(self._visits(self.selection).max())
+
+    def _check_processes(self) -> None:
+        wanted = f"at most {self._count}, the number of samples"
+        check_argument(self.num_replicas <= self._count, "num_replicas", wanted, self.num_replicas)
+
+    def _check_none_is_empty(self, chosen: Tensor) -> None:
+        empty = (self._visits(chosen) == 0).nonzero().flatten().tolist()
+        check_argument(not empty, "indices", "samples of each process, i mod W", f"none of process {empty[:8]}")
 
     def _visits(self, chosen: Tensor) -> Tensor:
-        """How many of some samples each process has."""
+        """How many of some samples each process has, int64 (W,)."""
         return (chosen % self.num_replicas).bincount(minlength=self.num_replicas)

@@ -51,10 +51,13 @@ class WeightedEpochSampler(EpochSampler):
         wanted = f"{self._count} finite numbers of at least 0, not all 0, one for each sample"
         check_argument(fitting and bool(values.any()), "weights", wanted, weights)
         self.weights = values
-        self.size = self._count if size is None else size
+        self._size = self._count if size is None else size
+
+    @property
+    @override
+    def size(self) -> int:
         """Samples of an epoch, over all processes."""
-        self.num_samples = -(-self.size // self.num_replicas)
-        self.total_size = self.num_samples * self.num_replicas
+        return self._size
 
     @override
     def _take(self, chosen: Tensor | None, arranged: bool) -> None:
@@ -66,7 +69,3 @@ class WeightedEpochSampler(EpochSampler):
         uniform = hash_uniform(self.seed, _STREAM, self.epoch, torch.arange(self.size))
         drawn = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
         return drawn.clamp(max=int(self.weights.nonzero()[-1]))  # what rounding may leave over
-
-    @override
-    def _visit(self, chosen: Tensor | None, arranged: bool) -> None:
-        """The size is what it is."""
