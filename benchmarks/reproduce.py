@@ -91,7 +91,7 @@ def reproduce(given: argparse.Namespace, options: str) -> list[Run]:
             _say(f"stopped, to go on with the next call: {run.name}")
         else:
             failed.append(run)
-            _say(f"failed: {run.name}: {run.said} See '{run.log}'.")
+            _say(f"failed: {run.name}: {part.said} See '{run.log}'.")
 
     _say(f"{len(runs)} runs, {len(left)} of them to do.")
     for run in train(ready, given.jobs, given.budget and 60 * given.budget, ended):
@@ -140,7 +140,7 @@ def entry(run: Run) -> dict[str, Any]:
         "epochs": len(summary["epochs"]),
         "averaged": min(LAST, len(summary["epochs"])),
         "realized_noise_rate": summary["realized_noise_rate"],
-        "seconds": round(sum(part["seconds"] for part in run.parts), 1),
+        "seconds": _seconds(run.parts),
         **{key: _joined(part[key] for part in run.parts) for key in shared},
     }
 
@@ -191,7 +191,13 @@ def _with_data(maker: RunMaker, runs: Sequence[Run], every: bool) -> list[Run]:
 
 
 def _recorded(results: Path) -> dict[str, dict[str, Any]]:
-    runs: dict[str, dict[str, Any]] = read_record(results).get("runs", {})
+    try:
+        runs: dict[str, dict[str, Any]] = read_record(results).get("runs", {})
+        whole = all({"recipe", "arguments"} <= run.keys() for run in runs.values())
+    except (ValueError, AttributeError):  # no JSON, or of another form
+        whole = False
+    if not whole:
+        raise NoisyLabelError(f"'{results}' is no record of this script: mend it, or move it away.")
     return runs
 
 
@@ -207,6 +213,12 @@ def _figures(seen: Summary) -> dict[str, float]:
     return {"best": seen.best, "last": seen.values[-1], "average": seen.mean_last(LAST)}
 
 
+def _seconds(parts: Sequence[dict[str, Any]]) -> float | None:
+    """Of all parts; None where one of them was not seen to end."""
+    seconds = [part["seconds"] for part in parts]
+    return None if None in seconds or not seconds else round(sum(seconds), 1)
+
+
 def _joined(values: Iterable[Any]) -> str:
     """What all parts of a run say, or each of them."""
     return ", then ".join(dict.fromkeys(map(str, values)))
@@ -214,7 +226,8 @@ def _joined(values: Iterable[Any]) -> str:
 
 def _shown(done: dict[str, Any]) -> str:
     seen = done["metrics"]["test/acc"]
-    return f"last {100 * seen['last']:.2f} %, best {100 * seen['best']:.2f} %, {done['seconds']:.0f} s"
+    seconds = "" if done["seconds"] is None else f", {done['seconds']:.0f} s"
+    return f"last {100 * seen['last']:.2f} %, best {100 * seen['best']:.2f} %{seconds}"
 
 
 def _say(text: str) -> None:

@@ -43,7 +43,7 @@ class RunMaker:
         Raises:
             NoisyLabelError: A dry run of other data than CIFAR.
         """
-        root = self.output / "made_up" if self.toy else self.root
+        root = (self.output / "made_up" if self.toy else self.root).resolve()
         data = _moved(settings_of(training.recipe)["data"], root)
         if self.toy:
             data = {**data, "class_path": _made_up(data["class_path"])}

@@ -23,7 +23,8 @@ from benchmarks.cells import Training
 from benchmarks.record import ROOT, describe_machine
 from lightning_noisy.checkpoints.check import RUN_STATE, read_checkpoint
 from lightning_noisy.checkpoints.last import last_checkpoint_of
-from lightning_noisy.cli.compare import Job
+from lightning_noisy.cli.trainings import Job
+from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.files import written_aside
 from lightning_noisy.recipes import Settings, on_top, recipe_settings
 
@@ -81,6 +82,8 @@ class Run:
         text = json.dumps(asked, indent=2) + "\n"
         path = self.folder / _ASKED
         if not path.exists() or path.read_text() != text:
+            if path.exists():
+                print(f"begun anew, since its settings are others now: {self.name}", flush=True)
             for left in self.folder.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         for name, content in ((_CONFIG, yaml.safe_dump(self.config)), (_ASKED, text)):
@@ -90,7 +93,7 @@ class Run:
     def checkpoint(self) -> Path | None:
         """Where it goes on: the last checkpoint that was not written by a batch that failed."""
         stopped = self.folder / "checkpoints" / f"{_STOPPED}.ckpt"
-        if stopped.exists() and read_checkpoint(stopped, True, lazily=True)["callbacks"][RUN_STATE]["broken_batch"]:
+        if stopped.exists() and _of_no_use(stopped):
             stopped.unlink()
         written = any(self.folder.rglob("*.ckpt"))
         return last_checkpoint_of(self.folder) if written else None
@@ -120,6 +123,8 @@ class Part:
         self.run, self._began, self.asked_to_stop = run, time.monotonic(), False
         self._notes = {**describe_machine(), "device": device(run.arguments), "at_once": at_once}
         run.prepare()
+        self._parts = [*run.parts, {**self._notes, "seconds": None}]
+        self._note()  # at once: nobody else will, should this process die
         threads = str(max(1, (os.cpu_count() or 1) // at_once))
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with run.log.open("ab") as log:
@@ -137,10 +142,19 @@ class Part:
         """Whether it has ended; then it is noted how long it took."""
         if self._process.poll() is None:
             return False
-        parts = [*self.run.parts, {**self._notes, "seconds": round(time.monotonic() - self._began, 1)}]
-        with written_aside(self.run.folder / _PARTS) as file:
-            file.write((json.dumps(parts, indent=2) + "\n").encode())
+        self._parts[-1]["seconds"] = round(time.monotonic() - self._began, 1)
+        self._note()
         return True
+
+    @property
+    def said(self) -> str:
+        """Why it has ended."""
+        code = self._process.returncode
+        return f"ended by {signal.Signals(-code).name}." if code < 0 else self.run.said
+
+    def _note(self) -> None:
+        with written_aside(self.run.folder / _PARTS) as file:
+            file.write((json.dumps(self._parts, indent=2) + "\n").encode())
 
     def stop(self) -> None:
         """Let it write a checkpoint and end."""
@@ -216,6 +230,14 @@ def device(arguments: Sequence[str]) -> str:
     if torch.cuda.is_available() and not on_cpu:
         return str(torch.cuda.get_device_name())
     return str(describe_machine()["processor"])
+
+
+def _of_no_use(stopped: Path) -> bool:
+    """Whether a checkpoint cannot be read, or was written by a batch that failed."""
+    try:
+        return bool(read_checkpoint(stopped, True, lazily=True)["callbacks"][RUN_STATE]["broken_batch"])
+    except NoisyLabelError:
+        return True
 
 
 def _still_running(running: list[tuple[Part, int]], ended: Callable[[Part], None]) -> Iterator[tuple[Part, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,11 @@ def run_folder(trainer: Trainer) -> str | None:
     folder = trainer.log_dir
     keep = bool(trainer.loggers) and not getattr(trainer, "fast_dev_run", False)
     return folder if keep else None
+
+
+def in_run_folder(trainer: Trainer, path: str) -> Path:
+    """Where a file goes: relative names lie in the run's folder, without one in ``default_root_dir``. A collective."""
+    return Path(run_folder(trainer) or trainer.default_root_dir) / Path(path).expanduser()
 
 
 def run_seed(given: int | None) -> int:

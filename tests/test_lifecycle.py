@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_noisy import NoisyLabelModule
-from lightning_noisy.callbacks import LossMemory, StepSeed
+from lightning_noisy.callbacks import SELC, LossMemory, StepSeed
 from lightning_noisy.data import EpochSampler, IndexedDataset, ResumableLoader
 from lightning_noisy.data.batch import unpack_batch
 from lightning_noisy.heads import LinearHead
@@ -64,6 +64,23 @@ def test_a_test_and_a_second_fit_keep_what_losses_remember(tmp_path, own):
     assert moved.sum() == 8
     make_trainer(tmp_path, callbacks, 1, limit_train_batches=1).fit(module, loader())
     assert (loss.stores["prediction"].values.sum(dim=1) > 0).sum() == 8  # another Trainer starts anew
+
+
+def test_a_member_of_an_earlier_run_begins_without_a_past_where_the_checkpoint_has_none(tmp_path):
+    plain = make_trainer(tmp_path, [StepSeed(1)], 1)
+    plain.fit(ForeignModule(), loader())
+    plain.save_checkpoint(tmp_path / "plain.ckpt")
+    used = SELC(warmup_epochs=1)
+    x, noisy, _ = make_tensors(20)
+    other = IndexedDataset(TensorDataset(x, noisy))
+    make_trainer(tmp_path, [used]).fit(ForeignModule(), DataLoader(other, batch_size=5))
+    ends = []
+    for selc in (SELC(warmup_epochs=1), used):
+        module = ForeignModule()
+        with pytest.warns(UserWarning, match=r"no state of SELC.*, which begins without a past"):
+            make_trainer(tmp_path, [StepSeed(1), selc], 3).fit(module, loader(), ckpt_path=tmp_path / "plain.ckpt")
+        ends.append({"weights": module.state_dict(), "targets": selc.targets, "history": selc.section.history})
+    assert_same(*ends)
 
 
 @pytest.mark.skipif(not RequirementCache("lightning>=2.6"), reason="Lightning 2.5.0 itself goes on otherwise after it")

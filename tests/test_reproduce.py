@@ -89,8 +89,9 @@ class TestCells:
     def test_data_are_looked_for_below_the_root(self):
         maker = RunMaker(Path("out"), Path("mine"), toy=False)
         worse = maker.make(select("gss/cifar10", ["worse"])[0].trainings()[0], 0)
-        assert worse.config["data"]["init_args"]["root"] == "mine"
-        assert "mine/cifar10n.npz" in worse.arguments
+        root = str(Path("mine").resolve())  # however it is spelled
+        assert worse.config["data"]["init_args"]["root"] == root
+        assert f"{root}/cifar10n.npz" in worse.arguments
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ class TestCells:
         (["gss/cifar10", "--budget", "0"], "`budget` to be minutes, more than 0"),
         (["DCM, table 1", "--ratio", "1"], "`ratio` to be floats in [0, 1)"),
         (["--ratio", "0.3"], "`TABLE` to be given where `--cells` or `--ratio` is"),
-        (["gss/cifar10"], "CIFAR-10 is not in 'data', which should hold 'cifar-10-batches-py'"),
+        (["gss/cifar10"], "data', which should hold 'cifar-10-batches-py'"),
         (["nal/animal10n", "--toy"], "`toy` to be left out for other data than CIFAR"),
     ],
     ids=" ".join,
@@ -124,23 +125,25 @@ class Process:
     pid = 0
 
     def __init__(self, world, command, pass_fds, **options):
-        self.world, self.looks, self.code = world, world.minutes, None
+        self.world, self.looks, self.returncode = world, world.minutes, None
         given = dict(word.removeprefix("--").split("=", 1) for word in command if "=" in word)
         self.folder = Path(given["trainer.logger.save_dir"], given["trainer.logger.name"])
         self.name = (json.loads((self.folder / "asked.json").read_text())["recipe"], int(given["seed_everything"]))
+        (*_, noted) = json.loads((self.folder / "parts.json").read_text())
+        assert noted == {**MACHINE, "device": noted["device"], "at_once": noted["at_once"], "seconds": None}
         world.began.append((*self.name, given.get("ckpt_path", "").rpartition("/")[2]))
         world.running.append(self)
         world.most = max(world.most, len(world.running))
 
     def poll(self):
         self.looks -= 1
-        if self.code is None and self.looks < 0:
+        if self.returncode is None and self.looks < 0:
             self.end(self.name[0] in self.world.failing)
-        return self.code
+        return self.returncode
 
     def end(self, failed):
         self.world.running.remove(self)
-        self.code = int(failed)
+        self.returncode = self.world.code_of_failure if failed else 0
         if not failed:
             epochs = {str(epoch): {"test/acc": value} for epoch, value in enumerate(self.world.accuracy)}
             content = {"metric": "test/acc", "epochs": epochs, "realized_noise_rate": 0.8}
@@ -149,10 +152,10 @@ class Process:
     def terminate(self):
         self.checkpoint("stopped", 7)
         self.world.running.remove(self)
-        self.code = -15
+        self.returncode = -15
 
     def wait(self, seconds):
-        assert self.code is not None
+        assert self.returncode is not None
 
     def checkpoint(self, name, steps, broken=None):
         path = self.folder / "checkpoints" / f"{name}.ckpt"
@@ -165,6 +168,7 @@ class World:
 
     def __init__(self, monkeypatch, root):
         self.began, self.running, self.failing, self.most, self.minutes = [], [], set(), 0, 2
+        self.code_of_failure = 1
         self.accuracy = [0.0] * 5 + [0.9] + [0.5] * 9 + [0.6]
         self.root = root
         (root / "cifar-10-batches-py").mkdir()
@@ -241,6 +245,33 @@ def test_a_run_that_fails_is_said_and_the_others_are_done(world, capsys):
     assert stop.value.code == 1
     assert "failed: dcm/cifar10/anl --data.noise.rate 0.8, seed 0: nothing was said" in capsys.readouterr().out
     assert [run["recipe"] for run in read_record(Path("record/all.json"))["runs"].values()] == [DFC]
+    world.code_of_failure = -signal.SIGKILL
+    with pytest.raises(SystemExit):
+        world.call()
+    assert "seed 0: ended by SIGKILL. See" in capsys.readouterr().out
+
+
+def test_how_long_a_run_took_whose_end_nobody_saw_is_not_known(world):
+    world.call("--budget", "1", "--jobs", "2")
+    for path in Path("runs").rglob("parts.json"):
+        (part,) = json.loads(path.read_text())
+        path.write_text(json.dumps([{**part, "seconds": None}]))
+    record = world.call()
+    assert [(run["seconds"], run["commit"]) for run in record.values()] == [(None, MACHINE["commit"])] * 2
+
+
+@pytest.mark.parametrize(
+    "content", ['{"runs": {"a": {"rec', "[1]", '{"runs": {"a": 3}}', '{"runs": {"a": {"recipe": ""}}}']
+)
+def test_what_is_no_record_is_left_alone(world, capsys, content):
+    Path("record").mkdir()
+    Path("record/all.json").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        world.call()
+    assert stop.value.code == 2
+    assert "all.json' is no record of this script: mend it, or move it away." in capsys.readouterr().err
+    assert Path("record/all.json").read_text() == content
+    assert world.began == []
 
 
 def test_a_checkpoint_of_a_batch_that_broke_is_not_gone_on_with(world):
@@ -250,17 +281,20 @@ def test_a_checkpoint_of_a_batch_that_broke_is_not_gone_on_with(world):
         Process.checkpoint(process, "stopped", 9, {"batch": 3})
         if "anl-dfc" in str(stopped):
             Process.checkpoint(process, "last", 5)
+            stopped.write_bytes(b"torn")
     world.call()
     assert world.began[2:] == [(ANL, 0, ""), (DFC, 0, "last.ckpt")]
 
 
-def test_a_run_of_other_settings_is_begun_anew(world, monkeypatch):
+def test_a_run_of_other_settings_is_begun_anew(world, monkeypatch, capsys):
     world.call("--budget", "1", "--jobs", "2")
     settings = recipe_settings("dcm/cifar10/anl-dfc")["data"]
     other = {**settings, "init_args": {**settings["init_args"], "seed": 5}}
     monkeypatch.setattr("benchmarks.run_maker.settings_of", lambda name: {"data": other})
+    capsys.readouterr()
     world.call()
     assert [place for *_, place in world.began[2:]] == ["", ""]
+    assert capsys.readouterr().out.count("begun anew, since its settings are others now: dcm/cifar10/anl") == 2
 
 
 def test_what_another_process_is_at_is_left_to_it(world, capsys):

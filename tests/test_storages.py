@@ -63,7 +63,10 @@ class AsTwo(ShardedSampler):
     def __init__(self, dataset: Any, seed: int) -> None:
         super().__init__(dataset, 1, 0, seed)
         self._two = ShardedSampler(dataset, 2, 0, seed)
-        self.num_samples = self.total_size = self._two.total_size
+
+    @property
+    def num_samples(self) -> int:  # type: ignore[override]
+        return self._two.total_size
 
     def order(self) -> Tensor:
         self._two.set_epoch(self.epoch)

@@ -26,7 +26,7 @@ from lightning_noisy.reports import LabelIssues
 from lightning_noisy.reports.from_dynamics import issues_from_dynamics
 from lightning_noisy.reports.page import Thumbnail
 from lightning_noisy.reports.report import PAGE, TABLE, write_report
-from lightning_noisy.trainer_access import from_datamodule, run_folder
+from lightning_noisy.trainer_access import from_datamodule, in_run_folder
 
 
 class LabelIssueReport(TrainingDynamics):
@@ -88,7 +88,7 @@ class LabelIssueReport(TrainingDynamics):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_fit_start(trainer, pl_module)
         check_image_root(self.image_root)
-        folder = self._folder(trainer)
+        folder = in_run_folder(trainer, self.output)
         if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
             check_writable(folder / TABLE, "output")
 
@@ -106,7 +106,7 @@ class LabelIssueReport(TrainingDynamics):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
-        folder = self._folder(trainer)
+        folder = in_run_folder(trainer, self.output)
         written = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
         if written and self.dynamics.table is not None:
             self.write(folder, self._picture_of(trainer) if self.pictures else None)
@@ -143,10 +143,6 @@ class LabelIssueReport(TrainingDynamics):
     def _class_names(self) -> list[str]:
         known = self.facts.class_names
         return [str(label) for label in range(self.dynamics.num_classes or 0)] if known is None else list(known)
-
-    def _folder(self, trainer: Trainer) -> Path:
-        """Where all goes. A collective."""
-        return Path(run_folder(trainer) or trainer.default_root_dir) / self.output
 
     def _dataset(self, trainer: Trainer) -> Any:
         """The training set, without augmentation where the data module has it so."""

@@ -18,7 +18,7 @@ from lightning_noisy.callbacks.criterion_callback import CriterionCallback
 from lightning_noisy.errors import check_argument
 from lightning_noisy.files import check_writable, written_aside
 from lightning_noisy.targets import TargetCall, TargetPipeline
-from lightning_noisy.trainer_access import run_folder
+from lightning_noisy.trainer_access import in_run_folder
 
 
 def check_npz_path(path: str) -> None:
@@ -40,14 +40,9 @@ def check_writable_npz(trainer: Trainer, path: str) -> None:
     Raises:
         NoisyLabelError: It cannot be written.
     """
-    target = target_path(trainer, path)
+    target = in_run_folder(trainer, path)
     if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
         check_writable(target, "path")
-
-
-def target_path(trainer: Trainer, path: str) -> Path:
-    """Where a file goes: relative names lie in the run's folder, without a logger in ``default_root_dir``."""
-    return Path(run_folder(trainer) or trainer.default_root_dir) / path
 
 
 def write_npz(trainer: Trainer, path: str, what: str, arrays: Mapping[str, Tensor | NDArray[Any]] | None) -> None:
@@ -59,7 +54,7 @@ def write_npz(trainer: Trainer, path: str, what: str, arrays: Mapping[str, Tenso
         what: What is written, for the message.
         arrays: CPU tensors or arrays of numbers or text by the names they get; None writes nothing.
     """
-    target = target_path(trainer, path)
+    target = in_run_folder(trainer, path)
     if arrays is None or not trainer.is_global_zero:
         return
     values: dict[str, Any] = {name: np.asarray(array) for name, array in arrays.items()}

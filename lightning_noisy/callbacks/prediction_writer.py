@@ -14,14 +14,14 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from lightning_noisy.callbacks.npz_writer import check_npz_path, check_writable_npz, target_path, write_npz
+from lightning_noisy.callbacks.npz_writer import check_npz_path, check_writable_npz, write_npz
 from lightning_noisy.collectives import gather_over_processes
 from lightning_noisy.data.origins import CLASS_NAMES, PATH, origin_arrays, sources_of
 from lightning_noisy.errors import NoisyLabelError
 from lightning_noisy.private_api import Callback
 from lightning_noisy.spreadsheets import write_csv
 from lightning_noisy.state import RunDriver, class_names_in_use
-from lightning_noisy.trainer_access import loaders_in
+from lightning_noisy.trainer_access import in_run_folder, loaders_in
 
 
 class PredictionWriter(BasePredictionWriter, Callback):
@@ -75,7 +75,7 @@ class PredictionWriter(BasePredictionWriter, Callback):
         arrays = _named(trainer, pl_module, rows[order].numpy(), probabilities[order].numpy())
         write_npz(trainer, self.path, f"Probabilities of {len(rows)} samples", arrays)
         if PATH in arrays and trainer.is_global_zero:
-            _write_table(target_path(trainer, self.path).with_suffix(".csv"), arrays)
+            _write_table(in_run_folder(trainer, self.path).with_suffix(".csv"), arrays)
 
 
 def _named(

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lightning_noisy.errors import NoisyLabelError, check_argument
@@ -106,7 +107,13 @@ def stays_on_device(data_on: DataOn, samples: Tensor, by_batch: bool, trainer: T
     if data_on == "loader":
         return False
     converts = trainer is not None and trainer.precision not in _PRECISIONS
+    early = trainer is not None and _looks_before(trainer)
     if data_on == "device":
+        if early:
+            raise NoisyLabelError(
+                "data_on='device' makes samples after `on_before_batch_transfer`, which this run overrides: use "
+                "data_on='loader', or `on_after_batch_transfer`."
+            )
         if trainer is not None and converts:
             raise NoisyLabelError(
                 f"data_on='device' makes samples after precision={trainer.precision!r} has converted the batch: use "
@@ -114,4 +121,10 @@ def stays_on_device(data_on: DataOn, samples: Tensor, by_batch: bool, trainer: T
             )
         return True
     on_gpu = trainer is not None and trainer.strategy.root_device.type == "cuda"
-    return on_gpu and by_batch and not converts and samples.nbytes <= MOST_BYTES
+    return on_gpu and by_batch and not converts and not early and samples.nbytes <= MOST_BYTES
+
+
+def _looks_before(trainer: Trainer) -> bool:
+    """Whether somebody's hook gets batches before they move."""
+    owners = (getattr(trainer, "lightning_module", None), getattr(trainer, "datamodule", None))
+    return any(one is not None and is_overridden("on_before_batch_transfer", one) for one in owners)

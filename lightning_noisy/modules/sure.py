@@ -69,6 +69,7 @@ class SURE(NoisyLabelModule):
     """
 
     unfit_storage: ClassVar[Mapping[str, str]] = {
+        "dtype": "they count epochs, and float16 does not count beyond 2048",
         "top_k": "a row is one number",
         "sharded": "it compares them with the least of all samples",
     }

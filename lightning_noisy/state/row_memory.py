@@ -43,7 +43,7 @@ def placed(column: Tensor, folder: str | None) -> Tensor:
 
 def _mapped(shape: Sequence[int], dtype: torch.dtype, folder: str) -> Tensor:
     """Zeros in a file that has no name, so that it goes when nobody holds it any more."""
-    path, count = Path(folder, f".{uuid.uuid4().hex}.rows"), torch.Size(shape).numel()
+    path, count = Path(folder).expanduser() / f".{uuid.uuid4().hex}.rows", torch.Size(shape).numel()
     size = count * dtype.itemsize
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

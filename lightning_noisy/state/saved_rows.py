@@ -146,20 +146,21 @@ class SavedRows:
                 f"The saved store has shape {(len(state['values']), *saved.shape)} (samples, ...), this run needs "
                 f"{(self.num_samples, *self.format.shape)}: resume with the data set that wrote the checkpoint."
             )
-        self.check_format(saved)
+        check_same_format(saved, self.format)
         for name, column in self.columns.items():
             column.copy_(self.shard.of_all(state[name]))
         self._writer.copy_(self.shard.of_all(state["writer"]))
         self._touched.zero_()
 
-    def check_format(self, wanted: RowFormat) -> None:
-        """Refuse rows that are kept in another way, which would round, or lose, what was written.
 
-        Raises:
-            NoisyLabelError: They are.
-        """
-        if self.format != wanted:
-            raise NoisyLabelError(
-                f"The checkpoint's rows and those of this run are kept in two ways, {wanted} and {self.format}: resume "
-                "with the `storage` that wrote it."
-            )
+def check_same_format(saved: RowFormat, wanted: RowFormat) -> None:
+    """Refuse rows that are kept in another way, which would round, or lose, what was written.
+
+    Raises:
+        NoisyLabelError: They are.
+    """
+    if saved != wanted:
+        raise NoisyLabelError(
+            f"The checkpoint's rows and those of this run are kept in two ways, {saved} and {wanted}: resume "
+            "with the `storage` that wrote it."
+        )

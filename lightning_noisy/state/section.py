@@ -13,6 +13,7 @@ from lightning_noisy.state.epoch_sums import EpochSums
 from lightning_noisy.state.open_batch import OpenBatch
 from lightning_noisy.state.row_format import format_of, row_bytes
 from lightning_noisy.state.sample_store import SampleStore
+from lightning_noisy.state.saved_rows import check_same_format
 from lightning_noisy.state.shard import Shard
 from lightning_noisy.storage import PLAIN, Storage
 
@@ -127,7 +128,7 @@ class Section:
                 f"The checkpoint's store `{name}` of {self.owner} has rows of shape {found.shape}, this run needs "
                 f"{shape}: resume with the number of classes that wrote it."
             )
-        found.check_format(format_of(shape, dtype, storage))
+        check_same_format(found.format, format_of(shape, dtype, storage))
         return found
 
     def storage_of(self, name: str) -> Storage:

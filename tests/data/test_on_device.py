@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import move_data_to_device
 from torch import nn
 
@@ -111,8 +112,15 @@ def test_copies_are_made_once_and_stay_where_they_are():
         assert other._copies == {}
 
 
-def run(kind="cuda", precision="32-true"):
-    return SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)), precision=precision)
+def run(kind="cuda", precision="32-true", **more):
+    return SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device(kind)), precision=precision, **more)
+
+
+class Early(LightningModule):
+    """Looks at batches before they are moved."""
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch
 
 
 SMALL, LARGE = torch.zeros(3), torch.empty(MOST_BYTES + 1, dtype=torch.uint8, device="meta")
@@ -131,6 +139,8 @@ SMALL, LARGE = torch.zeros(3), torch.empty(MOST_BYTES + 1, dtype=torch.uint8, de
         ("device", LARGE, False, run("cpu"), True),
         ("device", SMALL, True, None, True),
         ("loader", SMALL, True, run(), False),
+        ("auto", SMALL, True, run(lightning_module=Early()), False),
+        ("auto", SMALL, True, run(lightning_module=LightningModule()), True),
     ],
 )
 def test_where_samples_are_made(data_on, samples, by_batch, trainer, expected):
@@ -149,3 +159,5 @@ def test_what_cannot_be_is_refused():
         digits("gpu")
     with pytest.raises(NoisyLabelError, match="precision='16-true' has converted the batch: use data_on='loader'"):
         stays_on_device("device", SMALL, True, run(precision="16-true"))
+    with pytest.raises(NoisyLabelError, match="before_batch_transfer`, which this run overrides: use data_on='loader'"):
+        stays_on_device("device", SMALL, True, run(lightning_module=Early()))

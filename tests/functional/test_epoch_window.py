@@ -41,12 +41,14 @@ def test_random_visits_against_a_dict(window: int, seed: int) -> None:
     assert min(with_a_past, repeated, gaps) >= (1 if window > 3 else 3)
 
 
-def test_the_future_and_this_epoch_do_not_count() -> None:
+@pytest.mark.parametrize("start", [0, 2047, 4093, 100_003], ids=str)
+def test_the_future_and_this_epoch_do_not_count(start: int) -> None:
+    """In rows that are kept in float16, which tells 2048 numbers apart."""
     rows = torch.zeros(1, *window_shape(3, 1))
     for epoch in (4, 5, 6):
-        rows = note(rows, torch.tensor([[float(epoch)]]), epoch)
+        rows = note(rows, torch.tensor([[float(epoch)]]), start + epoch).half().float()
     for epoch, expected in ((4, None), (5, 4.0), (6, 4.5), (7, 5.0), (8, 5.5), (9, 6.0), (10, None)):
-        mean, known = mean_before(rows, epoch)
+        mean, known = mean_before(rows, start + epoch)
         assert mean.item() == (expected or 0.0)
         assert known.item() == (expected is not None)
 

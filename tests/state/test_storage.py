@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_noisy import NoisyLabelError, SampleStore, Storage
 from lightning_noisy.callbacks import (
@@ -28,6 +28,7 @@ from lightning_noisy.callbacks import (
     PosteriorWriter,
     TrainingDynamics,
 )
+from lightning_noisy.heads import LinearHead
 from lightning_noisy.losses import (
     ActivePassiveLoss,
     EarlyLearningRegularization,
@@ -38,6 +39,9 @@ from lightning_noisy.losses import (
     StagedLoss,
     TruncatedGeneralizedCrossEntropy,
 )
+from lightning_noisy.modules import SURE
+from lightning_noisy.networks import SmallCNN
+from lightning_noisy.state import Section
 from lightning_noisy.state.row_format import format_of, row_bytes
 from tests.state.test_state import reloaded
 
@@ -201,6 +205,10 @@ REFUSED: list[tuple[Any, str]] = [
     (lambda: PencilLoss(storage=Storage(top_k=4)), "PencilLoss cannot keep its rows with `top_k=4`"),
     (lambda: TrainingDynamics(storage=Storage(top_k=4)), "`top_k=4`"),
     (
+        lambda: SURE(SmallCNN(width=2), LinearHead, nn.CrossEntropyLoss(), 3, storage=HALF),
+        "SURE cannot keep its rows with `dtype='float16'`, since they count epochs",
+    ),
+    (
         lambda: StagedLoss(
             [NegativeLearning(window=2), SelectivePositiveLearning(window=2, storage=HALF)], [0, 1]
         ).storage_of("label_probability"),
@@ -215,6 +223,23 @@ def test_refused(make: Any, message: str) -> None:
         make()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_may_lie_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    SampleStore(2, storage=Storage(folder="~/scratch"))
+    assert (tmp_path / "scratch").is_dir()
+
+
+def test_the_checkpoint_s_storage_is_named_first() -> None:
+    section = Section("SELC", storage=HALF)
+    section.load_state_dict({**Section("SELC").state_dict(), "stores": {"a": SampleStore(3, (2,)).state_dict()}})
+    section.begin(3, torch.device("cpu"))
+    said = (
+        "The checkpoint's rows and those of this run are kept in two ways, whole in torch.float32 and whole in torch.f"
+    )
+    with pytest.raises(NoisyLabelError, match=f"^{said}loat16: resume with the `storage` that wrote it"):
+        section.store("a", (2,))
 
 
 def test_a_disk_without_room_is_said_before_a_row_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
