@@ -25,6 +25,23 @@ def check_argument(valid: bool, name: str, wanted: str, value: object) -> None:
         raise NoisyLabelError(f"Expected argument `{name}` to be {wanted}, but got {value!r}.")
 
 
+def check_kind(valid: bool, name: str, wanted: str, value: object) -> None:
+    """The same where what came is too long to be shown: its kind is named.
+
+    Args:
+        valid: Whether the argument can be used.
+        name: The argument's name as the user wrote it.
+        wanted: What it has to be.
+        value: What came.
+
+    Raises:
+        NoisyLabelError: ``valid`` is false.
+    """
+    if not valid:
+        came = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+        raise NoisyLabelError(f"Expected argument `{name}` to be {wanted}, but got {came}.")
+
+
 def check_count(value: object, name: str, least: int = 1, optional: bool = False, most: int = sys.maxsize) -> None:
     """Refuse an argument that counts something and is no int, too small, or too large.
 

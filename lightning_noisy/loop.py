@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +27,7 @@ from lightning_noisy.callbacks.parameter_schedule import ScheduleCallback
 from lightning_noisy.collectives import process_rank
 from lightning_noisy.data.batch import Batch
 from lightning_noisy.data.indexed import known_labels
-from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.errors import NoisyLabelError, check_argument, check_count
 from lightning_noisy.private_api import Callback
 from lightning_noisy.state import RunDriver, TrainingSet
 from lightning_noisy.state.sharding import check_shards
@@ -110,6 +111,7 @@ class NoisyLoop:
             epoch: Number of the epoch, from 0.
         """
         run = self._driver.state
+        self._check_batch(index, epoch)
         if not self._begun:
             self._begin()
         if run.open_epoch is not None and run.open_epoch != epoch:
@@ -142,14 +144,24 @@ class NoisyLoop:
         Raises:
             NoisyLabelError: The callbacks look at several criteria, or at none.
         """
-        places = [place for place in self._driver.state.listeners if isinstance(place, TargetPipeline)]
+        places = self._places
         if len(places) != 1:
             raise NoisyLabelError(f"The callbacks look at {len(places)} criteria: `target` is for one.")
         return places[0].target_of(logits, target)
 
     def update(self, logits: Tensor, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        """:meth:`target` of a batch around which nothing else has to act: all that trackers need."""
+        """:meth:`target` of a batch around which nothing else has to act: all that trackers need.
+
+        Raises:
+            NoisyLabelError: A callback changes the target, which a loss that is computed around it would not see.
+        """
         with self.batch(index, epoch):
+            changers = [str(place.members) for place in self._places if place.members.changers]
+            if changers:
+                raise NoisyLabelError(
+                    f"`update` is for trackers, and {changers[0]} would change the target of a loss that is computed "
+                    "already: use `with noisy.batch(index, epoch):` around the step."
+                )
             return self.target(logits, target)
 
     def end_epoch(self) -> dict[str, float]:
@@ -193,12 +205,24 @@ class NoisyLoop:
         """
         if self._begun:
             raise NoisyLabelError("The loop has begun: load its state before the first batch.")
+        wanted = "what `state_dict` of a NoisyLoop gave, which may be one part of what was saved"
+        check_argument({"run", "callbacks"} <= state.keys(), "state", wanted, f"the keys {', '.join(map(str, state))}")
         self._driver.load_state_dict(copy.deepcopy(state["run"]))
         for callback in self.callbacks:
             if callback.state_key in state["callbacks"]:
                 callback.load_state_dict(state["callbacks"][callback.state_key])
         self.trainer.global_step, self._batch_idx = state["global_step"], state["batch_idx"]
         self._fresh = False
+
+    @property
+    def _places(self) -> list[TargetPipeline]:
+        return [place for place in self._driver.state.listeners if isinstance(place, TargetPipeline)]
+
+    def _check_batch(self, index: object, epoch: object) -> None:
+        fits = isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1
+        came = f"{index.dtype} {tuple(index.shape)}" if isinstance(index, Tensor) else type(index).__name__
+        check_argument(fits, "index", "positions in the training set, a tensor int64 (B,)", came)
+        check_count(epoch, "epoch", least=0, most=sys.maxsize if self._max_epochs is None else self._max_epochs - 1)
 
     def _begin(self) -> None:
         run = self._driver.state

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_noisy.data.noise import read_labels
 from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.state import RunDriver
 from lightning_noisy.trainer_access import from_datamodule
 
 
@@ -30,7 +32,7 @@ class CleanTargets:
             NoisyLabelError: They are no labels of this training set.
         """
         if isinstance(self.source, str):
-            return read_labels(self.source, self.key, num_samples).to(device)
+            return _looked_at(read_labels(self.source, self.key, num_samples), trainer).to(device)
         known = from_datamodule(trainer, "clean_targets") if self.source is None else self.source
         if known is None:
             return None
@@ -40,4 +42,20 @@ class CleanTargets:
                 f"Expected `clean_targets` to be integers of shape ({num_samples},), one for each training sample, "
                 f"but got {clean.dtype} {tuple(clean.shape)}."
             )
-        return clean.long().to(device)
+        return (clean if self.source is None else _looked_at(clean, trainer)).long().to(device)
+
+
+def _looked_at(clean: Tensor, trainer: Trainer) -> Tensor:
+    """Say it where labels that somebody gives can hardly be the right ones of these samples."""
+    given = RunDriver.of(trainer).labels
+    known = clean >= 0
+    if given is None or not known.any():
+        return clean
+    same = float((clean == given.cpu())[known].float().mean())
+    classes = int(given.max()) + 1
+    if same < 1 / max(2, classes):
+        rank_zero_warn(
+            f"Only {same:.0%} of the given labels equal `clean_targets`, fewer than by chance: do these count from 0, "
+            "and have the order of the training set?"
+        )
+    return clean

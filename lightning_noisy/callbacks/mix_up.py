@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, MutableSequence
+from collections.abc import MutableMapping, MutableSequence, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -127,6 +127,18 @@ class MixUp(CriterionCallback):
             )
         default: int | str = 0 if listed else "image"
         key: Any = default if self.input_key is None else self.input_key
+        if self.input_key is None and listed:
+            _check_one_input(batch)
         known = list(range(-len(batch), len(batch))) if listed else list(batch)
         check_argument(key in known, "input_key", f"one of {known}, where the batch holds its inputs", key)
         return key
+
+
+def _check_one_input(batch: Sequence[Any]) -> None:
+    """Refuse a batch of which several entries may be its inputs."""
+    rows = [part for part in batch if isinstance(part, Tensor) and part.ndim and part.is_floating_point()]
+    if len(rows) > 1:
+        shapes = " and ".join(str(tuple(part.shape)) for part in rows)
+        raise NoisyLabelError(
+            f"MixUp finds several floating-point entries in the batch, {shapes}: name the inputs by `input_key`."
+        )

@@ -111,7 +111,9 @@ class TrainingDynamics(CriterionCallback):
 
     def observe_target(self, call: TargetCall) -> None:
         """Note what the batch's samples are taken for."""
-        if self._pass is None:
+        if self._pass is not None:
+            self._pass.num_classes = call.num_classes
+        else:
             store = self.section.store("visit", (call.num_classes + 1,), fill=float("nan"), device=call.logits.device)
             store.update(call.index, visit_rows(call.logits, call.given))
 

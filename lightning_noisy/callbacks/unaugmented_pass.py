@@ -68,6 +68,8 @@ class UnaugmentedPass:
         check_whole(owner, scoring_loader(trainer, dataset), section.num_samples)
         self._owner, self._module, self._dataset = owner, module, dataset
         self._section, self._labels = section, labels
+        self.num_classes: int | None = None
+        """K, as the criterion has it; None before its first call."""
 
     def __call__(self, run: RunState) -> None:
         """Look at all samples: the rows are then in the store ``visit``, equal on all processes.
@@ -86,6 +88,11 @@ class UnaugmentedPass:
             raise NoisyLabelError(
                 f"{self._owner}(unaugmented=...) needs logits (B, K) of {type(self._module).__name__}, whose `forward` "
                 f"returns {came}."
+            )
+        if self.num_classes is not None and logits.shape[1] != self.num_classes:
+            raise NoisyLabelError(
+                f"{self._owner}(unaugmented=...) needs the logits of {type(self._module).__name__}, whose `forward` "
+                f"returns {tuple(logits.shape)}, but the criterion gets {self.num_classes} classes: return these."
             )
         self._check(run, batch, logits)
         return {"visit": visit_rows(logits, batch.target)}

@@ -96,11 +96,15 @@ def _sizes(features: Path) -> tuple[int, int, int]:
     """Samples N, width D and classes K of a file."""
     try:
         with np.load(features, allow_pickle=False) as file:
-            x, y = file["x"], file["y"]
+            lacking = [name for name in ("x", "y") if name not in file.files]
+            x, y = (np.empty(0), np.empty(0)) if lacking else (file["x"], file["y"])
             names = file["class_names"] if "class_names" in file.files else ()
-    except (EOFError, OSError, ValueError, KeyError, BadZipFile) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but {why}.") from error
+    except (EOFError, OSError, ValueError, BadZipFile) as error:
+        raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but {error}.") from error
+    if lacking:
+        raise NoisyLabelError(
+            f"Expected '{features}' to hold features `x` and labels `y`, but it lacks `{lacking[0]}`."
+        )
     shaped = x.ndim == 2 and y.ndim == 1 and len(x) == len(y) > 0 and x.shape[1] > 0
     check_argument(shaped, "PATH", "a file with `x` (N, D) and `y` (N,)", f"{x.shape} and {y.shape}")
     check_argument(y.dtype.kind in "iu", "PATH", "a file whose `y` are integers that count classes", f"{y.dtype}")
@@ -110,4 +114,7 @@ def _sizes(features: Path) -> tuple[int, int, int]:
     classes = max(int(y.max()) + 1, len(names), 2)
     wanted = f"a file whose `y` count classes from 0, not more than there are samples ({len(y)})"
     check_argument(classes <= len(y), "PATH", wanted, f"a label {int(y.max())}")
+    if empty := sorted({*range(classes)} - {*y.tolist()}):
+        few = ", ".join(map(str, empty[:8])) + (f" and {len(empty) - 8} more" if len(empty) > 8 else "")
+        print(f"{len(empty)} of {classes} classes have no sample in `y`: {few}. Labels count from 0, without gaps.")
     return len(x), x.shape[1], classes

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
@@ -66,6 +67,11 @@ class SplitLoaders(LightningDataModule):
 
     @override
     def val_dataloader(self) -> list[DataLoader[Any]]:
+        if not self._validation and self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
+            raise NoisyLabelError(
+                f"This {type(self).__name__} has neither a validation nor a test set, so there is nothing to validate: "
+                "give it one, see its arguments."
+            )
         return [self._in_order(dataset) for dataset in self._validation.values()]
 
     @override

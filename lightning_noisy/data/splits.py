@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_noisy.checks import check_labels
 from lightning_noisy.data.labeled_images import LabeledImages
 from lightning_noisy.data.noise import LabelNoise
 from lightning_noisy.errors import NoisyLabelError
@@ -34,7 +35,8 @@ def training_labels(
         class_names: Names of the classes, where they are known.
 
     Raises:
-        NoisyLabelError: The set is empty, or comes with noisy labels and gets noise as well.
+        NoisyLabelError: The set is empty, or comes with noisy labels and gets noise as well; noise that makes no labels
+            of it.
     """
     given = images.labels if images.noisy is None else images.noisy
     assert given is not None, "images without labels"
@@ -46,7 +48,17 @@ def training_labels(
         raise NoisyLabelError(
             f"The training set of {owner} comes with noisy labels, but got noise={noise!r} as well: leave it out."
         )
-    return images.labels, noise.corrupt_images(images, given, num_classes, seed, class_names)
+    noisy = noise.corrupt_images(images, given.clone(), num_classes, seed, class_names)
+    _check_noisy(noisy, given, num_classes, type(noise).__name__)
+    return images.labels, noisy
+
+
+def _check_noisy(noisy: object, given: Tensor, num_classes: int, owner: str) -> None:
+    """Refuse what label noise, maybe of one's own, returns in place of labels."""
+    if not isinstance(noisy, Tensor) or noisy.dtype != torch.int64 or noisy.shape != given.shape:
+        came = f"{noisy.dtype} {tuple(noisy.shape)}" if isinstance(noisy, Tensor) else type(noisy).__name__
+        raise NoisyLabelError(f"{owner}.corrupt has to return labels, int64 ({len(given)},), but returned {came}.")
+    check_labels(noisy, num_classes, f"the labels of {owner}")
 
 
 def known_labels_of(clean: Tensor | None, owner: str) -> Tensor:

@@ -175,7 +175,7 @@ class NoisyLabelLoss(nn.Module, ABC):
         if store is None:
             raise NoisyLabelError(
                 f"{type(self).__name__} keeps a store of the training set that is not attached yet: in a loop of your "
-                f"own set `loss.stores[{name!r}] = SampleStore(...)` before training."
+                f"own give the loss to `NoisyLoop(criterion=...)` with the callback `LossMemory()`."
             )
         return store
 
@@ -185,9 +185,11 @@ class NoisyLabelLoss(nn.Module, ABC):
 
     def missing(self, name: str) -> NoisyLabelError:
         """The error to raise where a keyword with a default turns out to be needed."""
+        way_out = f"pass `{name}=...`, add the callback `LossMemory()`, or use it in a NoisyLabelModule"
+        if not self.training:
+            way_out = "in validation and test call another criterion, such as `F.cross_entropy`"
         return NoisyLabelError(
-            f"{type(self).__name__} expects `{name}`{_MEANINGS.get(name, '')}, but got None: pass `{name}=...`, or use "
-            "it in a NoisyLabelModule."
+            f"{type(self).__name__} expects `{name}`{_MEANINGS.get(name, '')}, but got None: {way_out}."
         )
 
     def check_sample_values(self) -> None:

@@ -16,7 +16,7 @@ from lightning_noisy.functional.selection import disagree
 from lightning_noisy.losses import NoisyLabelLoss
 from lightning_noisy.losses.sample_losses import SampleLosses
 from lightning_noisy.modules.strategy import NOT_SAVED, StrategyModule
-from lightning_noisy.networks.classifier import Classifier, Outputs
+from lightning_noisy.networks.classifier import Classifier, Outputs, check_factory
 
 
 class MultiNetworkModule(StrategyModule):
@@ -59,6 +59,7 @@ class MultiNetworkModule(StrategyModule):
         super().__init__(num_classes, optimizer, lr_scheduler, **options)
         self.save_hyperparameters(ignore=[*NOT_SAVED])
         outputs, count = num_classes + getattr(loss, "extra_outputs", 0), range(self.num_networks)
+        check_factory(backbone, "backbone", "the backbone of each network")
         networks = [Classifier(backbone(), head, outputs) for _ in count]
         losses = [copy.deepcopy(loss) for _ in count]
         for network, own in zip(networks, losses, strict=True):

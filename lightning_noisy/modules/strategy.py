@@ -18,6 +18,7 @@ from lightning_noisy.checks import check_labels
 from lightning_noisy.data.batch import TrainingBatch, unpack_batch
 from lightning_noisy.data.epoch_length import announce_length
 from lightning_noisy.data.origins import check_same_names
+from lightning_noisy.errors import check_kind
 from lightning_noisy.functional.noise import check_num_classes
 from lightning_noisy.losses import per_sample
 from lightning_noisy.losses.sample_losses import SampleLosses
@@ -76,6 +77,7 @@ class StrategyModule(EvaluatedModule, StrategyTools, NamesMissingParts):
         compile: bool | dict[str, Any] = False,
     ) -> None:
         check_num_classes(num_classes)
+        check_kind(callable(optimizer), "optimizer", "a class or function that makes one of parameters", optimizer)
         super().__init__(num_classes)
         self.keep_rows(storage)
         self.compile_options = compile_options(compile)
@@ -166,6 +168,7 @@ class StrategyModule(EvaluatedModule, StrategyTools, NamesMissingParts):
         self._run.add(self.section)
         if stage != "fit" and self.trainer.ckpt_path is None:  # else the checkpoint is asked
             check_same_names(self.class_names, class_names_in_use(self.trainer))
+        check_kind(not isinstance(getattr(self, "loss", None), type), "loss", "a module", getattr(self, "loss", None))
         self.find_splits()
         self.loss_stores.join(self._run, self)
 

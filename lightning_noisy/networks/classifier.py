@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_noisy.errors import NoisyLabelError
+from lightning_noisy.errors import NoisyLabelError, check_kind
 from lightning_noisy.networks.feature_width import feature_width
 
 
@@ -48,11 +48,13 @@ class Classifier(nn.Module):
         num_outputs: K.
 
     Raises:
-        NoisyLabelError: A backbone without ``num_features``.
+        NoisyLabelError: A backbone without ``num_features``, or that is no module; a head that is made already.
     """
 
     def __init__(self, backbone: nn.Module, head: Callable[[int, int], nn.Module], num_outputs: int) -> None:
         super().__init__()
+        check_kind(isinstance(backbone, nn.Module), "backbone", "a module", backbone)
+        check_factory(head, "head", "the classifier of (D, K)")
         self.backbone = backbone
         self.head = head(self.num_features, num_outputs)
 
@@ -92,3 +94,18 @@ class Classifier(nn.Module):
         rows = len(features) // (len(images) if several else 1)
         views = self.head(features).split(rows)
         return Outputs(views[0], features[:rows], views, self, features)
+
+
+def check_factory(value: object, name: str, makes: str) -> None:
+    """Refuse what is made already where something is to be made.
+
+    Args:
+        value: What came.
+        name: The argument's name.
+        makes: What it has to make.
+
+    Raises:
+        NoisyLabelError: It is a module, or nothing that can be called.
+    """
+    factory = callable(value) and not isinstance(value, nn.Module)
+    check_kind(factory, name, f"a class or function that makes {makes}", value)

@@ -9,12 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_noisy.functional.label_posterior import LabelPosterior, label_posterior
 from lightning_noisy.reports.label_issues import LOST, SCORE_BINS, UNSEEN, LabelIssues, NoiseRate
 from lightning_noisy.reports.remarks import remarks_on, signs_of
 
 CUT = 0.5
+_NOBODY = -1e4  # logit of a class without a label
 _COLUMNS = (
     "confidence", "trend", "variability", "final_confidence", "margin", "forgotten", "last_forgotten", "first_learned",
     "modal_share", "visits",
@@ -37,11 +39,11 @@ def issues_from_dynamics(
 
     The score of a label is its posterior probability to be wrong, suggested is the most probable class
     (:func:`~lightning_noisy.functional.label_posterior.label_posterior` of the geometric mean over epochs of the
-    network's probabilities). A label counts as wrong where another class is suggested and the score is at least 0.5.
-    The mean score is the estimated noise rate; its interval reaches from the labels that are wrong with a probability
-    above 0.9 to those with one above 0.1. It is a wide one, and no confidence interval: whether the network itself is
-    right cannot be told from within. Samples that were never seen have a score of 0, are flagged, and count for no
-    share; those whose label nobody knows either are left out, which is said.
+    network's probabilities; a class without labels is never suggested). A label counts as wrong where another class is
+    suggested and the score is at least 0.5. The mean score is the estimated noise rate; its interval reaches from the
+    labels that are wrong with a probability above 0.9 to those with one above 0.1. It is a wide one, and no confidence
+    interval: whether the network itself is right cannot be told from within. Samples that were never seen have a score
+    of 0, are flagged, and count for no share; those whose label nobody knows either are left out, which is said.
 
     Args:
         table: Figures of each sample, as :meth:`TrainingDynamics.table` gives them, (N,) each.
@@ -66,7 +68,7 @@ def issues_from_dynamics(
         curves = None if curves is None else curves[told]
     given = given.astype(np.int64)
     seen = table["visits"] > 0
-    known = torch.from_numpy(beliefs[:, : len(class_names)])
+    known = _of_classes(beliefs[:, : len(class_names)], given)
     found = label_posterior(known if seen.all() else known[torch.from_numpy(seen)], torch.from_numpy(given[seen]))
     suggested, score = given.copy(), np.zeros(len(given))
     marks = {UNSEEN: ~seen, LOST: np.isin(given, lost)}
@@ -91,6 +93,13 @@ def issues_from_dynamics(
     )
     signs = signs_of(table, found.noise_rate, issues.wrong)
     return issues if signs is None else replace(issues, remarks=(*issues.remarks, *remarks_on(signs)))
+
+
+def _of_classes(beliefs: NDArray[np.float32], given: NDArray[np.int64]) -> Tensor:
+    """Beliefs in classes that have labels; in others, of which there may be many where labels have gaps, hardly any."""
+    empty = np.bincount(given, minlength=beliefs.shape[1]) == 0
+    known = torch.from_numpy(beliefs)
+    return known.masked_fill(torch.from_numpy(empty), _NOBODY) if empty.any() else known
 
 
 def _predictions(table: Mapping[str, NDArray[Any]], class_names: Sequence[str]) -> dict[str, NDArray[np.str_]]:

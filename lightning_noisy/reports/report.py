@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_noisy.files import written_aside
 from lightning_noisy.reports.exports import write_cleanlab, write_fiftyone, write_label_studio
@@ -14,6 +15,7 @@ from lightning_noisy.reports.label_issues import LabelIssues
 from lightning_noisy.reports.page import Thumbnail, write_page
 from lightning_noisy.reports.table import write_table
 
+_LOOKED_AT = 12
 TABLE, LABELS, PAGE = "label_issues.csv", "suggested_labels.npz", "report.html"
 
 
@@ -50,3 +52,12 @@ def write_report(
     with written_aside(folder / LABELS) as file:
         np.savez(file, **arrays)
     write_page(folder / PAGE, issues, title, thumbnail)  # last: it reads images, which may be gone
+    if issues.kind == "path" and thumbnail is not None and not _has_pictures(issues, thumbnail):
+        rank_zero_warn(
+            f"{folder / PAGE} shows no pictures, since no file is where the samples' paths say: give the folder that "
+            "they are relative to, `image_root` (`lightning-noisy report RUN --image_root FOLDER`)."
+        )
+
+
+def _has_pictures(issues: LabelIssues, thumbnail: Thumbnail) -> bool:
+    return any(thumbnail(issues.position(int(row))) is not None for row in issues.order[:_LOOKED_AT])

@@ -10,6 +10,7 @@ from lightning_noisy.data.batch import Batch
 from lightning_noisy.state import RunState
 
 _UNSEEN = -1
+_NEAR_ONE = 1e-3
 
 
 class BatchCheck:
@@ -64,6 +65,22 @@ class BatchCheck:
 
         self._run.checks.require(((kept == index) & inside & finite & (expected == given)).all(), problem)
         return kept
+
+    def first(self, logits: Tensor, members: str) -> None:
+        """Refuse probabilities, which all would take for logits; asked once.
+
+        Args:
+            logits: What the criterion gets, (B, K).
+            members: Who acts at the criterion.
+        """
+        probabilities = (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < _NEAR_ONE).all()
+        self._run.checks.require(
+            ~probabilities,
+            lambda: (
+                f"`{self._name}` gets probabilities, of which {members} would take the softmax again: call it with "
+                "logits, or with logarithms of probabilities."
+            ),
+        )
 
     def _expected(self, index: Tensor, given: Tensor, num_classes: int) -> Tensor:
         """The labels of the samples, as far as they are known; those that come now of the others."""

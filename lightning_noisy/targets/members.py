@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.targets.call import TargetChanger, TargetMixer, TargetObserver
+from lightning_noisy.targets.call import TargetCall, TargetChanger, TargetMixer, TargetObserver
 from lightning_noisy.targets.criterion import check_soft_targets
 
 
@@ -74,3 +74,13 @@ class TargetMembers:
     def soft(self) -> list[str]:
         """Names of the changers that make soft targets."""
         return [type(changer).__name__ for changer in self.changers if changer.makes_soft_targets]
+
+
+def no_target(changer: TargetChanger, changed: object, call: TargetCall) -> NoisyLabelError:
+    """The error where a changer returns no target, or has written into the one before."""
+    came = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+    rows, classes = call.logits.shape
+    return NoisyLabelError(
+        f"{type(changer).__name__}.change_target has to return a new target, labels int64 ({rows},) or floating-point "
+        f"rows ({rows}, {classes}), and to leave `call.target` as it is, but returned {came}."
+    )

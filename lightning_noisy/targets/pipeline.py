@@ -27,7 +27,7 @@ from lightning_noisy.targets.called_rows import called_rows
 from lightning_noisy.targets.criterion import try_soft_targets
 from lightning_noisy.targets.functional_criterion import FunctionalCriterion
 from lightning_noisy.targets.loss_context import missing_context, offered
-from lightning_noisy.targets.members import TargetMembers
+from lightning_noisy.targets.members import TargetMembers, no_target
 from lightning_noisy.targets.module_criterion import ModuleCriterion
 from lightning_noisy.targets.signature import BoundCall
 
@@ -173,8 +173,8 @@ class TargetPipeline:
 
     def _first(self, call: BoundCall, context: dict[str, Any], batch: Batch) -> Tensor:
         """The final target of the batch's first call."""
-        if self._calls == 0 and (soft := self.members.soft):
-            try_soft_targets(self.criterion, call, soft[0])
+        if self._calls == 0:
+            self._check_first(call)
         self._calls += 1
         seen_by = zip(self.members.observers, self.members.intervals, strict=True)
         observers = [observer for observer, interval in seen_by if batch.batch_idx % interval == 0]
@@ -203,12 +203,21 @@ class TargetPipeline:
                 observer.observe_target(seen)
         return seen.target
 
+    def _check_first(self, call: BoundCall) -> None:
+        if soft := self.members.soft:
+            try_soft_targets(self.criterion, call, soft[0])
+        self._check.first(call.logits.detach(), str(self.members))
+
     def _changed(self, call: TargetCall) -> tuple[TargetCall, Tensor]:
         """The call after all changers, and its target before samples were mixed."""
         unmixed = call.target
         for changer in self.members.changers:
             drawn_by = changer if isinstance(changer, DrawingChanger) else call.drawn_by
-            call = replace(call, target=changer.change_target(call), drawn_by=drawn_by)
+            before, version = call.target, call.target._version
+            changed = changer.change_target(call)
+            if before._version != version or not _is_target(changed, call):
+                raise no_target(changer, changed, call)
+            call = replace(call, target=changed, drawn_by=drawn_by)
             unmixed = unmixed if isinstance(changer, TargetMixer) else call.target
         return call, unmixed
 
@@ -240,3 +249,10 @@ class TargetPipeline:
                 "is changed once a batch; give the other use a criterion of its own."
             ),
         )
+
+
+def _is_target(changed: object, call: TargetCall) -> bool:
+    if not isinstance(changed, Tensor):
+        return False
+    soft = changed.is_floating_point() and changed.shape == call.logits.shape
+    return soft or (changed.dtype == torch.int64 and changed.shape == call.given.shape)

@@ -112,6 +112,11 @@ def _check_name(name: str) -> None:
         raise NoisyLabelError(
             f"`{name}` is not searched: the best of several seeds is luck. Give it as an argument of its own."
         )
+    if f"{name}.".startswith("data.noise."):
+        raise NoisyLabelError(
+            f"`{name}` is not searched: trials on other labels do not compare, and the least noise would win. Give it "
+            "as an argument of its own."
+        )
     if any(f"{name}.".startswith(f"{own}.") for own in _PROTOCOL):
         raise NoisyLabelError(f"`{name}` is not searched: `tune` sets it, or it says what all runs have in common.")
 

@@ -96,7 +96,7 @@ def test_without_the_line_a_fit_is_refused_also_with_a_table_by_hand(tmp_path):
 
 def test_a_loop_of_ones_own_attaches_by_hand():
     module = Project()
-    with pytest.raises(NoisyLabelError, match=r"in a loop of your own set `loss.stores\['prediction'\]"):
+    with pytest.raises(NoisyLabelError, match=r"in a loop of your own give the loss to `NoisyLoop\(criterion=...\)`"):
         module.training_step(next(iter(loader())), 0)
     module.criterion.stores["prediction"] = SampleStore(SAMPLES, (CLASSES,))
     module.calls.clear()

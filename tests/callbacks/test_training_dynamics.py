@@ -242,6 +242,22 @@ class Chance(ForeignModule):
     def forward(self, x):
         return super().forward(x).softmax(1)
 
+    def training_step(self, batch, batch_idx):
+        return self.criterion(super().forward(batch[0]), batch[1])
+
+
+class Probabilities(Chance):
+    def training_step(self, batch, batch_idx):
+        return self.criterion(self(batch[0]), batch[1])
+
+
+class Encoder(ForeignModule):
+    def forward(self, x):
+        return self.body(x)
+
+    def training_step(self, batch, batch_idx):
+        return self.criterion(self.classifier(self(batch[0])), batch[1])
+
 
 class Pairs(ForeignModule):
     def forward(self, x):
@@ -271,6 +287,8 @@ class NoForward(LightningModule):
         (NormedModule, -24, r"other labels than TrainingDynamics saw in training, among samples \[0, 1, 2, 3, 4\]"),
         (NoForward, 24, "asks NoForward for logits, which has no `forward`"),
         (Chance, 24, "needs finite logits of Chance, but `forward` returns probabilities"),
+        (Encoder, 24, r"whose `forward` returns \(5, 8\), but the criterion gets 4 classes: return these"),
+        (Probabilities, 24, "`criterion` gets probabilities, of which TrainingDynamics would take the softmax again"),
         (Pairs, 24, r"needs logits \(B, K\) of Pairs, whose `forward` returns a tuple"),
     ],
 )

@@ -177,7 +177,7 @@ def test_call_without_index() -> None:
         make()(torch.tensor(STEPS[0]), TARGET)
     assert str(caught.value) == (
         "EarlyLearningRegularization expects `index`, the positions (B,) of the samples in the training set, but got "
-        "None: pass `index=...`, or use it in a NoisyLabelModule."
+        "None: pass `index=...`, add the callback `LossMemory()`, or use it in a NoisyLabelModule."
     )
 
 

@@ -171,7 +171,7 @@ def test_call_without_features(batch: dict[str, torch.Tensor]) -> None:
         make()(batch["logits"], batch["target"])
     assert str(caught.value) == (
         "NoiseAttentionLoss expects `features`, the features (B, D) that the logits were made of, but got None: pass "
-        "`features=...`, or use it in a NoisyLabelModule."
+        "`features=...`, add the callback `LossMemory()`, or use it in a NoisyLabelModule."
     )
 
 
