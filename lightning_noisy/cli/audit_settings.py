@@ -96,15 +96,14 @@ def _sizes(features: Path) -> tuple[int, int, int]:
     """Samples N, width D and classes K of a file."""
     try:
         with np.load(features, allow_pickle=False) as file:
-            lacking = [name for name in ("x", "y") if name not in file.files]
-            x, y = (np.empty(0), np.empty(0)) if lacking else (file["x"], file["y"])
+            found = {name: file[name] for name in ("x", "y") if name in file.files}
             names = file["class_names"] if "class_names" in file.files else ()
     except (EOFError, OSError, ValueError, BadZipFile) as error:
         raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but {error}.") from error
-    if lacking:
-        raise NoisyLabelError(
-            f"Expected '{features}' to hold features `x` and labels `y`, but it lacks `{lacking[0]}`."
-        )
+    if len(found) < 2:
+        lacking = "y" if "x" in found else "x"
+        raise NoisyLabelError(f"Expected '{features}' to hold features `x` and labels `y`, but it lacks `{lacking}`.")
+    x, y = found["x"], found["y"]
     shaped = x.ndim == 2 and y.ndim == 1 and len(x) == len(y) > 0 and x.shape[1] > 0
     check_argument(shaped, "PATH", "a file with `x` (N, D) and `y` (N,)", f"{x.shape} and {y.shape}")
     check_argument(y.dtype.kind in "iu", "PATH", "a file whose `y` are integers that count classes", f"{y.dtype}")

@@ -144,9 +144,9 @@ class EpochSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[Any]:
         self._begun = self.epoch
         start, self.skip = self.skip, 0
-        order = self.order()
-        filled = order.repeat(-(-self.total_size // len(order)))[: self.total_size]
-        mine = filled[self.rank :: self.num_replicas].tolist()
+        order, processes = self.order(), self.num_replicas
+        size = self.num_samples * processes
+        mine = order.repeat(-(-size // len(order)))[:size][self.rank :: processes].tolist()
         return in_epoch(mine[start:], self.epoch)
 
     def state_dict(self) -> dict[str, Any]:

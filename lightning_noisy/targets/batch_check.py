@@ -28,6 +28,7 @@ class BatchCheck:
         self._run = run
         self._name = name
         self._labels: Tensor | None = None
+        self._looked = False
 
     def __call__(self, batch: Batch, index: Tensor, logits: Tensor, given: Tensor, of_samples: bool) -> Tensor:
         """Check a call.
@@ -51,36 +52,26 @@ class BatchCheck:
         kept = index.clamp(0, training_set.num_samples - 1)
         inside, finite = (given >= 0) & (given < num_classes), logits.isfinite().all(dim=1)
         expected = self._expected(kept, given, num_classes) if of_samples else given
+        right, probabilities = ((kept == index) & inside & finite & (expected == given)).all(), None
+        if not self._looked:  # once tells
+            self._looked, probabilities = True, _are_probabilities(logits)
+            right = right & ~probabilities
 
         def problem() -> str:
             if not (kept == index).all():
                 return self._elsewhere(index, training_set.num_samples)
             if not inside.all():
                 return self._outside(given, num_classes)
+            if probabilities is not None and probabilities:
+                return self._probabilities()
             return (
                 self._not_finite(index[~finite], place)
                 if not finite.all()
                 else self._others(index, expected, given, place)
             )
 
-        self._run.checks.require(((kept == index) & inside & finite & (expected == given)).all(), problem)
+        self._run.checks.require(right, problem)
         return kept
-
-    def first(self, logits: Tensor, members: str) -> None:
-        """Refuse probabilities, which all would take for logits; asked once.
-
-        Args:
-            logits: What the criterion gets, (B, K).
-            members: Who acts at the criterion.
-        """
-        probabilities = (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < _NEAR_ONE).all()
-        self._run.checks.require(
-            ~probabilities,
-            lambda: (
-                f"`{self._name}` gets probabilities, of which {members} would take the softmax again: call it with "
-                "logits, or with logarithms of probabilities."
-            ),
-        )
 
     def _expected(self, index: Tensor, given: Tensor, num_classes: int) -> Tensor:
         """The labels of the samples, as far as they are known; those that come now of the others."""
@@ -107,6 +98,12 @@ class BatchCheck:
             f"{int(given.max())}."
         )
 
+    def _probabilities(self) -> str:
+        return (
+            f"`{self._name}` gets probabilities, and whoever looks at it would take their softmax again: call it with "
+            "logits, or with logarithms of probabilities."
+        )
+
     def _not_finite(self, samples: Tensor, place: str) -> str:
         return (
             f"The logits are not finite in {place}, samples {samples.tolist()[:8]}: lower the learning rate or look at "
@@ -122,3 +119,7 @@ class BatchCheck:
             "batch up to the criterion, or say by `index_key` where its index is; labels that change on purpose need "
             "`check_labels=False`."
         )
+
+
+def _are_probabilities(logits: Tensor) -> Tensor:
+    return (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < _NEAR_ONE).all()

@@ -173,8 +173,8 @@ class TargetPipeline:
 
     def _first(self, call: BoundCall, context: dict[str, Any], batch: Batch) -> Tensor:
         """The final target of the batch's first call."""
-        if self._calls == 0:
-            self._check_first(call)
+        if self._calls == 0 and (soft := self.members.soft):
+            try_soft_targets(self.criterion, call, soft[0])
         self._calls += 1
         seen_by = zip(self.members.observers, self.members.intervals, strict=True)
         observers = [observer for observer, interval in seen_by if batch.batch_idx % interval == 0]
@@ -202,11 +202,6 @@ class TargetPipeline:
             for observer in observers:
                 observer.observe_target(seen)
         return seen.target
-
-    def _check_first(self, call: BoundCall) -> None:
-        if soft := self.members.soft:
-            try_soft_targets(self.criterion, call, soft[0])
-        self._check.first(call.logits.detach(), str(self.members))
 
     def _changed(self, call: TargetCall) -> tuple[TargetCall, Tensor]:
         """The call after all changers, and its target before samples were mixed."""

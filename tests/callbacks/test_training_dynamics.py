@@ -288,7 +288,7 @@ class NoForward(LightningModule):
         (NoForward, 24, "asks NoForward for logits, which has no `forward`"),
         (Chance, 24, "needs finite logits of Chance, but `forward` returns probabilities"),
         (Encoder, 24, r"whose `forward` returns \(5, 8\), but the criterion gets 4 classes: return these"),
-        (Probabilities, 24, "`criterion` gets probabilities, of which TrainingDynamics would take the softmax again"),
+        (Probabilities, 24, "`criterion` gets probabilities, and whoever looks at it would take their softmax again"),
         (Pairs, 24, r"needs logits \(B, K\) of Pairs, whose `forward` returns a tuple"),
     ],
 )
