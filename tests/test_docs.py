@@ -304,6 +304,19 @@ def test_a_loss_of_ones_own_is_found_on_the_command_line(tmp_path):
     assert "class_path: mine.BelieveYourself" in next(tmp_path.rglob("config.yaml")).read_text()
 
 
+@needs_command_line
+@pytest.mark.slow
+def test_a_strategy_of_ones_own_is_found_on_the_command_line(tmp_path):
+    code = next(block for block in blocks("write_your_own") if "class LeaveOutTheHardest" in block)
+    (tmp_path / "mine.py").write_text(code.partition("\nwith_strategy")[0])
+    chosen = ["--model", "mine.LeaveOutTheHardest", "--model.forget_rate", "0.3"]
+    call = [sys.executable, "-m", "lightning_noisy", "fit", "--config", "quickstart_ce", *chosen]
+    call += ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "forget_rate: 0.3" in next(tmp_path.rglob("config.yaml")).read_text()
+
+
 def test_commands_are_broken_outside_quotes():
     line = "program " + " ".join(["word"] * 14) + ' "two words" --option-of-it 1'
     broken = shell(line)

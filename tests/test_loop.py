@@ -184,6 +184,33 @@ def test_state_of_another_set_and_epochs_out_of_turn_are_refused():
         pass
 
 
+@pytest.mark.parametrize(
+    ("index", "epoch", "message"),
+    [
+        ([0, 1], 0, r"`index` to be positions in the training set, a tensor int64 \(B,\), but got 'list'"),
+        (torch.zeros(2, dtype=torch.int32), 0, r"but got 'torch.int32 \(2,\)'"),
+        (torch.arange(2), 1.5, "`epoch` to be an int of at least 0, but got 1.5"),
+        (torch.arange(2), -1, "`epoch` to be an int of at least 0, but got -1"),
+    ],
+)
+def test_a_batch_of_no_samples_or_epoch_is_refused(index, epoch, message):
+    noisy = made([SELC()])
+    with pytest.raises(NoisyLabelError, match=message), noisy.batch(index, epoch):
+        pass
+
+
+def test_update_is_for_those_who_look():
+    with pytest.raises(NoisyLabelError, match="SELC, ConfidenceTracker would change the target of a loss"):
+        made([SELC(), ConfidenceTracker(CLEAN)]).update(torch.zeros(8, 4), NOISY[:8], torch.arange(8), 0)
+
+
+def test_what_is_no_saved_state_is_refused():
+    with pytest.raises(
+        NoisyLabelError, match=r"`state` to be what `state_dict` of a NoisyLoop gave, .*the keys model, noisy"
+    ):
+        made([SELC()]).load_state_dict({"model": {}, "noisy": {}})
+
+
 def test_after_an_exception_nothing_acts():
     loop = Loop("selc")
     with pytest.raises(ZeroDivisionError), loop.noisy.batch(torch.arange(8), 0):

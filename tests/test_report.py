@@ -138,6 +138,12 @@ def test_photos_on_the_command_line(folder, monkeypatch, capsys):
     pages = (Path(name, "report.html").read_text() for name in ("later", "again"))
     before, after = (page.count("data:image/jpeg;base64,") for page in pages)
     assert before > after > 0
+    Path("moved").rename("gone")
+    Path("empty").mkdir()
+    with pytest.warns(
+        UserWarning, match=r"report.html shows no pictures, since no file is where the samples' paths say"
+    ):
+        report(monkeypatch, cli.trainer.log_dir, "--output", "third", "--image_root", "empty")
 
 
 def test_what_is_refused(folder, monkeypatch, capsys):

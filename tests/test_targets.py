@@ -165,6 +165,48 @@ def test_an_observer_changes_nothing():
     criterion(LOGITS[:2], TARGET[:2])
 
 
+def in_place(call):
+    call.target[0] = 2
+    return call.target
+
+
+@pytest.mark.parametrize(
+    ("change", "came"),
+    [
+        (lambda call: None, "NoneType"),
+        (lambda call: call.target.float(), r"torch.float32 \(3,\)"),
+        (lambda call: call.target[:2], r"torch.int64 \(2,\)"),
+        (in_place, r"torch.int64 \(3,\)"),
+    ],
+)
+def test_a_changer_returns_a_new_target(change, came):
+    changer, criterion = Doubler(), nn.CrossEntropyLoss()
+    changer.change_target = change
+    pipeline = placed(criterion)
+    pipeline.add_changer(changer)
+    enter(pipeline)
+    message = rf"Doubler.change_target has to return a new target, labels int64 \(3,\) or .* but returned {came}"
+    with pytest.raises(NoisyLabelError, match=message):
+        criterion(LOGITS, TARGET)
+
+
+def test_probabilities_are_no_logits():
+    criterion = nn.NLLLoss()
+    pipeline = placed(criterion)
+    pipeline.add_observer(Recorder())
+    for rows in (LOGITS.log_softmax(1), LOGITS.softmax(1)):  # the first batch tells
+        enter(pipeline)
+        criterion(rows, TARGET)
+    other = nn.NLLLoss()
+    pipeline = placed(other)
+    pipeline.add_observer(Recorder())
+    enter(pipeline)
+    with pytest.raises(
+        NoisyLabelError, match="`criterion` gets probabilities, and whoever looks at it would take their"
+    ):
+        other(LOGITS.softmax(1), TARGET)
+
+
 def test_a_changer_refuses_other_labels_in_the_same_batch():
     criterion = nn.CrossEntropyLoss()
     pipeline = placed(criterion)

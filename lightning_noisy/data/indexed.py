@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
+from lightning_noisy.data.epoch_index import EpochIndex
+from lightning_noisy.data.sample_draws import drawn_sample
 from lightning_noisy.errors import NoisyLabelError
 
 
@@ -18,6 +20,10 @@ class IndexedDataset(Dataset[Any]):
     ``(x, y)`` becomes ``(x, y, index)``, a plain tuple also for named ones; ``{"x": x, "y": y}`` gets the entry
     ``index``. Of a split, wrap the subset, so that indices run from 0 to N - 1. Where several loaders read parts of one
     set, wrap the whole once and give each a ``Subset`` of it: indices, and state, are then those of the whole.
+
+    Under an :class:`~lightning_noisy.data.EpochSampler` what the set draws for a sample, such as random crops, is a
+    function of (seed, epoch, index): a resume repeats it, also with workers. It may draw in ``__getitem__`` from
+    torch's stream on the CPU, NumPy's, and that of ``random``.
 
     Args:
         dataset: Data set of tuples, lists or dicts, with a length.
@@ -46,7 +52,7 @@ class IndexedDataset(Dataset[Any]):
         return len(cast(Sized, self.dataset))
 
     def __getitem__(self, index: int) -> Any:
-        sample = self.dataset[index]
+        sample = drawn_sample(self.dataset, index) if self._may_draw(index) else self.dataset[index]
         if isinstance(sample, dict):
             if "index" in sample:
                 raise NoisyLabelError(
@@ -59,6 +65,9 @@ class IndexedDataset(Dataset[Any]):
         raise NoisyLabelError(
             f"Expected samples to be tuples (x, y) or dicts, but sample {index} is a {type(sample).__name__}."
         )
+
+    def _may_draw(self, index: int) -> TypeGuard[EpochIndex]:
+        return isinstance(index, EpochIndex) and not isinstance(self.dataset, TensorDataset)
 
 
 def indexed_set(dataset: Any) -> Any:

@@ -155,6 +155,15 @@ def dynamics(label, seen=None):
     }
 
 
+def test_a_class_without_labels_is_suggested_to_nobody():
+    label = np.array([0] * 20 + [2] * 20)
+    beliefs = np.log(np.where(np.arange(3) == 1, 0.6, 0.2) + np.zeros((40, 1))).astype(np.float32)
+    given = np.arange(40).astype(str)
+    issues = issues_from_dynamics(dynamics(label), beliefs, given, "row", ["a", "b", "c"])
+    assert set(issues.suggested.tolist()) <= {0, 2}
+    assert issues.probabilities[:, 1].max() == 0
+
+
 def test_scores_are_posteriors():
     # Two classes of 100 samples whose network is sure; a tenth of the labels of class 0 is wrong, none of class 1.
     label = np.array([1] * 10 + [0] * 90 + [1] * 100 + [0, -1])

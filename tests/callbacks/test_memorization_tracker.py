@@ -173,6 +173,17 @@ def test_clean_labels_of_another_training_set_are_refused(tmp_path):
         make_trainer(tmp_path, [MemorizationTracker(make_tensors(23)[2])]).fit(ForeignModule(), loader())
 
 
+@pytest.mark.parametrize(("shift", "said"), [(1, True), (0, False)])
+def test_clean_labels_that_count_from_one_are_said(tmp_path, recwarn, shift, said):
+    x, noisy, clean = make_tensors()
+    data = DataLoader(IndexedDataset(TensorDataset(x, noisy)), 8)
+    make_trainer(tmp_path, [MemorizationTracker(clean + shift)], 1).fit(ForeignModule(), data)
+    assert (
+        any("of the given labels equal `clean_targets`, fewer than by chance" in str(w.message) for w in recwarn)
+        is said
+    )
+
+
 def test_the_figure_comes_every_n_epochs_and_at_the_end(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="run")
     tracker = MemorizationTracker(make_tensors()[2], figure_every_n_epochs=2)

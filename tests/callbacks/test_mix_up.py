@@ -195,6 +195,14 @@ def test_refused_batches(tmp_path, options, data, message):
         fit(tmp_path, [MixUp(**options)], data=torch.utils.data.DataLoader(samples, 8, **data))
 
 
+def test_several_entries_that_may_be_the_inputs(tmp_path):
+    samples = IndexedDataset(TensorDataset(torch.zeros(len(X), 2), X, NOISY))
+    with pytest.raises(
+        NoisyLabelError, match=r"several floating-point entries .*, \(8, 2\) and \(8, 6\): name the inputs"
+    ):
+        fit(tmp_path, [MixUp()], data=make_loader(samples))
+
+
 def test_dict_without_an_image(tmp_path):
     with pytest.raises(NoisyLabelError, match=r"^Expected argument `input_key` to be one of \['x', 'y', 'index'\], "):
         fit(tmp_path, [MixUp()], DictForeignModule(), make_loader(IndexedDataset(DictDataset(X, NOISY))))

@@ -1,3 +1,4 @@
+import random
 from collections import namedtuple
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from lightning_noisy.data import IndexedDataset
+from lightning_noisy.data import EpochSampler, IndexedDataset
+from lightning_noisy.data.epoch_index import at_epoch
 from lightning_noisy.data.indexed import known_labels
 from lightning_noisy.errors import NoisyLabelError
 
@@ -191,3 +193,41 @@ def test_labels_are_found_through_wrappers(dataset, labels):
 )
 def test_labels_nobody_knows_are_none(dataset):
     assert known_labels(dataset) is None
+
+
+class Augmented(Dataset):
+    """Draws from each of the streams that data sets use."""
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        drawn = float(torch.rand(())), float(np.random.random()), random.random()  # noqa: NPY002
+        return torch.tensor([index, *drawn]), 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_draws_of_a_set_are_those_of_seed_epoch_and_index(workers, monkeypatch):
+    def rows(epoch, workers=0):
+        sampler = EpochSampler(train_set)
+        sampler.set_epoch(epoch)
+        loader = DataLoader(train_set, 2, sampler=sampler, num_workers=workers)
+        found = torch.cat([x for x, *_ in loader])
+        return found[found[:, 0].argsort(), 1:]
+
+    train_set = IndexedDataset(Augmented())
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    following = float(torch.rand(())), random.random(), float(np.random.random())  # noqa: NPY002
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    first = torch.stack([train_set[at_epoch(index, 1)][0][1:] for index in range(6)])
+    assert (float(torch.rand(())), random.random(), float(np.random.random())) == following  # noqa: NPY002
+    assert torch.equal(rows(1, workers), first)
+    assert len(first.unique()) == 18
+    assert not (rows(2) == first).any()
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert not (rows(1) == first).any()
+    assert not torch.equal(train_set[0][0], train_set[0][0])  # under another sampler draws are the project's own

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_noisy.data import AsymmetricNoise, FileNoise, LabeledImages, NoisyDataModule, SymmetricNoise
+from lightning_noisy.data import (
+    AsymmetricNoise,
+    FeaturesDataModule,
+    FileNoise,
+    LabeledImages,
+    LabelNoise,
+    NoisyDataModule,
+    SymmetricNoise,
+)
 from lightning_noisy.errors import NoisyLabelError
 from tests.foreign import make_trainer
 from tests.small import MemoryLogger, SmallDataModule, make_module
@@ -461,3 +469,51 @@ def test_without_a_trainer_or_a_folder_nothing_is_written(tmp_path, monkeypatch)
     data.setup("fit")
 
     assert not files(tmp_path)
+
+
+class Own(LabelNoise):
+    """What somebody writes in a hurry."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def corrupt(self, targets, num_classes, seed, images=None):
+        return self.change(targets)
+
+
+def test_noise_of_ones_own_may_write_in_place():
+    data = ready(noise=Own(lambda targets: targets.index_fill_(0, torch.arange(0, SAMPLES, 2), 0)))
+    assert data.clean_targets.tolist() == LABELS.tolist() == (torch.arange(SAMPLES) % CLASSES).tolist()
+    assert data.realized_noise_rate == 0.25  # half of the even samples had another label
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda targets: targets[:9],
+            r"Own.corrupt has to return labels, int64 \(60,\), but returned torch.int64 \(9,\)",
+        ),
+        (lambda targets: targets.float(), r"but returned torch.float32 \(60,\)"),
+        (lambda targets: targets.numpy(), "but returned ndarray"),
+        (lambda targets: targets + 1, "the labels of Own"),
+    ],
+)
+def test_noise_of_ones_own_has_to_return_labels(change, message):
+    with pytest.raises(NoisyLabelError, match=message):
+        ready(noise=Own(change))
+
+
+def test_nothing_to_validate_is_refused(tmp_path):
+    data = FeaturesDataModule(features_file(tmp_path), num_classes=CLASSES)
+    module = make_module(nn.CrossEntropyLoss())
+    with pytest.raises(
+        NoisyLabelError, match="has neither a validation nor a test set, so there is nothing to validate"
+    ):
+        make_trainer(tmp_path).validate(module, data, verbose=False)
+
+
+def features_file(folder):
+    path = folder / "features.npz"
+    np.savez(path, x=np.ones((SAMPLES, 2), np.float32), y=LABELS.numpy())
+    return path

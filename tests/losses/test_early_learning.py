@@ -172,6 +172,13 @@ def test_copy_and_state() -> None:
     loss.load_state_dict({}, strict=True)
 
 
+def test_call_in_validation() -> None:
+    with pytest.raises(
+        NoisyLabelError, match=r"but got None: in validation and test call another criterion, such as `F"
+    ):
+        make().eval()(torch.tensor(STEPS[0]), TARGET)
+
+
 def test_call_without_index() -> None:
     with pytest.raises(NoisyLabelError) as caught:
         make()(torch.tensor(STEPS[0]), TARGET)

@@ -7,13 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from lightning_noisy import Storage, modules
 from lightning_noisy.errors import NoisyLabelError
-from lightning_noisy.modules import MultiNetworkModule, NoisyLabelModule, StrategyModule
+from lightning_noisy.heads import LinearHead
+from lightning_noisy.modules import CoTeaching, MultiNetworkModule, NoisyLabelModule, StrategyModule
+from lightning_noisy.networks import SmallCNN
 from tests._dummies import needs_command_line
+from tests.foreign import make_trainer
 from tests.modules.strategies import STRATEGIES, make_strategy
+from tests.small import SmallDataModule, make_module
 
 
 def own_arguments(name: str) -> dict[str, inspect.Parameter]:
@@ -78,3 +83,37 @@ def test_it_is_refused_in_a_line(name: str, argument: str, value: Any) -> None:
         make_strategy(name, nn.CrossEntropyLoss(), **{argument: value})
     assert f"`{argument}`" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: CoTeaching(SmallCNN(), LinearHead, nn.CrossEntropyLoss(), 10),
+            "`backbone` to be a class or function that makes the backbone of each network, but got a SmallCNN",
+        ),
+        (
+            lambda: NoisyLabelModule(SmallCNN, LinearHead, nn.CrossEntropyLoss(), 10),
+            "`backbone` to be a module, but got",
+        ),
+        (
+            lambda: NoisyLabelModule(SmallCNN(), LinearHead(16, 10), nn.CrossEntropyLoss(), 10),
+            r"`head` to be a class or function that makes the classifier of \(D, K\), but got a LinearHead",
+        ),
+        (
+            lambda: NoisyLabelModule(
+                SmallCNN(), LinearHead, nn.CrossEntropyLoss(), 10, torch.optim.SGD([torch.ones(1)])
+            ),
+            "`optimizer` to be a class or function that makes one of parameters, but got a SGD",
+        ),
+    ],
+)
+def test_what_is_made_already_or_not_yet_is_refused(make, message):
+    with pytest.raises(NoisyLabelError, match=message):
+        make()
+
+
+def test_the_class_of_a_loss_is_refused(tmp_path):
+    module = make_module(nn.CrossEntropyLoss)
+    with pytest.raises(NoisyLabelError, match="`loss` to be a module, but got the class CrossEntropyLoss"):
+        make_trainer(tmp_path).fit(module, datamodule=SmallDataModule(seed=0))

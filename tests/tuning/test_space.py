@@ -93,6 +93,12 @@ def test_seeds_are_not_searched(name):
         read_space([f"{name}=1,2"])
 
 
+@pytest.mark.parametrize("name", ["data.noise.rate", "data.noise"])
+def test_the_labels_are_not_searched(name):
+    with pytest.raises(NoisyLabelError, match=rf"^`{name}` is not searched: trials on other labels do not compare"):
+        read_space([f"{name}=1,2"])
+
+
 @pytest.mark.parametrize("name", ["data.val_fraction", "data.noisy_val", "trainer.logger.name", "config", "ckpt_path"])
 def test_what_tune_sets_is_not_searched(name):
     with pytest.raises(NoisyLabelError, match=rf"^`{name}` is not searched: `tune` sets it"):
