@@ -108,7 +108,8 @@ def batch_index(batch: Any, index_key: IndexKey = None) -> Tensor:
         index = _as_tensor(index)
     if not isinstance(index, Tensor) or index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:
         came = _describe(batch) if index is None else f"{_describe(index)} as the index"
-        raise NoisyLabelError(f"The training batch has no index: got {came}; {_WANTED}.")
+        at = "" if index_key is None or callable(index_key) else f" at {index_key!r}"
+        raise NoisyLabelError(f"The training batch has no index{at}: got {came}; {_WANTED}.")
     return index.long()
 
 

@@ -141,7 +141,7 @@ class TargetPipeline:
         if self.run.fresh and self._batches > 0 and self._calls == 0 and self.members:
             raise NoisyLabelError(
                 f"No training step has called `{self.name}`{self._hint}, so {self.members} did nothing: name the "
-                "criterion by `criterion`."
+                "criterion by `criterion`, a module or 'F.cross_entropy'."
             )
 
     def detach(self) -> None:
