@@ -67,7 +67,7 @@ class IndexedDataset(Dataset[Any]):
         )
 
     def _may_draw(self, index: int) -> TypeGuard[EpochIndex]:
-        return isinstance(index, EpochIndex) and not isinstance(self.dataset, TensorDataset)
+        return isinstance(index, EpochIndex) and type(self.dataset) is not TensorDataset
 
 
 def indexed_set(dataset: Any) -> Any:
