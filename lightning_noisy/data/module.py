@@ -229,6 +229,7 @@ class NoisyDataModule(SplitLoaders, ABC):
         if self.backdoor is not None:
             attacked = attacked_test_set(others.get("test"), self.backdoor, self.pixel_range, self.evaluation_dataset)
             self._validation["backdoor"] = attacked
+        self.check_splits(stage)
         if stage == "fit":
             self._write_evidence(original, images, train)
 

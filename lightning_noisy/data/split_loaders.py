@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
@@ -65,13 +64,28 @@ class SplitLoaders(LightningDataModule):
         """What each test loader holds: the same without "val"."""
         return tuple(split for split in self._validation if split != "val")
 
-    @override
-    def val_dataloader(self) -> list[DataLoader[Any]]:
-        if not self._validation and self.trainer is not None and self.trainer.state.fn == TrainerFn.VALIDATING:
+    def check_splits(self, stage: str) -> None:
+        """Refuse a stage that has no data, at ``setup``: what is raised later leaves loaders as Lightning has patched them.
+
+        Args:
+            stage: That of ``setup``.
+
+        Raises:
+            NoisyLabelError: Nothing to validate, to test or to predict.
+        """
+        hook = {"validate": "val_dataloader", "test": "test_dataloader", "predict": "predict_dataloader"}.get(stage)
+        if hook is None or getattr(type(self), hook) is not getattr(SplitLoaders, hook):
+            return
+        if stage != "validate":
+            self._test_set()
+        elif not self._validation:
             raise NoisyLabelError(
                 f"This {type(self).__name__} has neither a validation nor a test set, so there is nothing to validate: "
                 "give it one, see its arguments."
             )
+
+    @override
+    def val_dataloader(self) -> list[DataLoader[Any]]:
         return [self._in_order(dataset) for dataset in self._validation.values()]
 
     @override
