@@ -65,7 +65,7 @@ class SplitLoaders(LightningDataModule):
         return tuple(split for split in self._validation if split != "val")
 
     def check_splits(self, stage: str) -> None:
-        """Refuse a stage that has no data, at ``setup``: what is raised later leaves loaders as Lightning has patched them.
+        """Refuse a stage without data, at ``setup``: what is raised later leaves loaders as Lightning has patched them.
 
         Args:
             stage: That of ``setup``.
