@@ -49,8 +49,9 @@ class ShardedSampler(EpochSampler):
         self._check_processes()
         order = super().order()
         self._check_none_is_empty(order)
-        shards = [order[order % self.num_replicas == rank] for rank in range(self.num_replicas)]
-        filled = [shard.repeat(-(-self.num_samples // len(shard)))[: self.num_samples] for shard in shards]
+        processes, size = self.num_replicas, self.num_samples
+        shards = [order[order % processes == rank] for rank in range(processes)]
+        filled = [shard.repeat(-(-size // len(shard)))[:size] for shard in shards]
         return torch.stack(filled, dim=1).flatten()
 
     @override

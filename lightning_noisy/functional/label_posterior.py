@@ -92,9 +92,9 @@ def label_posterior(logits: Tensor, labels: Tensor) -> LabelPosterior:
     check_argument(bool(logits.isfinite().all()), "logits", "finite numbers", "others")
     given = as_targets(labels, logits.shape[1], "labels").cpu()
     known = logits.detach().float().cpu()
-    by_label, classes = _by_label(given, known.shape[1]), known.shape[1]
+    by_label, classes, assurance = _by_label(given, known.shape[1]), known.shape[1], _assurance(known)
     models = []
-    for gamma in (sharpness * _assurance(known) for sharpness in SHARPNESS):
+    for gamma in (sharpness * assurance for sharpness in SHARPNESS):
         models.append((gamma, *_explain([(gamma * known[rows]).softmax(dim=1) for rows in by_label])))
     wrong, best = torch.zeros(len(given), dtype=torch.float64), torch.zeros_like(given)
     for label, samples in enumerate(by_label):
@@ -130,9 +130,8 @@ def confident_noise_rate(beliefs: Tensor, labels: Tensor) -> float:
 
 
 def _confident_rate(groups: Groups) -> float:
-    bounds = torch.stack(
-        [beliefs[:, label].mean() for label, beliefs in enumerate(groups)]
-    )  # NaN without samples: never
+    # Of a class without samples NaN, which no belief reaches.
+    bounds = torch.stack([beliefs[:, label].mean() for label, beliefs in enumerate(groups)])
     wrong = 0.0
     for label, beliefs in enumerate(groups):
         firm = beliefs >= bounds

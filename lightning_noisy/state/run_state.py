@@ -245,8 +245,8 @@ class RunState:
 
     def _say_what_is_missing(self) -> None:
         """A resume with other members than those that were saved is allowed, and said."""
-        new = () if self._saved is None else self.sections.keys() - self._saved - {self.learned_labels.key}
+        new = set() if self._saved is None else self.sections.keys() - self._saved
         for key in new:
             self.sections[key].reset()  # an earlier run of the same objects may have left something
-        say_what_is_missing(dropped=self._loaded, new=new)
+        say_what_is_missing(dropped=self._loaded, new=new - {self.learned_labels.key})
         self._loaded, self._saved = {}, None

@@ -544,3 +544,14 @@ def test_each_sum_has_its_own_weight() -> None:
     sums.add(3, acc=torch.tensor(0.5))
     sums.add(1, acc=torch.tensor(0.9))
     assert sums.means() == pytest.approx({"loss": 1.0, "acc": 0.6})
+
+
+def test_labels_that_an_earlier_run_has_learned_are_forgotten_where_the_checkpoint_has_none() -> None:
+    def begun(run: RunState, fresh: bool) -> RunState:
+        run.begin(TrainingSet(6), None, fresh, torch.device("cpu"), seed=0, max_epochs=1)
+        return run
+
+    used = begun(RunState(), True)
+    used.learned_labels.store("criterion", (), -1, torch.int64).update(torch.arange(3), torch.ones(3))
+    used.load_state_dict(begun(RunState(), True).state_dict())
+    assert begun(used, False).learned_labels.stores == {}
